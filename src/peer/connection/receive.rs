@@ -1,0 +1,233 @@
+//! What each message of the peer does.
+
+use super::*;
+
+impl Connection {
+    /// Their handshake is in: checks it and says everything that comes first.
+    pub(super) fn on_handshake(&mut self, handshake: Handshake) -> Result<(), ProtocolError> {
+        if handshake.info_hash != self.local.info_hash {
+            return Err(ProtocolError::WrongInfoHash);
+        }
+        if handshake.peer_id == self.local.peer_id {
+            return Err(ProtocolError::Ourselves);
+        }
+        self.stage = Stage::Open(handshake.reserved);
+        self.events.push_back(Event::Handshake(handshake));
+        self.send_extension_handshake(handshake.reserved);
+        if let Some(torrent) = &self.torrent
+            && torrent.have.count() > 0
+        {
+            self.outbox.push(&Message::Bitfield(torrent.have.to_wire()));
+        }
+        if let Some(port) = self.local.dht_port
+            && handshake.reserved.has_dht()
+        {
+            self.outbox.push(&Message::Port(port));
+        }
+        if self.am_interested {
+            self.outbox.push(&Message::Interested);
+        }
+        if !self.uploads.is_choking() {
+            self.outbox.push(&Message::Unchoke);
+        }
+        Ok(())
+    }
+
+    /// Sends our extension handshake to a peer that understands it.
+    pub(super) fn send_extension_handshake(&mut self, theirs: Reserved) {
+        if !theirs.has_extensions() {
+            return;
+        }
+        let handshake = ExtensionHandshake {
+            ut_metadata: Some(UT_METADATA_ID),
+            ut_pex: None,
+            metadata_size: self.local.metadata_size,
+            client: Some(CLIENT.to_owned()),
+            listen_port: self.local.listen_port,
+            request_queue: u32::try_from(self.config.upload_queue_max).ok(),
+            your_ip: Some(self.local.remote_ip.to_canonical()),
+            upload_only: self
+                .torrent
+                .as_ref()
+                .is_some_and(|torrent| torrent.have.is_full() && !torrent.have.is_empty()),
+        };
+        let payload = Bytes::from(handshake.encode());
+        self.outbox.push(&Message::Extended { id: 0, payload });
+    }
+
+    /// One message.
+    pub(super) fn on_message(&mut self, message: Message) -> Result<(), ProtocolError> {
+        match message {
+            Message::KeepAlive => Ok(()),
+            Message::Choke => self.on_choke(true),
+            Message::Unchoke => self.on_choke(false),
+            Message::Interested => self.on_interested(true),
+            Message::NotInterested => self.on_interested(false),
+            Message::Have { index } => self.on_have(index),
+            Message::Bitfield(bits) => {
+                if self.remote.on_bitfield(&bits)? {
+                    self.events.push_back(Event::Bitfield);
+                }
+                Ok(())
+            }
+            Message::Request {
+                index,
+                offset,
+                length,
+            } => self.on_request(index, offset, length),
+            Message::Piece {
+                index,
+                offset,
+                data,
+            } => self.on_piece(index, offset, data),
+            Message::Cancel {
+                index,
+                offset,
+                length,
+            } => self.on_cancel(index, offset, length),
+            Message::Port(port) => {
+                self.on_port(port);
+                Ok(())
+            }
+            Message::Extended { id, payload } => self.on_extended(id, &payload),
+            Message::Unknown { id } => {
+                if HAVE_ALL_OR_NONE.contains(&id) {
+                    self.remote.close_bitfield();
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Counts a choke or interest message; too many in a short time are an attack or a bug.
+    fn count_change(&mut self) -> Result<(), ProtocolError> {
+        let (start, count) = &mut self.changes;
+        if self.now.saturating_since(*start) >= CHANGES_SPAN {
+            (*start, *count) = (self.now, 0);
+        }
+        *count += 1;
+        if *count > CHANGES_MAX {
+            let what = "changes of choke and interest";
+            return Err(ProtocolError::TooMany { what });
+        }
+        Ok(())
+    }
+
+    fn on_choke(&mut self, choking: bool) -> Result<(), ProtocolError> {
+        self.count_change()?;
+        if self.peer_choking == choking {
+            return Ok(());
+        }
+        self.peer_choking = choking;
+        if choking {
+            let lost = self.requests.on_choked();
+            self.events.push_back(Event::Choked { lost });
+        } else {
+            self.requests.on_unchoked(self.now, &self.config);
+            self.events.push_back(Event::Unchoked);
+        }
+        Ok(())
+    }
+
+    fn on_interested(&mut self, interested: bool) -> Result<(), ProtocolError> {
+        self.count_change()?;
+        if self.peer_interested != interested {
+            self.peer_interested = interested;
+            self.events.push_back(if interested {
+                Event::Interested
+            } else {
+                Event::NotInterested
+            });
+        }
+        Ok(())
+    }
+
+    fn on_have(&mut self, index: u32) -> Result<(), ProtocolError> {
+        if self.remote.on_have(index)?
+            && let Some(torrent) = &self.torrent
+            && let Some(piece) = torrent.geometry.piece(index)
+        {
+            self.events.push_back(Event::Have(piece));
+        }
+        Ok(())
+    }
+
+    fn on_request(&mut self, index: u32, offset: u32, length: u32) -> Result<(), ProtocolError> {
+        self.remote.close_bitfield();
+        let Some(torrent) = &self.torrent else {
+            return self.uploads.refuse();
+        };
+        let block = torrent
+            .geometry
+            .checked_block(index, offset, length)
+            .ok_or(ProtocolError::OutOfRange)?;
+        if !torrent.have.contains(index) {
+            return self.uploads.refuse();
+        }
+        self.uploads.push(block, self.config.upload_queue_max)
+    }
+
+    fn on_cancel(&mut self, index: u32, offset: u32, length: u32) -> Result<(), ProtocolError> {
+        self.remote.close_bitfield();
+        let Some(torrent) = &self.torrent else {
+            return Ok(());
+        };
+        let block = torrent
+            .geometry
+            .checked_block(index, offset, length)
+            .ok_or(ProtocolError::OutOfRange)?;
+        self.uploads.cancel(block);
+        Ok(())
+    }
+
+    fn on_piece(&mut self, index: u32, offset: u32, data: Payload) -> Result<(), ProtocolError> {
+        self.remote.close_bitfield();
+        let bytes = u32::try_from(data.len()).map_err(|_| ProtocolError::OutOfRange)?;
+        let Some(torrent) = &self.torrent else {
+            self.requests.on_unwanted()?;
+            self.events.push_back(Event::Unwanted { bytes });
+            return Ok(());
+        };
+        let block = torrent
+            .geometry
+            .checked_block(index, offset, bytes)
+            .ok_or(ProtocolError::OutOfRange)?;
+        match self.requests.on_block(self.now, block)? {
+            Arrival::Wanted { unsnubbed } => {
+                if unsnubbed {
+                    self.events.push_back(Event::Snubbed(false));
+                }
+                self.events.push_back(Event::Block { block, data });
+            }
+            Arrival::Unwanted => self.events.push_back(Event::Unwanted { bytes }),
+        }
+        Ok(())
+    }
+
+    /// They name their DHT port; only changes count, and only so many.
+    fn on_port(&mut self, port: u16) {
+        let (last, count) = &mut self.dht_port;
+        if port != 0 && *last != Some(port) && *count < DHT_PORTS_MAX {
+            *last = Some(port);
+            *count += 1;
+            self.events.push_back(Event::DhtPort(port));
+        }
+    }
+
+    fn on_extended(&mut self, id: u8, payload: &Bytes) -> Result<(), ProtocolError> {
+        match id {
+            0 => {
+                let known = self.extensions.get_or_insert_default();
+                known.update(payload)?;
+                self.events.push_back(Event::Extended(known.clone()));
+            }
+            UT_METADATA_ID => match MetadataMessage::decode(payload)? {
+                MetadataMessage::Unknown => {}
+                message => self.events.push_back(Event::Metadata(message)),
+            },
+            // We offered no other id: ignored, as messages we do not know are (BEP 10).
+            _ => {}
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,210 @@
+//! What the peer has: its bitfield and haves, before and after the torrent's geometry is known.
+//!
+//! Invariant: once the number of pieces is known, every bit stands for a piece that exists; before
+//! that, at most [`BITFIELD_LENGTH_MAX`] bytes are kept unchecked.
+
+use crate::bitfield::Bitfield;
+use crate::wire::ProtocolError;
+use crate::wire::message::BITFIELD_LENGTH_MAX;
+
+/// The pieces of one peer.
+#[derive(Debug)]
+pub(super) struct RemotePieces {
+    state: State,
+    /// Whether a bitfield may still come: it is the first message that speaks of pieces (BEP 3).
+    bitfield_may_come: bool,
+}
+
+/// How much of it is known to be true.
+#[derive(Debug)]
+enum State {
+    /// The torrent's number of pieces is not known yet.
+    Unchecked {
+        /// Bits as the peer sent them, haves added.
+        bits: Vec<u8>,
+        /// Bytes in its bitfield message, if one came.
+        bitfield_length: Option<usize>,
+        /// The highest piece of which it sent a have.
+        highest_have: Option<u32>,
+    },
+    /// Checked against the number of pieces.
+    Checked(Bitfield),
+}
+
+impl RemotePieces {
+    /// A peer that has said nothing; `piece_count` if the torrent's is known.
+    pub(super) fn new(piece_count: Option<u32>) -> Self {
+        let state = match piece_count {
+            Some(count) => State::Checked(Bitfield::new(count)),
+            None => State::Unchecked {
+                bits: Vec::new(),
+                bitfield_length: None,
+                highest_have: None,
+            },
+        };
+        Self {
+            state,
+            bitfield_may_come: true,
+        }
+    }
+
+    /// The pieces, once the geometry is known.
+    pub(super) const fn checked(&self) -> Option<&Bitfield> {
+        match &self.state {
+            State::Checked(bitfield) => Some(bitfield),
+            State::Unchecked { .. } => None,
+        }
+    }
+
+    /// A message came after which BEP 3 allows no bitfield.
+    pub(super) const fn close_bitfield(&mut self) {
+        self.bitfield_may_come = false;
+    }
+
+    /// A bitfield message came; says whether it could be checked.
+    pub(super) fn on_bitfield(&mut self, wire: &[u8]) -> Result<bool, ProtocolError> {
+        if !self.bitfield_may_come {
+            return Err(ProtocolError::Bitfield);
+        }
+        self.close_bitfield();
+        match &mut self.state {
+            State::Checked(bitfield) => {
+                *bitfield =
+                    Bitfield::from_wire(wire, bitfield.len()).ok_or(ProtocolError::Bitfield)?;
+                Ok(true)
+            }
+            State::Unchecked {
+                bits,
+                bitfield_length,
+                ..
+            } => {
+                // A copy, so that a small bitfield does not keep a whole read buffer alive.
+                *bits = wire.to_vec();
+                *bitfield_length = Some(wire.len());
+                Ok(false)
+            }
+        }
+    }
+
+    /// A have message came; says whether a piece was added that is known to exist.
+    pub(super) fn on_have(&mut self, index: u32) -> Result<bool, ProtocolError> {
+        self.close_bitfield();
+        match &mut self.state {
+            State::Checked(bitfield) if index < bitfield.len() => Ok(bitfield.insert(index)),
+            State::Checked(_) => Err(ProtocolError::OutOfRange),
+            State::Unchecked {
+                bits, highest_have, ..
+            } => {
+                if index / 8 >= BITFIELD_LENGTH_MAX {
+                    return Err(ProtocolError::OutOfRange);
+                }
+                let byte = byte_count(index + 1) - 1;
+                if bits.len() <= byte {
+                    bits.resize(byte + 1, 0);
+                }
+                bits[byte] |= 0x80 >> (index % 8);
+                *highest_have = (*highest_have).max(Some(index));
+                Ok(false)
+            }
+        }
+    }
+
+    /// The number of pieces became known: checks what came before.
+    pub(super) fn set_piece_count(&mut self, count: u32) -> Result<(), ProtocolError> {
+        let State::Unchecked {
+            bits,
+            bitfield_length,
+            highest_have,
+        } = &mut self.state
+        else {
+            return Ok(());
+        };
+        if bitfield_length.is_some_and(|length| length != byte_count(count)) {
+            return Err(ProtocolError::Bitfield);
+        }
+        if highest_have.is_some_and(|index| index >= count) {
+            return Err(ProtocolError::OutOfRange);
+        }
+        bits.resize(byte_count(count), 0);
+        let bitfield = Bitfield::from_wire(bits, count).ok_or(ProtocolError::Bitfield)?;
+        self.state = State::Checked(bitfield);
+        Ok(())
+    }
+}
+
+/// Bytes that so many bits take.
+fn byte_count(bits: u32) -> usize {
+    usize::try_from(bits.div_ceil(8)).expect("a u32 fits usize on supported targets")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bitfield_of_the_wrong_length_or_with_spare_bits_is_refused() {
+        for wire in [&[][..], &[0xff], &[0xff, 0xe0, 0], &[0, 0x10]] {
+            let mut known = RemotePieces::new(Some(11));
+            assert_eq!(known.on_bitfield(wire), Err(ProtocolError::Bitfield));
+            let mut later = RemotePieces::new(None);
+            assert_eq!(later.on_bitfield(wire), Ok(false));
+            assert_eq!(later.set_piece_count(11), Err(ProtocolError::Bitfield));
+        }
+        let mut pieces = RemotePieces::new(Some(11));
+        assert_eq!(pieces.on_bitfield(&[0xff, 0xe0]), Ok(true));
+        assert!(pieces.checked().unwrap().is_full());
+    }
+
+    #[test]
+    fn a_second_or_late_bitfield_is_refused() {
+        for count in [None, Some(11)] {
+            let mut pieces = RemotePieces::new(count);
+            pieces.on_bitfield(&[1, 0]).unwrap();
+            assert_eq!(pieces.on_bitfield(&[1, 0]), Err(ProtocolError::Bitfield));
+            let mut pieces = RemotePieces::new(count);
+            pieces.on_have(1).unwrap();
+            assert_eq!(pieces.on_bitfield(&[1, 0]), Err(ProtocolError::Bitfield));
+        }
+    }
+
+    #[test]
+    fn what_came_before_the_geometry_is_kept_and_checked() {
+        let mut pieces = RemotePieces::new(None);
+        pieces.on_bitfield(&[0x80, 0]).unwrap();
+        assert_eq!(pieces.on_have(10), Ok(false));
+        assert!(pieces.checked().is_none());
+        pieces.set_piece_count(11).unwrap();
+        let ones: Vec<u32> = pieces.checked().unwrap().ones().collect();
+        assert_eq!(ones, [0, 10]);
+        assert_eq!(pieces.on_have(10), Ok(false), "it had that one");
+        assert_eq!(pieces.on_have(9), Ok(true));
+        assert_eq!(pieces.on_have(11), Err(ProtocolError::OutOfRange));
+    }
+
+    #[test]
+    fn haves_of_pieces_that_do_not_exist_are_found_when_the_geometry_comes() {
+        let mut pieces = RemotePieces::new(None);
+        pieces.on_have(11).unwrap();
+        assert_eq!(pieces.set_piece_count(11), Err(ProtocolError::OutOfRange));
+    }
+
+    #[test]
+    fn haves_before_the_geometry_fill_no_more_than_the_largest_bitfield() {
+        let mut pieces = RemotePieces::new(None);
+        let limit = BITFIELD_LENGTH_MAX * 8;
+        pieces.on_have(limit - 1).unwrap();
+        assert_eq!(pieces.on_have(limit), Err(ProtocolError::OutOfRange));
+        assert_eq!(pieces.on_have(u32::MAX), Err(ProtocolError::OutOfRange));
+        let State::Unchecked { bits, .. } = &pieces.state else {
+            panic!("nothing was checked yet");
+        };
+        assert_eq!(bits.len(), byte_count(limit));
+    }
+
+    #[test]
+    fn a_torrent_without_pieces_has_an_empty_bitfield() {
+        let mut pieces = RemotePieces::new(None);
+        pieces.set_piece_count(0).unwrap();
+        assert!(pieces.checked().unwrap().is_empty());
+    }
+}

@@ -1,0 +1,314 @@
+//! What we asked the peer for: the pipeline of requests, its size, and what is overdue.
+//!
+//! The pipeline is sized so that the peer always has about a second of work from us: measured rate
+//! × (latency + 1 s). Until the rate is known it grows by one request with each block that arrives,
+//! which doubles it each round trip, as TCP's slow start does.
+//!
+//! Invariant: a block is outstanding at most once, and what was outstanding is remembered for a
+//! while, because a peer may answer a request that we gave up.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use super::{Config, Rate};
+use crate::metainfo::{BLOCK_LENGTH, BlockRef};
+use crate::time::Instant;
+use crate::wire::ProtocolError;
+
+/// How long no block may come, while some are owed, before a peer counts as snubbed. Ours: longer
+/// than any queue of a healthy peer, a third of the request timeout.
+pub(super) const SNUB_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// How much work a peer is given in advance, beside what is in flight in the network.
+const WORK_AHEAD: Duration = Duration::from_secs(1);
+
+/// How long one round of slow start takes; it ends with the first round that brought less than 9/8
+/// of the one before.
+const ROUND: Duration = Duration::from_millis(500);
+
+/// Requests that a peer takes when it does not say (BEP 10: the default of libtorrent).
+const REQUEST_QUEUE_DEFAULT: usize = 250;
+
+/// Requests given up that may still be answered; the oldest are forgotten. 12 bytes each, allocated
+/// when needed.
+const RECENT_MAX: usize = 1024;
+
+/// Blocks that nobody asked for before the connection is closed, beside one in eight of all blocks.
+const UNWANTED_MAX: u64 = 100;
+
+/// A request that was sent.
+#[derive(Debug, Clone, Copy)]
+struct Outstanding {
+    block: BlockRef,
+    sent: Instant,
+}
+
+/// What became of a block that arrived.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Arrival {
+    /// It was asked for; `unsnubbed` if the peer counted as snubbed until now.
+    Wanted {
+        /// Whether a snubbed peer delivered again.
+        unsnubbed: bool,
+    },
+    /// It was not.
+    Unwanted,
+}
+
+/// What is overdue.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Overdue {
+    /// Requests that nobody waits for any more.
+    pub(super) lost: Vec<BlockRef>,
+    /// Whether the peer counts as snubbed from now on.
+    pub(super) snubbed: bool,
+}
+
+/// Growth of the pipeline until the rate is known.
+#[derive(Debug, Clone, Copy)]
+struct SlowStart {
+    /// Requests that may be in flight.
+    window: usize,
+    round_start: Instant,
+    round_bytes: u64,
+    /// Bytes in the round before.
+    previous_bytes: u64,
+}
+
+/// The pipeline of requests to one peer.
+#[derive(Debug)]
+pub(super) struct Requests {
+    /// Oldest first.
+    outstanding: VecDeque<Outstanding>,
+    /// Given up lately, oldest first.
+    recent: VecDeque<BlockRef>,
+    rate: Rate,
+    /// Shortest time from a request to its block: the round trip without any queue.
+    latency_min: Option<Duration>,
+    /// `None` once the rate is known.
+    slow_start: Option<SlowStart>,
+    /// Since when the peer owes us a block: the last block, or the first request after a pause.
+    waiting_since: Instant,
+    snubbed: bool,
+    /// Whether a request timed out since the last unchoke: the peer is slower than the smallest
+    /// pipeline needs.
+    timed_out: bool,
+    /// Blocks that came and were wanted.
+    delivered: u64,
+    /// Blocks that came and were not.
+    unwanted: u64,
+}
+
+impl Requests {
+    pub(super) fn new() -> Self {
+        Self {
+            outstanding: VecDeque::new(),
+            recent: VecDeque::new(),
+            rate: Rate::default(),
+            latency_min: None,
+            slow_start: None,
+            waiting_since: Instant::ZERO,
+            snubbed: false,
+            timed_out: false,
+            delivered: 0,
+            unwanted: 0,
+        }
+    }
+
+    /// Blocks asked for and not yet here, oldest first.
+    pub(super) fn outstanding(&self) -> impl Iterator<Item = BlockRef> + '_ {
+        self.outstanding.iter().map(|request| request.block)
+    }
+
+    /// Whether the peer owes us blocks for too long.
+    pub(super) const fn is_snubbed(&self) -> bool {
+        self.snubbed
+    }
+
+    /// Bytes of wanted blocks.
+    pub(super) const fn rate(&self) -> &Rate {
+        &self.rate
+    }
+
+    /// How many more requests fit the pipeline; `peer_queue` is the peer's `reqq`, if it told.
+    pub(super) fn room(&self, now: Instant, config: &Config, peer_queue: Option<u32>) -> usize {
+        self.target(now, config, peer_queue)
+            .saturating_sub(self.outstanding.len())
+    }
+
+    /// How many requests should be in flight.
+    fn target(&self, now: Instant, config: &Config, peer_queue: Option<u32>) -> usize {
+        if self.snubbed {
+            return 1;
+        }
+        let peer_queue = peer_queue.map_or(REQUEST_QUEUE_DEFAULT, |requests| {
+            usize::try_from(requests).unwrap_or(usize::MAX)
+        });
+        let max = config.pipeline_max.min(peer_queue).max(1);
+        let min = if self.timed_out {
+            1
+        } else {
+            config.pipeline_min
+        };
+        let window = self.slow_start.map_or(0, |slow_start| slow_start.window);
+        self.work_ahead(now).max(window).clamp(min.min(max), max)
+    }
+
+    /// Blocks that the peer sends, at its measured rate, in the time that we look ahead.
+    fn work_ahead(&self, now: Instant) -> usize {
+        let span = WORK_AHEAD + self.latency_min.unwrap_or_default();
+        let bytes = u128::from(self.rate.bytes_per_second(now)) * span.as_micros() / 1_000_000;
+        usize::try_from(bytes.div_ceil(u128::from(BLOCK_LENGTH))).unwrap_or(usize::MAX)
+    }
+
+    /// Notes a request; `false` if the block is outstanding already.
+    pub(super) fn push(&mut self, now: Instant, block: BlockRef) -> bool {
+        if self.outstanding().any(|outstanding| outstanding == block) {
+            return false;
+        }
+        if self.outstanding.is_empty() {
+            self.waiting_since = now;
+        }
+        self.outstanding.push_back(Outstanding { block, sent: now });
+        true
+    }
+
+    /// Gives a request up; `false` if it is not outstanding.
+    pub(super) fn cancel(&mut self, block: BlockRef) -> bool {
+        let position = self.position(block);
+        let request = position.and_then(|position| self.outstanding.remove(position));
+        if request.is_none() {
+            return false;
+        }
+        self.remember(block);
+        true
+    }
+
+    /// The peer chokes us: everything outstanding is void.
+    pub(super) fn on_choked(&mut self) -> Vec<BlockRef> {
+        let lost: Vec<_> = self.outstanding().collect();
+        self.outstanding = VecDeque::new();
+        self.slow_start = None;
+        for &block in &lost {
+            self.remember(block);
+        }
+        lost
+    }
+
+    /// The peer unchokes us: what it can give now has to be found out anew.
+    pub(super) fn on_unchoked(&mut self, now: Instant, config: &Config) {
+        self.timed_out = false;
+        self.slow_start = Some(SlowStart {
+            window: config.pipeline_min,
+            round_start: now,
+            round_bytes: 0,
+            previous_bytes: 0,
+        });
+    }
+
+    /// A block arrived.
+    pub(super) fn on_block(
+        &mut self,
+        now: Instant,
+        block: BlockRef,
+    ) -> Result<Arrival, ProtocolError> {
+        if let Some(position) = self.position(block) {
+            if let Some(request) = self.outstanding.remove(position) {
+                let latency = now.saturating_since(request.sent);
+                self.latency_min = Some(self.latency_min.map_or(latency, |min| min.min(latency)));
+            }
+        } else if let Some(position) = self.recent.iter().position(|&recent| recent == block) {
+            self.recent.remove(position);
+        } else {
+            return self.on_unwanted();
+        }
+        self.delivered += 1;
+        self.waiting_since = now;
+        let bytes = u64::from(block.length);
+        self.rate.add(now, bytes);
+        self.slow_start = self
+            .slow_start
+            .and_then(|slow_start| slow_start.after_block(now, bytes));
+        let unsnubbed = std::mem::take(&mut self.snubbed);
+        Ok(Arrival::Wanted { unsnubbed })
+    }
+
+    /// A block arrived that nobody asked for.
+    pub(super) const fn on_unwanted(&mut self) -> Result<Arrival, ProtocolError> {
+        self.unwanted += 1;
+        if self.unwanted > UNWANTED_MAX + self.delivered / 8 {
+            return Err(ProtocolError::TooMany {
+                what: "blocks that were not asked for",
+            });
+        }
+        Ok(Arrival::Unwanted)
+    }
+
+    /// When something becomes overdue.
+    pub(super) fn deadline(&self, config: &Config) -> Option<Instant> {
+        let oldest = self.outstanding.front()?;
+        let lost = oldest.sent + config.request_timeout;
+        if self.snubbed {
+            return Some(lost);
+        }
+        Some(lost.min(self.waiting_since + SNUB_TIMEOUT))
+    }
+
+    /// Gives up what is overdue.
+    pub(super) fn handle_timeout(&mut self, now: Instant, config: &Config) -> Overdue {
+        let mut overdue = Overdue::default();
+        if !self.outstanding.is_empty() && now >= self.waiting_since + SNUB_TIMEOUT {
+            overdue.snubbed = !self.snubbed;
+            self.snubbed = true;
+        }
+        while let Some(oldest) = self.outstanding.front() {
+            if now < oldest.sent + config.request_timeout {
+                break;
+            }
+            let block = oldest.block;
+            self.outstanding.pop_front();
+            self.remember(block);
+            overdue.lost.push(block);
+        }
+        if !overdue.lost.is_empty() {
+            self.timed_out = true;
+            self.slow_start = None;
+        }
+        overdue
+    }
+
+    /// Where a block is among the outstanding ones; peers answer in order, so mostly in front.
+    fn position(&self, block: BlockRef) -> Option<usize> {
+        self.outstanding()
+            .position(|outstanding| outstanding == block)
+    }
+
+    /// Keeps in mind that a block may still come.
+    fn remember(&mut self, block: BlockRef) {
+        if self.recent.len() >= RECENT_MAX {
+            self.recent.pop_front();
+        }
+        self.recent.push_back(block);
+    }
+}
+
+impl SlowStart {
+    /// The state after one more block; `None` when the rate does not grow any more.
+    fn after_block(mut self, now: Instant, bytes: u64) -> Option<Self> {
+        self.window = self.window.saturating_add(1);
+        self.round_bytes = self.round_bytes.saturating_add(bytes);
+        if now.saturating_since(self.round_start) < ROUND {
+            return Some(self);
+        }
+        if self.round_bytes < self.previous_bytes.saturating_add(self.previous_bytes / 8) {
+            return None;
+        }
+        self.previous_bytes = self.round_bytes;
+        self.round_bytes = 0;
+        self.round_start = now;
+        Some(self)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,183 @@
+//! What the peer asked us for.
+//!
+//! Invariant: at most [`Config::upload_queue_max`](super::Config::upload_queue_max) different
+//! blocks are queued, and none while we choke the peer.
+
+use std::collections::VecDeque;
+
+use super::Rate;
+use crate::metainfo::BlockRef;
+use crate::time::Instant;
+use crate::wire::ProtocolError;
+
+/// Requests that we could not take before the connection is closed: beyond the queue that we
+/// announced, or of pieces that we never said we have. A peer that follows the protocol makes none.
+const REFUSED_MAX: u32 = 50;
+
+/// Requests while we choke the peer before the connection is closed. Many may be on their way when
+/// we choke, and BEP 3 has no message to refuse them; the count starts again with each change.
+const WHILE_CHOKED_MAX: u32 = 1024;
+
+/// The connection ends: the peer asks for what it may not have.
+const TOO_MANY: ProtocolError = ProtocolError::TooMany { what: "requests" };
+
+/// The queue of a peer's requests, and whether we serve it.
+#[derive(Debug)]
+pub(super) struct Uploads {
+    queue: VecDeque<BlockRef>,
+    choking: bool,
+    /// Requests that could not be taken, ever.
+    refused: u32,
+    /// Requests since we began to choke the peer.
+    while_choked: u32,
+    rate: Rate,
+}
+
+impl Uploads {
+    /// Nothing asked, and choking, as every connection begins (BEP 3).
+    pub(super) fn new() -> Self {
+        Self {
+            queue: VecDeque::new(),
+            choking: true,
+            refused: 0,
+            while_choked: 0,
+            rate: Rate::default(),
+        }
+    }
+
+    /// Whether we choke the peer.
+    pub(super) const fn is_choking(&self) -> bool {
+        self.choking
+    }
+
+    /// Chokes or unchokes; says whether that is a change. Choking drops the queue.
+    pub(super) fn set_choking(&mut self, choking: bool) -> bool {
+        if self.choking == choking {
+            return false;
+        }
+        self.choking = choking;
+        self.while_choked = 0;
+        self.queue = VecDeque::new();
+        true
+    }
+
+    /// The peer asks for a block that we have; the same block twice is one request.
+    pub(super) fn push(&mut self, block: BlockRef, queue_max: usize) -> Result<(), ProtocolError> {
+        if self.choking {
+            self.while_choked += 1;
+            return if self.while_choked > WHILE_CHOKED_MAX {
+                Err(TOO_MANY)
+            } else {
+                Ok(())
+            };
+        }
+        if self.queue.contains(&block) {
+            return Ok(());
+        }
+        if self.queue.len() >= queue_max {
+            return self.refuse();
+        }
+        self.queue.push_back(block);
+        Ok(())
+    }
+
+    /// The peer asks for something that we cannot give: dropped and counted.
+    pub(super) const fn refuse(&mut self) -> Result<(), ProtocolError> {
+        self.refused += 1;
+        if self.refused > REFUSED_MAX {
+            return Err(TOO_MANY);
+        }
+        Ok(())
+    }
+
+    /// The peer takes a request back.
+    pub(super) fn cancel(&mut self, block: BlockRef) {
+        self.queue.retain(|queued| *queued != block);
+    }
+
+    /// Whether a block waits to be sent.
+    pub(super) fn has_next(&self) -> bool {
+        !self.queue.is_empty()
+    }
+
+    /// The next block to send.
+    pub(super) fn next(&mut self, now: Instant) -> Option<BlockRef> {
+        let block = self.queue.pop_front()?;
+        self.rate.add(now, u64::from(block.length));
+        Some(block)
+    }
+
+    /// A block handed out by [`Self::next`] was not sent.
+    pub(super) fn take_back(&mut self, block: BlockRef) {
+        self.rate.take_back(u64::from(block.length));
+    }
+
+    /// Bytes handed out.
+    pub(super) const fn rate(&self) -> &Rate {
+        &self.rate
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metainfo::Geometry;
+
+    fn blocks() -> Vec<BlockRef> {
+        let geometry = Geometry::new(16384, [16384 * 2000]).unwrap();
+        geometry
+            .pieces()
+            .map(|piece| geometry.block(piece, 0).unwrap())
+            .collect()
+    }
+
+    #[test]
+    fn requests_are_served_in_order_once_each() {
+        let mut uploads = Uploads::new();
+        assert!(uploads.set_choking(false));
+        assert!(!uploads.set_choking(false));
+        let blocks = blocks();
+        for &block in [0, 1, 0, 2, 1].map(|index: usize| &blocks[index]) {
+            uploads.push(block, 512).unwrap();
+        }
+        uploads.cancel(blocks[1]);
+        uploads.cancel(blocks[9]);
+        let served: Vec<_> = std::iter::from_fn(|| uploads.next(Instant::ZERO)).collect();
+        assert_eq!(served, [blocks[0], blocks[2]]);
+        assert_eq!(uploads.rate().total(), 2 * 16384);
+        uploads.take_back(blocks[2]);
+        assert_eq!(uploads.rate().total(), 16384);
+    }
+
+    #[test]
+    fn choking_drops_the_queue() {
+        let mut uploads = Uploads::new();
+        uploads.set_choking(false);
+        uploads.push(blocks()[0], 512).unwrap();
+        uploads.set_choking(true);
+        assert!(!uploads.has_next());
+    }
+
+    #[test]
+    fn fifty_requests_beyond_the_queue_are_dropped_and_the_next_ends_the_connection() {
+        let mut uploads = Uploads::new();
+        uploads.set_choking(false);
+        let blocks = blocks();
+        for &block in &blocks[..512 + 50] {
+            assert_eq!(uploads.push(block, 512), Ok(()));
+        }
+        assert_eq!(uploads.queue.len(), 512);
+        assert_eq!(uploads.push(blocks[600], 512), Err(TOO_MANY));
+    }
+
+    #[test]
+    fn requests_while_choked_are_dropped_and_end_the_connection_in_the_end() {
+        let mut uploads = Uploads::new();
+        let block = blocks()[0];
+        for _ in 0..1024 {
+            assert_eq!(uploads.push(block, 512), Ok(()));
+        }
+        assert!(!uploads.has_next());
+        assert_eq!(uploads.push(block, 512), Err(TOO_MANY));
+    }
+}
