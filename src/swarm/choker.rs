@@ -1,0 +1,247 @@
+//! Whom we serve (BEP 3).
+//!
+//! Every ten seconds the peers are ranked anew. While we fetch, those that send us most come first; while we
+//! seed, everybody gets a turn. One more slot is optimistic: it goes to somebody at random, newcomers with
+//! better chances, so that those who have nothing to give yet can begin.
+
+use std::time::Duration;
+
+use super::ConnectionId;
+use crate::random::Random;
+use crate::time::Instant;
+
+/// Time between two rankings. BEP 3: ten seconds, so that TCP gets up to speed before it is judged.
+const ROUND: Duration = Duration::from_secs(10);
+
+/// How long the optimistic slot stays with one peer. BEP 3: 30 seconds.
+const OPTIMISTIC_TURN: Duration = Duration::from_secs(30);
+
+/// How long a peer is served by a seed before others of the same merit go first.
+const SEED_TURN: Duration = Duration::from_secs(30);
+
+/// How long a peer counts as a newcomer, which is three times as likely to be the optimistic one (BEP 3).
+const NEWCOMER: Duration = Duration::from_secs(60);
+
+/// What the choker looks at in a peer.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Candidate {
+    pub(super) id: ConnectionId,
+    /// It wants something from us. Others are never served.
+    pub(super) interested: bool,
+    /// Bytes per second it sends us.
+    pub(super) down_rate: u64,
+    /// Bytes per second we send it.
+    pub(super) up_rate: u64,
+    /// Since when it is served; `None` if it is choked.
+    pub(super) unchoked_at: Option<Instant>,
+    /// It owes us blocks for too long.
+    pub(super) snubbed: bool,
+    /// When it connected.
+    pub(super) connected_at: Instant,
+}
+
+/// Which side of the exchange we are on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Goal {
+    /// We want pieces.
+    Fetch,
+    /// We have everything.
+    Seed,
+}
+
+/// The choker of one torrent.
+#[derive(Debug)]
+pub(super) struct Choker {
+    slots: usize,
+    optimistic: Option<ConnectionId>,
+    next_round: Instant,
+    next_optimistic: Instant,
+    random: Random,
+}
+
+impl Choker {
+    pub(super) const fn new(slots: usize, random: Random, now: Instant) -> Self {
+        Self {
+            slots,
+            optimistic: None,
+            next_round: now,
+            next_optimistic: now,
+            random,
+        }
+    }
+
+    /// When the next ranking is due.
+    pub(super) const fn next_round(&self) -> Instant {
+        self.next_round
+    }
+
+    /// Makes a ranking due at once: a slot became free, or somebody wants one that is.
+    pub(super) fn hurry(&mut self, now: Instant) {
+        self.next_round = self.next_round.min(now);
+    }
+
+    /// Whether somebody could be served besides these many.
+    pub(super) const fn has_room(&self, unchoked: usize) -> bool {
+        unchoked < self.slots + 1
+    }
+
+    /// The peers to serve until the next ranking; all others are choked.
+    pub(super) fn rank(
+        &mut self,
+        now: Instant,
+        goal: Goal,
+        candidates: &[Candidate],
+    ) -> Vec<ConnectionId> {
+        self.next_round = now + ROUND;
+        let mut eligible: Vec<Candidate> = candidates
+            .iter()
+            .copied()
+            .filter(|peer| peer.interested)
+            .collect();
+        // Chance decides among equals: sorting keeps the order of what compares equal.
+        self.random.shuffle(&mut eligible);
+        match goal {
+            Goal::Fetch => {
+                eligible.sort_by_key(|peer| (peer.snubbed, std::cmp::Reverse(peer.down_rate)))
+            }
+            Goal::Seed => eligible.sort_by_key(|peer| {
+                let served = peer.unchoked_at.map(|since| now.saturating_since(since));
+                let had_its_turn = served.is_some_and(|served| served >= SEED_TURN);
+                (
+                    had_its_turn,
+                    served.is_none(),
+                    std::cmp::Reverse(peer.up_rate),
+                )
+            }),
+        }
+        let regular = eligible.len().min(self.slots);
+        let rest = eligible.split_off(regular);
+        let mut served: Vec<ConnectionId> = eligible.iter().map(|peer| peer.id).collect();
+        served.extend(self.choose_optimistic(now, &rest));
+        served
+    }
+
+    /// Keeps the optimistic peer for its turn, then chooses another among those not served anyway.
+    fn choose_optimistic(&mut self, now: Instant, rest: &[Candidate]) -> Option<ConnectionId> {
+        let stays = self
+            .optimistic
+            .filter(|id| now < self.next_optimistic && rest.iter().any(|peer| peer.id == *id));
+        if stays.is_some() {
+            return stays;
+        }
+        self.next_optimistic = now + OPTIMISTIC_TURN;
+        let tickets: Vec<ConnectionId> = rest
+            .iter()
+            .flat_map(|peer| {
+                let new = now.saturating_since(peer.connected_at) < NEWCOMER;
+                std::iter::repeat_n(peer.id, if new { 3 } else { 1 })
+            })
+            .collect();
+        let winner = self
+            .random
+            .index(tickets.len())
+            .and_then(|ticket| tickets.get(ticket));
+        self.optimistic = winner.copied();
+        self.optimistic
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn peer(number: u64, down_rate: u64) -> Candidate {
+        Candidate {
+            id: ConnectionId(number),
+            interested: true,
+            down_rate,
+            up_rate: 0,
+            unchoked_at: None,
+            snubbed: false,
+            connected_at: Instant::ZERO,
+        }
+    }
+
+    fn at(seconds: u64) -> Instant {
+        Instant::ZERO + Duration::from_secs(seconds)
+    }
+
+    fn choker(slots: usize) -> Choker {
+        Choker::new(slots, Random::from_seed(1), Instant::ZERO)
+    }
+
+    #[test]
+    fn those_who_send_most_are_served_and_one_more_at_random() {
+        let peers: Vec<_> = (0..20).map(|number| peer(number, number * 1_000)).collect();
+        let served = choker(4).rank(at(0), Goal::Fetch, &peers);
+        assert_eq!(served[..4], [19, 18, 17, 16].map(ConnectionId));
+        assert_eq!(served.len(), 5);
+        assert!(served[4] < ConnectionId(16));
+    }
+
+    #[test]
+    fn peers_that_want_nothing_are_not_served() {
+        let mut peers: Vec<_> = (0..3).map(|number| peer(number, 1)).collect();
+        peers[1].interested = false;
+        let served = choker(4).rank(at(0), Goal::Fetch, &peers);
+        assert_eq!(served.len(), 2);
+        assert!(!served.contains(&ConnectionId(1)));
+    }
+
+    #[test]
+    fn a_snubbing_peer_comes_last_whatever_it_sent() {
+        let mut peers: Vec<_> = (0..5).map(|number| peer(number, 10)).collect();
+        peers[0].down_rate = 1_000_000;
+        peers[0].snubbed = true;
+        let served = choker(4).rank(at(0), Goal::Fetch, &peers);
+        assert_eq!(served.last(), Some(&ConnectionId(0)));
+    }
+
+    #[test]
+    fn the_optimistic_slot_changes_hands_every_thirty_seconds() {
+        let mut choker = choker(1);
+        let peers: Vec<_> = (0..30).map(|number| peer(number, 1_000 - number)).collect();
+        let turns: Vec<_> = (0..12)
+            .map(|round| choker.rank(at(round * 10), Goal::Fetch, &peers)[1])
+            .collect();
+        for turn in turns.chunks(3) {
+            assert!(turn.iter().all(|id| *id == turn[0]), "{turns:?}");
+        }
+        assert!(turns.iter().any(|id| *id != turns[0]), "{turns:?}");
+    }
+
+    #[test]
+    fn newcomers_are_favoured_by_the_optimistic_slot() {
+        let mut choker = choker(0);
+        let mut chosen = 0;
+        for round in 0..400 {
+            let now = at(1_000 + round * 30);
+            let mut peers: Vec<_> = (0..10).map(|number| peer(number, 0)).collect();
+            peers[0].connected_at = now;
+            chosen += usize::from(choker.rank(now, Goal::Fetch, &peers)[0] == ConnectionId(0));
+        }
+        // Three tickets of twelve: 100 of 400 expected, 40 without the favour.
+        assert!((70..130).contains(&chosen), "{chosen}");
+    }
+
+    #[test]
+    fn a_seed_gives_everybody_a_turn() {
+        let mut choker = choker(2);
+        let mut peers: Vec<_> = (0..8).map(|number| peer(number, 0)).collect();
+        peers[0].up_rate = 1_000_000;
+        let mut seen = std::collections::BTreeSet::new();
+        for round in 0..60 {
+            let now = at(round * 10);
+            let served = choker.rank(now, Goal::Seed, &peers);
+            for peer in &mut peers {
+                peer.unchoked_at = match peer.unchoked_at {
+                    since if !served.contains(&peer.id) => since.and(None),
+                    None => Some(now),
+                    since => since,
+                };
+            }
+            seen.extend(served);
+        }
+        assert_eq!(seen.len(), 8);
+    }
+}

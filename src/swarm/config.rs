@@ -1,0 +1,55 @@
+//! Limits of one torrent.
+
+use std::time::Duration;
+
+use crate::id::PeerId;
+use crate::peer;
+
+/// Limits and identity of one torrent. Start from [`Config::new`].
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Our peer id.
+    pub peer_id: PeerId,
+    /// The TCP port at which we can be reached; told to peers (BEP 10 `p`). `None` if we cannot.
+    pub listen_port: Option<u16>,
+    /// The UDP port of our DHT node; told to peers (BEP 5 `port`). `None` without a DHT.
+    pub dht_port: Option<u16>,
+    /// Connections at most. Default 50. Each costs some 40 KiB while it moves data.
+    pub peers_max: usize,
+    /// Dials under way at most. Default 16: enough to get past dead addresses, few enough that a home
+    /// router's table of flows does not fill.
+    pub dials_max: usize,
+    /// Known addresses at most. Default 3,000; a quarter of them is out of reach for any one source.
+    pub addresses_max: usize,
+    /// Peers we serve at once, besides the optimistic one. Default 8.
+    pub unchoke_slots: usize,
+    /// Unfinished disk jobs at most. Default 1,024. Channels to and from the disk must hold as many.
+    pub disk_jobs_max: usize,
+    /// Bytes in unfinished writes at most. Default 16 MiB. Beyond it no block is asked for and reading
+    /// from peers pauses.
+    pub disk_bytes_max: usize,
+    /// First wait before an address that failed is dialled again. Default 60 s; doubles each time.
+    pub reconnect_min: Duration,
+    /// Limits of each connection.
+    pub connection: peer::Config,
+}
+
+impl Config {
+    /// The defaults, under this peer id.
+    #[must_use]
+    pub fn new(peer_id: PeerId) -> Self {
+        Self {
+            peer_id,
+            listen_port: None,
+            dht_port: None,
+            peers_max: 50,
+            dials_max: 16,
+            addresses_max: 3_000,
+            unchoke_slots: 8,
+            disk_jobs_max: 1_024,
+            disk_bytes_max: 16 << 20,
+            reconnect_min: Duration::from_secs(60),
+            connection: peer::Config::default(),
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! Torrents against each other.

@@ -1,0 +1,357 @@
+//! The torrent: routes each input to the part that owns the matter.
+//!
+//! What concerns connections is in `torrent/connections.rs`, what moves blocks in `torrent/transfer.rs`,
+//! what talks to the disk in `torrent/ledger.rs`.
+
+mod connections;
+mod ledger;
+mod statistics;
+mod transfer;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use self::connections::Peer;
+use self::ledger::Ledger;
+use super::choker::Choker;
+use super::event::{
+    Action, ConnectionId, DialError, Event, LostReason, PeerSource, Reason, State, Transport,
+    WakeReason,
+};
+use super::metadata::MetadataFetch;
+use super::peer_list::PeerList;
+use super::pieces::Pieces;
+use super::{Completion, Config, DiskError, Job, JobId};
+use crate::bitfield::Bitfield;
+use crate::id::InfoHash;
+use crate::metainfo::{BlockRef, Info, Magnet};
+use crate::peer::{Role, Transmit};
+use crate::random::Random;
+use crate::time::{Instant, Wake};
+
+/// Connections that ended and whose addresses are remembered, because blocks they sent are not verified
+/// yet.
+const FORMER_MAX: usize = 256;
+
+/// Peers below which more are wanted while something is missing.
+const PEERS_ENOUGH: usize = 20;
+
+/// One torrent and its connections.
+#[derive(Debug)]
+pub struct Torrent {
+    config: Config,
+    info_hash: InfoHash,
+    random: Random,
+    /// The latest time that was told: time never goes back.
+    now: Instant,
+    state: State,
+    info: Option<Arc<Info>>,
+    metadata: Option<MetadataFetch>,
+    pieces: Option<Pieces>,
+    connections: BTreeMap<ConnectionId, Peer>,
+    next_connection: u64,
+    /// Addresses of connections that ended, oldest first.
+    former: VecDeque<(ConnectionId, SocketAddr)>,
+    peers: PeerList,
+    choker: Choker,
+    ledger: Ledger,
+    actions: VecDeque<Action>,
+    events: VecDeque<Event>,
+    ready: VecDeque<ConnectionId>,
+    wants_peers: bool,
+    counters: Counters,
+}
+
+/// What is counted from the start on.
+#[derive(Debug, Default)]
+struct Counters {
+    /// Payload of connections that ended.
+    downloaded: u64,
+    uploaded: u64,
+    wasted: u64,
+    banned: u32,
+    failures: BTreeMap<LostReason, u32>,
+    other_failures: u32,
+}
+
+impl Torrent {
+    /// A torrent of which only the info hash is known. The metadata comes from peers (BEP 9).
+    #[must_use]
+    pub fn from_magnet(config: Config, magnet: &Magnet, random: Random, now: Instant) -> Self {
+        let mut torrent = Self::new(config, magnet.info_hash, random, now);
+        torrent.metadata = Some(MetadataFetch::new(magnet.info_hash));
+        torrent.peers_added(&magnet.peers, PeerSource::Magnet);
+        torrent.update_wants();
+        torrent.dial();
+        torrent
+    }
+
+    /// A torrent whose info dictionary is known. Checking what lies on disk is its first action.
+    #[must_use]
+    pub fn from_info(config: Config, info: Arc<Info>, random: Random, now: Instant) -> Self {
+        let mut torrent = Self::new(config, info.info_hash(), random, now);
+        torrent.start_check(info);
+        torrent
+    }
+
+    fn new(config: Config, info_hash: InfoHash, mut random: Random, now: Instant) -> Self {
+        let peers = PeerList::new(
+            config.addresses_max,
+            config.reconnect_min,
+            random.stream("peer list", 0),
+        );
+        Self {
+            info_hash,
+            now,
+            state: State::Metadata,
+            info: None,
+            metadata: None,
+            pieces: None,
+            connections: BTreeMap::new(),
+            next_connection: 0,
+            former: VecDeque::new(),
+            peers,
+            choker: Choker::new(config.unchoke_slots, random.stream("choker", 0), now),
+            ledger: Ledger::new(config.disk_jobs_max, config.disk_bytes_max),
+            actions: VecDeque::new(),
+            events: VecDeque::new(),
+            ready: VecDeque::new(),
+            wants_peers: false,
+            counters: Counters::default(),
+            random,
+            config,
+        }
+    }
+
+    /// Which torrent this is.
+    #[must_use]
+    pub const fn info_hash(&self) -> InfoHash {
+        self.info_hash
+    }
+
+    /// The info dictionary, once it is known.
+    #[must_use]
+    pub const fn info(&self) -> Option<&Arc<Info>> {
+        self.info.as_ref()
+    }
+
+    /// The verified pieces, once the metadata is known.
+    #[must_use]
+    pub fn have(&self) -> Option<&Bitfield> {
+        self.pieces.as_ref().map(Pieces::have)
+    }
+
+    /// What the torrent is busy with.
+    #[must_use]
+    pub const fn state(&self) -> State {
+        self.state
+    }
+
+    /// Learns addresses of peers. Whoever calls this has checked their scope.
+    pub fn add_peers(&mut self, now: Instant, source: PeerSource, addresses: &[SocketAddr]) {
+        self.advance(now);
+        self.peers_added(addresses, source);
+        self.update_wants();
+        self.dial();
+    }
+
+    fn peers_added(&mut self, addresses: &[SocketAddr], source: PeerSource) {
+        for &address in addresses {
+            self.peers.add(self.now, source, address);
+        }
+    }
+
+    /// A stream exists: a dial succeeded, or one was accepted and its handshake read.
+    ///
+    /// `None` means that it is not wanted: too many, banned, or not the time for it. Close it.
+    pub fn handle_connected(
+        &mut self,
+        now: Instant,
+        address: SocketAddr,
+        role: Role,
+        transport: Transport,
+    ) -> Option<ConnectionId> {
+        self.advance(now);
+        let id = self.connect(address, role, transport);
+        self.dial();
+        self.update_wants();
+        id
+    }
+
+    /// A dial failed.
+    pub fn handle_dial_failed(&mut self, now: Instant, address: SocketAddr, error: DialError) {
+        self.advance(now);
+        self.peers.handle_dial_failed(self.now, address);
+        self.lost(address, LostReason::Dial(error));
+        self.dial();
+        self.update_wants();
+    }
+
+    /// Bytes came on a connection. Unknown connections are ignored: they were closed a moment ago.
+    pub fn handle_bytes(&mut self, now: Instant, from: ConnectionId, input: Bytes) {
+        self.advance(now);
+        let now = self.now;
+        let Some(peer) = self.connections.get_mut(&from) else {
+            return;
+        };
+        let result = peer.connection.handle_bytes(now, input);
+        self.handle_connection_events(from);
+        if let Err(error) = result {
+            self.close(from, Reason::Protocol(error));
+        }
+        self.after_input(from);
+    }
+
+    /// A stream ended.
+    pub fn handle_disconnected(&mut self, now: Instant, id: ConnectionId, reason: Reason) {
+        self.advance(now);
+        self.drop_connection(id, reason);
+        self.dial();
+        self.update_wants();
+    }
+
+    /// A block that [`poll_transmit`](Self::poll_transmit) named could not be read, and nothing of it was
+    /// sent. The connection ends, because its peer cannot be told; the file is looked at again.
+    pub fn handle_upload_failed(
+        &mut self,
+        now: Instant,
+        from: ConnectionId,
+        block: BlockRef,
+        error: Arc<DiskError>,
+    ) {
+        self.advance(now);
+        if let Some(peer) = self.connections.get_mut(&from) {
+            peer.connection.upload_failed(block);
+            self.close(from, Reason::Reset);
+        }
+        self.disk_failed(error);
+    }
+
+    /// A disk job ended.
+    pub fn handle_disk(&mut self, now: Instant, id: JobId, done: Completion) {
+        self.advance(now);
+        self.job_done(id, done);
+    }
+
+    /// Timers may be due.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.advance(now);
+        self.handle_connection_timers();
+        self.request_metadata();
+        if self.choker.next_round() <= self.now {
+            self.rechoke();
+        }
+        self.dial();
+        self.update_wants();
+    }
+
+    /// Tries again after [`Event::DiskFailed`]: what is on disk is checked, and the torrent goes on.
+    pub fn retry_disk(&mut self, now: Instant) {
+        self.advance(now);
+        if self.state == State::Failed
+            && let Some(info) = self.info.clone()
+            && self.pieces.is_some()
+        {
+            self.start_check(info);
+        }
+    }
+
+    /// The next connection that newly has something to send.
+    pub fn poll_ready(&mut self) -> Option<ConnectionId> {
+        while let Some(id) = self.ready.pop_front() {
+            if let Some(peer) = self.connections.get_mut(&id) {
+                peer.queued = false;
+                return Some(id);
+            }
+        }
+        None
+    }
+
+    /// What a connection has to send next; ask while its writer has room.
+    pub fn poll_transmit(&mut self, now: Instant, to: ConnectionId) -> Option<Transmit> {
+        self.advance(now);
+        let now = self.now;
+        self.connections.get_mut(&to)?.connection.poll_transmit(now)
+    }
+
+    /// The next thing to do.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// The next thing that happened.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) is due.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Wake<WakeReason>> {
+        let mut next = None;
+        let mut consider = |at: Option<Instant>, reason| {
+            next = Wake::earliest(next, at.map(|at| Wake { at, reason }));
+        };
+        for peer in self.connections.values() {
+            let at = peer.connection.poll_timeout().map(|wake| wake.at);
+            consider(at, WakeReason::Connection);
+        }
+        if !self.connections.is_empty() {
+            consider(Some(self.choker.next_round()), WakeReason::Choke);
+        }
+        if self.can_dial() {
+            consider(self.peers.next_dial_at(), WakeReason::Dial);
+        }
+        let overdue = self.metadata.as_ref().and_then(MetadataFetch::poll_timeout);
+        consider(overdue, WakeReason::Metadata);
+        next
+    }
+
+    /// Time never goes back.
+    fn advance(&mut self, now: Instant) {
+        self.now = self.now.max(now);
+    }
+
+    /// The info dictionary is known: what lies on disk is looked at before anything else.
+    fn start_check(&mut self, info: Arc<Info>) {
+        self.state = State::Checking;
+        self.metadata = None;
+        self.pieces = Some(Pieces::new(Arc::clone(&info), &mut self.random));
+        // After a disk failure peers are connected already; their bitfields are not told again.
+        for peer in self.connections.values() {
+            if let (Some(pieces), Some(field)) = (&mut self.pieces, peer.connection.pieces()) {
+                pieces.picker_mut().add_peer(field, &mut self.random);
+            }
+        }
+        self.info = Some(info);
+        self.ledger.forget_all();
+        self.submit(Job::CheckAll);
+    }
+
+    /// A peer is gone: tells it and counts it, within bounds.
+    fn lost(&mut self, address: SocketAddr, reason: LostReason) {
+        let known = self.counters.failures.contains_key(&reason);
+        if known || self.counters.failures.len() < super::event::FAILURE_REASONS_MAX {
+            *self.counters.failures.entry(reason).or_default() += 1;
+        } else {
+            self.counters.other_failures += 1;
+        }
+        self.events.push_back(Event::PeerLost { address, reason });
+    }
+
+    /// Says when peers begin or cease to be wanted.
+    fn update_wants(&mut self) {
+        let lacking = match self.state {
+            State::Metadata | State::Downloading => true,
+            State::Checking | State::Seeding | State::Failed => false,
+        };
+        let reachable = self.connections.len() + self.peers.dialling() + self.peers.idle();
+        let wants = lacking && reachable < PEERS_ENOUGH.min(self.config.peers_max);
+        if wants != self.wants_peers {
+            self.wants_peers = wants;
+            self.actions.push_back(Action::WantPeers(wants));
+        }
+    }
+}

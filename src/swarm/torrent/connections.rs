@@ -1,0 +1,480 @@
+//! The connections of a torrent: how they come, what they tell, how they go.
+
+use std::net::SocketAddr;
+
+use super::super::choker::{Candidate, Goal};
+use super::super::event::{
+    Action, ConnectionId, Event, LostReason, PeerSource, Reason, State, Transport,
+};
+use super::super::pieces::Pieces;
+use super::{FORMER_MAX, Torrent};
+use crate::address::{Scope, is_usable};
+use crate::id::PeerId;
+use crate::peer::{self, Connection, LocalPeer, Role};
+use crate::time::Instant;
+use crate::wire::{Handshake, ProtocolError};
+
+/// A connection and what the torrent knows of its peer.
+#[derive(Debug)]
+pub(super) struct Peer {
+    pub(super) connection: Connection,
+    /// The address of the stream's other end.
+    pub(super) address: SocketAddr,
+    /// Whether we dialled.
+    pub(super) dialled: bool,
+    /// Known after the handshake.
+    pub(super) peer_id: Option<PeerId>,
+    pub(super) connected_at: Instant,
+    /// Since when we serve it.
+    pub(super) unchoked_at: Option<Instant>,
+    /// It took part in a piece that failed: until it delivers a good one alone, it works alone.
+    pub(super) on_parole: bool,
+    /// It is in the queue of connections that have something to send.
+    pub(super) queued: bool,
+    /// Pieces it has and we lack.
+    pub(super) wanted: u32,
+}
+
+impl Torrent {
+    /// Takes a new stream, if it is wanted.
+    pub(super) fn connect(
+        &mut self,
+        address: SocketAddr,
+        role: Role,
+        transport: Transport,
+    ) -> Option<ConnectionId> {
+        let Transport::Tcp = transport;
+        let dialled = matches!(role, Role::Dialled);
+        if dialled {
+            self.peers.handle_connected(address);
+        }
+        if !self.accepts(address) {
+            self.peers.handle_disconnected(self.now, address);
+            return None;
+        }
+        let local = LocalPeer {
+            info_hash: self.info_hash,
+            peer_id: self.config.peer_id,
+            listen_port: self.config.listen_port,
+            dht_port: self.config.dht_port,
+            metadata_size: self.metadata_size(),
+            remote_ip: address.ip(),
+        };
+        let torrent = self
+            .pieces
+            .as_ref()
+            .map(|pieces| (pieces.geometry(), pieces.have()));
+        let config = &self.config.connection;
+        let connection = match Connection::new(config, role, local, torrent, self.now) {
+            Ok(connection) => connection,
+            Err(error) => {
+                self.peers.handle_disconnected(self.now, address);
+                self.lost(address, LostReason::Connection(Reason::Protocol(error)));
+                return None;
+            }
+        };
+        let id = ConnectionId(self.next_connection);
+        self.next_connection += 1;
+        let peer = Peer {
+            connection,
+            address,
+            dialled,
+            peer_id: None,
+            connected_at: self.now,
+            unchoked_at: None,
+            on_parole: false,
+            queued: false,
+            wanted: 0,
+        };
+        self.connections.insert(id, peer);
+        self.handle_connection_events(id);
+        self.after_input(id);
+        Some(id)
+    }
+
+    /// Whether one more stream from or to this address may be.
+    fn accepts(&mut self, address: SocketAddr) -> bool {
+        let right_time = match self.state {
+            State::Metadata | State::Downloading | State::Seeding => true,
+            State::Checking | State::Failed => false,
+        };
+        let open = right_time && !self.peers.is_banned(address);
+        open && (self.connections.len() < self.config.peers_max || self.make_room())
+    }
+
+    /// Ends the least useful connection, if there is one that does nothing for either side.
+    fn make_room(&mut self) -> bool {
+        let useless = self
+            .connections
+            .iter()
+            .filter(|(_, peer)| {
+                let young = self.now.saturating_since(peer.connected_at)
+                    < self.config.connection.idle_timeout / 2;
+                let idle = !peer.connection.peer_interested() && !peer.connection.am_interested();
+                idle && !young
+            })
+            .min_by_key(|(_, peer)| peer.connected_at)
+            .map(|(&id, _)| id);
+        if let Some(id) = useless {
+            self.close(id, Reason::Replaced);
+        }
+        useless.is_some()
+    }
+
+    fn metadata_size(&self) -> Option<u32> {
+        self.info
+            .as_ref()
+            .and_then(|info| u32::try_from(info.raw().len()).ok())
+    }
+
+    /// Whether dialling makes sense now.
+    pub(super) fn can_dial(&self) -> bool {
+        let lacking = match self.state {
+            State::Metadata | State::Downloading => true,
+            // A seed is found by those who need it.
+            State::Checking | State::Seeding | State::Failed => false,
+        };
+        let dialling = self.peers.dialling();
+        lacking
+            && dialling < self.config.dials_max
+            && self.connections.len() + dialling < self.config.peers_max
+    }
+
+    /// Dials as many known addresses as may be.
+    pub(super) fn dial(&mut self) {
+        while self.can_dial() {
+            let Some(address) = self.peers.next_dial(self.now) else {
+                return;
+            };
+            self.actions.push_back(Action::Dial { address });
+        }
+    }
+
+    /// Reacts to everything a connection has to tell.
+    pub(super) fn handle_connection_events(&mut self, id: ConnectionId) {
+        while let Some(event) = self
+            .connections
+            .get_mut(&id)
+            .and_then(|peer| peer.connection.poll_event())
+        {
+            self.handle_connection_event(id, event);
+        }
+    }
+
+    fn handle_connection_event(&mut self, id: ConnectionId, event: peer::Event) {
+        match event {
+            peer::Event::Handshake(handshake) => self.handshaken(id, &handshake),
+            peer::Event::Extended(_) => self.extended(id),
+            peer::Event::Choked { lost } | peer::Event::TimedOut { lost } => {
+                self.requests_lost(id, &lost);
+            }
+            peer::Event::Unchoked => {}
+            peer::Event::Interested => {
+                let unchoked = self.unchoked_count();
+                if self.choker.has_room(unchoked) {
+                    self.choker.hurry(self.now);
+                    self.rechoke();
+                }
+            }
+            peer::Event::NotInterested => self.choker.hurry(self.now),
+            peer::Event::Bitfield => self.bitfield_known(id),
+            peer::Event::Have(piece) => self.peer_gained(id, piece),
+            peer::Event::Block { block, data } => self.block_came(id, block, data),
+            peer::Event::Unwanted { bytes } => self.counters.wasted += u64::from(bytes),
+            peer::Event::Snubbed(snubbed) => self.snubbed(id, snubbed),
+            peer::Event::Metadata(message) => self.metadata_message(id, message),
+            peer::Event::DhtPort(port) => self.dht_port(id, port),
+        }
+    }
+
+    /// What every input to a connection may have changed.
+    pub(super) fn after_input(&mut self, id: ConnectionId) {
+        self.refill(id);
+        self.mark_ready(id);
+        self.update_wants();
+        self.dial();
+    }
+
+    /// Puts a connection into the queue of those that have something to send.
+    pub(super) fn mark_ready(&mut self, id: ConnectionId) {
+        if let Some(peer) = self.connections.get_mut(&id)
+            && !peer.queued
+            && peer.connection.has_transmit()
+        {
+            peer.queued = true;
+            self.ready.push_back(id);
+        }
+    }
+
+    fn handshaken(&mut self, id: ConnectionId, handshake: &Handshake) {
+        let Some(peer) = self.connections.get_mut(&id) else {
+            return;
+        };
+        peer.peer_id = Some(handshake.peer_id);
+        let address = peer.address;
+        self.peers.handle_established(address);
+        self.events.push_back(Event::PeerConnected { address });
+        if let Some(worse) = self.duplicate_of(id, handshake.peer_id) {
+            self.close(worse, Reason::Duplicate);
+        }
+    }
+
+    /// If this peer is connected twice, the connection to end. Both sides come to the same answer: the
+    /// stream that the larger peer id dialled stays, and of two in one direction the older.
+    fn duplicate_of(&self, id: ConnectionId, peer_id: PeerId) -> Option<ConnectionId> {
+        let new = self.connections.get(&id)?;
+        let mut others = self.connections.iter().filter(|(other, _)| **other != id);
+        let (&old_id, old) = others.find(|(_, peer)| peer.peer_id == Some(peer_id))?;
+        if old.dialled == new.dialled {
+            return Some(id);
+        }
+        let ours_stays = self.config.peer_id > peer_id;
+        Some(if new.dialled == ours_stays {
+            old_id
+        } else {
+            id
+        })
+    }
+
+    fn extended(&mut self, id: ConnectionId) {
+        let Some(peer) = self.connections.get(&id) else {
+            return;
+        };
+        let Some(extensions) = peer.connection.extensions() else {
+            return;
+        };
+        let listens_at = extensions
+            .listen_port
+            .map(|port| SocketAddr::new(peer.address.ip(), port));
+        let size = extensions
+            .metadata_size
+            .filter(|_| extensions.ut_metadata.is_some());
+        let dialled = peer.dialled;
+        if let (Some(metadata), Some(size)) = (&mut self.metadata, size) {
+            metadata.add_source(id, size);
+            self.request_metadata();
+        }
+        // The port it listens at is worth knowing: the one it dialled from is not.
+        if let Some(address) = listens_at
+            && !dialled
+        {
+            self.peers.add(self.now, PeerSource::Incoming, address);
+            self.peers.handle_connected(address);
+        }
+    }
+
+    /// What the peer has is known, and so is the geometry.
+    fn bitfield_known(&mut self, id: ConnectionId) {
+        let (Some(pieces), Some(peer)) = (&mut self.pieces, self.connections.get_mut(&id)) else {
+            return;
+        };
+        let Some(field) = peer.connection.pieces() else {
+            return;
+        };
+        pieces.picker_mut().add_peer(field, &mut self.random);
+        let have = pieces.have();
+        let wanted = field.ones().filter(|&piece| !have.contains(piece)).count();
+        peer.wanted = u32::try_from(wanted).unwrap_or(u32::MAX);
+        self.update_interest(id);
+    }
+
+    fn peer_gained(&mut self, id: ConnectionId, piece: crate::metainfo::PieceIndex) {
+        let (Some(pieces), Some(peer)) = (&mut self.pieces, self.connections.get_mut(&id)) else {
+            return;
+        };
+        let Some(field) = peer.connection.pieces() else {
+            return;
+        };
+        pieces
+            .picker_mut()
+            .gain(piece.get(), field, &mut self.random);
+        if !pieces.have().contains(piece.get()) {
+            peer.wanted += 1;
+        }
+        self.update_interest(id);
+    }
+
+    /// Tells the peer whether it has something for us; parts with it if neither has.
+    pub(super) fn update_interest(&mut self, id: ConnectionId) {
+        let Some(peer) = self.connections.get_mut(&id) else {
+            return;
+        };
+        let active = self.state == State::Downloading;
+        peer.connection.set_interested(active && peer.wanted > 0);
+        let complete = self.state == State::Seeding;
+        if complete
+            && peer
+                .connection
+                .pieces()
+                .is_some_and(|field| field.is_full())
+        {
+            self.close(id, Reason::BothSeeds);
+        } else {
+            self.mark_ready(id);
+        }
+    }
+
+    fn dht_port(&mut self, id: ConnectionId, port: u16) {
+        if let Some(peer) = self.connections.get(&id)
+            && port != 0
+        {
+            self.events
+                .push_back(Event::DhtNode(SocketAddr::new(peer.address.ip(), port)));
+        }
+    }
+
+    /// Timers of connections.
+    pub(super) fn handle_connection_timers(&mut self) {
+        let now = self.now;
+        let due: Vec<ConnectionId> = self
+            .connections
+            .iter()
+            .filter(|(_, peer)| {
+                peer.connection
+                    .poll_timeout()
+                    .is_some_and(|wake| wake.at <= now)
+            })
+            .map(|(&id, _)| id)
+            .collect();
+        for id in due {
+            let Some(peer) = self.connections.get_mut(&id) else {
+                continue;
+            };
+            let result = peer.connection.handle_timeout(now);
+            self.handle_connection_events(id);
+            if let Err(error) = result {
+                self.close(id, Reason::Protocol(error));
+            }
+            self.after_input(id);
+        }
+    }
+
+    /// Ends a connection and has the driver drop the stream.
+    pub(super) fn close(&mut self, id: ConnectionId, reason: Reason) {
+        if self.connections.contains_key(&id) {
+            self.actions.push_back(Action::Close { id, reason });
+            self.drop_connection(id, reason);
+        }
+    }
+
+    /// Forgets a connection; its blocks go back to the pool.
+    pub(super) fn drop_connection(&mut self, id: ConnectionId, reason: Reason) {
+        let Some(peer) = self.connections.remove(&id) else {
+            return;
+        };
+        self.counters.downloaded += peer.connection.download().total();
+        self.counters.uploaded += peer.connection.upload().total();
+        if self.former.len() >= FORMER_MAX {
+            self.former.pop_front();
+        }
+        self.former.push_back((id, peer.address));
+        if let Some(metadata) = &mut self.metadata {
+            metadata.remove_source(id);
+        }
+        if let Some(pieces) = &mut self.pieces {
+            give_back(pieces, id, &peer);
+        }
+        if peer.unchoked_at.is_some() {
+            self.choker.hurry(self.now);
+        }
+        self.forget_address(&peer, reason);
+        self.lost(peer.address, LostReason::Connection(reason));
+        self.refill_all();
+        self.request_metadata();
+    }
+
+    /// What the end of a connection says about its address.
+    fn forget_address(&mut self, peer: &Peer, reason: Reason) {
+        match reason {
+            Reason::Protocol(ProtocolError::Ourselves) => self.peers.forbid(peer.address),
+            Reason::Banned => {
+                self.counters.banned += 1;
+                self.peers.ban(peer.address);
+                if let Some(listens_at) = listening_address(peer) {
+                    self.peers.ban(listens_at);
+                }
+            }
+            _ => {
+                self.peers.handle_disconnected(self.now, peer.address);
+                if let Some(listens_at) = listening_address(peer) {
+                    self.peers.handle_disconnected(self.now, listens_at);
+                }
+            }
+        }
+    }
+
+    pub(super) fn unchoked_count(&self) -> usize {
+        self.connections
+            .values()
+            .filter(|peer| peer.unchoked_at.is_some())
+            .count()
+    }
+
+    /// Ranks the peers and serves those that come out on top.
+    pub(super) fn rechoke(&mut self) {
+        let now = self.now;
+        let goal = if self.state == State::Seeding {
+            Goal::Seed
+        } else {
+            Goal::Fetch
+        };
+        let established = self
+            .connections
+            .iter()
+            .filter(|(_, peer)| peer.peer_id.is_some());
+        let candidates: Vec<Candidate> = established
+            .map(|(&id, peer)| Candidate {
+                id,
+                interested: peer.connection.peer_interested(),
+                down_rate: peer.connection.download().bytes_per_second(now),
+                up_rate: peer.connection.upload().bytes_per_second(now),
+                unchoked_at: peer.unchoked_at,
+                snubbed: peer.connection.is_snubbed(),
+                connected_at: peer.connected_at,
+            })
+            .collect();
+        let serve = self.choker.rank(now, goal, &candidates);
+        let mut changed = Vec::new();
+        for (&id, peer) in &mut self.connections {
+            let chosen = serve.contains(&id);
+            if chosen != peer.unchoked_at.is_some() {
+                peer.unchoked_at = chosen.then_some(now);
+                peer.connection.set_choking(!chosen);
+                changed.push(id);
+            }
+        }
+        for id in changed {
+            self.mark_ready(id);
+        }
+    }
+
+    /// The address of a connection, also of one that ended lately.
+    pub(super) fn address_of(&self, id: ConnectionId) -> Option<SocketAddr> {
+        let connected = self.connections.get(&id).map(|peer| peer.address);
+        connected.or_else(|| {
+            self.former
+                .iter()
+                .find(|(former, _)| *former == id)
+                .map(|(_, address)| *address)
+        })
+    }
+}
+
+/// Blocks asked of a peer that went are free again, and its pieces are rarer.
+fn give_back(pieces: &mut Pieces, id: ConnectionId, peer: &Peer) {
+    for block in peer.connection.outstanding() {
+        pieces.release(id, &block);
+    }
+    pieces.release_sole(id);
+    if let Some(field) = peer.connection.pieces() {
+        pieces.picker_mut().remove_peer(field);
+    }
+}
+
+/// Where a peer that dialled us says it listens, if that can be.
+fn listening_address(peer: &Peer) -> Option<SocketAddr> {
+    let port = peer.connection.extensions()?.listen_port?;
+    let address = SocketAddr::new(peer.address.ip(), port);
+    let usable = Scope::of(address.ip()).is_some() && is_usable(address, address.ip());
+    (!peer.dialled && usable).then_some(address)
+}

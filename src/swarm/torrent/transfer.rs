@@ -1,0 +1,343 @@
+//! What moves blocks and metadata: requests, arrivals, verification.
+
+use bytes::Bytes;
+
+use super::super::Job;
+use super::super::event::{ConnectionId, Event, Reason, State};
+use super::super::metadata::Progress;
+use super::super::pieces::{Arrival, Picking};
+use super::Torrent;
+use crate::metainfo::{BlockRef, Info, PieceIndex};
+use crate::wire::metadata::METADATA_PART_LENGTH;
+use crate::wire::{MetadataMessage, Payload};
+
+impl Torrent {
+    /// Fills a peer's pipeline with requests.
+    pub(super) fn refill(&mut self, id: ConnectionId) {
+        if self.state != State::Downloading || self.ledger.is_full() {
+            return;
+        }
+        let (Some(pieces), Some(peer)) = (&mut self.pieces, self.connections.get(&id)) else {
+            return;
+        };
+        let room = peer.connection.request_room(self.now);
+        let Some(field) = peer.connection.pieces() else {
+            return;
+        };
+        if room == 0 || peer.wanted == 0 {
+            return;
+        }
+        let picking = Picking {
+            id,
+            pieces: field,
+            on_parole: peer.on_parole,
+            room,
+            outstanding: peer.connection.outstanding().take(room.min(2)).count(),
+        };
+        let connections = &self.connections;
+        let elsewhere = |asking: ConnectionId, piece: PieceIndex| {
+            connections.iter().any(|(&other, peer)| {
+                other != asking
+                    && !peer.connection.peer_choking()
+                    && peer
+                        .connection
+                        .pieces()
+                        .is_some_and(|field| field.contains(piece.get()))
+            })
+        };
+        let blocks = pieces.pick(&picking, &mut self.random, elsewhere);
+        let now = self.now;
+        if let Some(peer) = self.connections.get_mut(&id) {
+            for block in blocks {
+                peer.connection.request(now, block);
+            }
+        }
+        self.mark_ready(id);
+    }
+
+    /// Blocks became free, or the disk has room again: everybody may be asked.
+    pub(super) fn refill_all(&mut self) {
+        if self.state != State::Downloading {
+            return;
+        }
+        let ids: Vec<ConnectionId> = self.connections.keys().copied().collect();
+        for id in ids {
+            self.refill(id);
+        }
+    }
+
+    /// A peer will not send what it was asked for.
+    pub(super) fn requests_lost(&mut self, id: ConnectionId, lost: &[BlockRef]) {
+        let Some(pieces) = &mut self.pieces else {
+            return;
+        };
+        for block in lost {
+            pieces.release(id, block);
+        }
+        pieces.release_sole(id);
+        if !lost.is_empty() {
+            self.refill_all();
+        }
+    }
+
+    /// A peer that owes blocks for too long: others may be asked for them.
+    pub(super) fn snubbed(&mut self, id: ConnectionId, snubbed: bool) {
+        if snubbed && let Some(peer) = self.connections.get(&id) {
+            let owed: Vec<BlockRef> = peer.connection.outstanding().collect();
+            self.requests_lost(id, &owed);
+        }
+        self.choker.hurry(self.now);
+    }
+
+    /// A block came that we asked for.
+    pub(super) fn block_came(&mut self, id: ConnectionId, block: BlockRef, data: Payload) {
+        let Some(pieces) = &mut self.pieces else {
+            return;
+        };
+        let arrival = if self.state == State::Downloading {
+            pieces.receive(id, &block)
+        } else {
+            Arrival::Duplicate
+        };
+        match arrival {
+            Arrival::Duplicate => self.counters.wasted += u64::from(block.length),
+            Arrival::Fresh { cancel, completes } => {
+                self.submit(Job::Write { block, data });
+                if completes {
+                    self.submit(Job::Verify { piece: block.piece });
+                }
+                for other in cancel {
+                    if let Some(peer) = self.connections.get_mut(&other) {
+                        peer.connection.cancel(block);
+                        self.refill(other);
+                        self.mark_ready(other);
+                    }
+                }
+            }
+        }
+    }
+
+    /// A piece was hashed.
+    pub(super) fn piece_verified(&mut self, piece: PieceIndex, valid: bool) {
+        let Some(pieces) = &mut self.pieces else {
+            return;
+        };
+        let senders = pieces.verified(piece, valid);
+        if valid {
+            self.piece_is_good(piece, &senders);
+        } else {
+            self.counters.wasted += u64::from(pieces.geometry().length_of(piece));
+            self.events.push_back(Event::PieceFailed(piece));
+            self.piece_is_bad(&senders);
+            self.refill_all();
+        }
+    }
+
+    fn piece_is_good(&mut self, piece: PieceIndex, senders: &[ConnectionId]) {
+        if let [only] = senders
+            && let Some(peer) = self.connections.get_mut(only)
+        {
+            peer.on_parole = false;
+        }
+        let ids: Vec<ConnectionId> = self.connections.keys().copied().collect();
+        for id in ids {
+            let Some(peer) = self.connections.get_mut(&id) else {
+                continue;
+            };
+            peer.connection.have(piece);
+            if peer
+                .connection
+                .pieces()
+                .is_some_and(|field| field.contains(piece.get()))
+            {
+                peer.wanted = peer.wanted.saturating_sub(1);
+            }
+            self.update_interest(id);
+        }
+        self.events.push_back(Event::PieceVerified(piece));
+        let complete = self
+            .pieces
+            .as_ref()
+            .is_some_and(|pieces| pieces.is_complete());
+        if self.ledger.sync_is_due(complete) {
+            self.submit(Job::Sync);
+        }
+    }
+
+    /// Whoever sent a bad piece alone is banned. Of several, each works alone until it proves itself.
+    fn piece_is_bad(&mut self, senders: &[ConnectionId]) {
+        if let [culprit] = senders {
+            tracing::info!(peer = ?self.address_of(*culprit), "banned for a bad piece");
+            if self.connections.contains_key(culprit) {
+                self.close(*culprit, Reason::Banned);
+            } else if let Some(address) = self.address_of(*culprit) {
+                self.counters.banned += 1;
+                self.peers.ban(address);
+            }
+            return;
+        }
+        for id in senders {
+            if let Some(peer) = self.connections.get_mut(id) {
+                peer.on_parole = true;
+            }
+        }
+    }
+
+    /// Asks peers for parts of the metadata.
+    pub(super) fn request_metadata(&mut self) {
+        let Some(metadata) = &mut self.metadata else {
+            return;
+        };
+        for (id, part) in metadata.requests(self.now) {
+            if let Some(peer) = self.connections.get_mut(&id) {
+                peer.connection
+                    .send_metadata(&MetadataMessage::Request { part });
+                self.mark_ready(id);
+            }
+        }
+    }
+
+    pub(super) fn metadata_message(&mut self, id: ConnectionId, message: MetadataMessage) {
+        match message {
+            MetadataMessage::Request { part } => self.serve_metadata(id, part),
+            MetadataMessage::Data {
+                part,
+                total_size,
+                data,
+            } => {
+                let Some(metadata) = &mut self.metadata else {
+                    return;
+                };
+                match metadata.handle_data(id, part, total_size, &data) {
+                    Progress::Pending => self.request_metadata(),
+                    Progress::Complete(whole) => self.metadata_complete(whole),
+                    Progress::Liar(liar) => {
+                        self.close(liar, Reason::Banned);
+                        self.request_metadata();
+                    }
+                }
+            }
+            MetadataMessage::Reject { part } => {
+                if let Some(metadata) = &mut self.metadata {
+                    metadata.handle_reject(self.now, id, part);
+                    self.request_metadata();
+                }
+            }
+            MetadataMessage::Unknown => {}
+        }
+    }
+
+    fn serve_metadata(&mut self, id: ConnectionId, part: u32) {
+        let Some(peer) = self.connections.get_mut(&id) else {
+            return;
+        };
+        let answer = self
+            .info
+            .as_ref()
+            .and_then(|info| metadata_part(info, part));
+        peer.connection
+            .send_metadata(&answer.unwrap_or(MetadataMessage::Reject { part }));
+        self.mark_ready(id);
+    }
+
+    /// The metadata is there and has the right hash.
+    fn metadata_complete(&mut self, whole: Bytes) {
+        let info = match Info::parse(whole) {
+            Ok(info) => std::sync::Arc::new(info),
+            Err(error) => {
+                self.metadata = None;
+                self.state = State::Failed;
+                self.events.push_back(Event::MetadataRefused(error));
+                self.update_wants();
+                return;
+            }
+        };
+        self.events
+            .push_back(Event::MetadataReady(std::sync::Arc::clone(&info)));
+        let size = u32::try_from(info.raw().len()).unwrap_or(u32::MAX);
+        self.start_check(std::sync::Arc::clone(&info));
+        let ids: Vec<ConnectionId> = self.connections.keys().copied().collect();
+        for id in ids {
+            let Some(peer) = self.connections.get_mut(&id) else {
+                continue;
+            };
+            let result = peer.connection.set_geometry(info.geometry(), size);
+            self.handle_connection_events(id);
+            if let Err(error) = result {
+                self.close(id, Reason::Protocol(error));
+            }
+            self.mark_ready(id);
+        }
+        self.update_wants();
+    }
+
+    /// What lies on disk is known: the exchange begins.
+    pub(super) fn checked(&mut self, have: crate::bitfield::Bitfield) {
+        let Some(pieces) = &mut self.pieces else {
+            return;
+        };
+        if have.len() != pieces.geometry().piece_count() || self.state != State::Checking {
+            return;
+        }
+        self.events.push_back(Event::Checked {
+            pieces: have.count(),
+        });
+        let there: Vec<PieceIndex> = pieces
+            .geometry()
+            .pieces()
+            .filter(|piece| have.contains(piece.get()))
+            .collect();
+        pieces.set_have(have);
+        let complete = pieces.is_complete();
+        self.state = if complete {
+            State::Seeding
+        } else {
+            State::Downloading
+        };
+        if complete {
+            self.events.push_back(Event::Completed);
+        }
+        let ids: Vec<ConnectionId> = self.connections.keys().copied().collect();
+        for id in ids {
+            self.count_wanted(id);
+            if let Some(peer) = self.connections.get_mut(&id) {
+                for &piece in &there {
+                    peer.connection.have(piece);
+                }
+            }
+            self.update_interest(id);
+        }
+        self.choker.hurry(self.now);
+        self.refill_all();
+        self.dial();
+        self.update_wants();
+    }
+
+    /// Counts anew what a peer has and we lack.
+    fn count_wanted(&mut self, id: ConnectionId) {
+        let (Some(pieces), Some(peer)) = (&self.pieces, self.connections.get_mut(&id)) else {
+            return;
+        };
+        let have = pieces.have();
+        let wanted = peer.connection.pieces().map_or(0, |field| {
+            field.ones().filter(|&piece| !have.contains(piece)).count()
+        });
+        peer.wanted = u32::try_from(wanted).unwrap_or(u32::MAX);
+    }
+}
+
+/// A part of the metadata as it is sent (BEP 9).
+fn metadata_part(info: &Info, part: u32) -> Option<MetadataMessage> {
+    let raw = info.raw();
+    let total_size = u32::try_from(raw.len()).ok()?;
+    let start = part
+        .checked_mul(METADATA_PART_LENGTH)
+        .filter(|&start| start < total_size)?;
+    let end = (start + METADATA_PART_LENGTH).min(total_size);
+    let range = usize::try_from(start).ok()?..usize::try_from(end).ok()?;
+    Some(MetadataMessage::Data {
+        part,
+        total_size,
+        data: raw.slice(range),
+    })
+}
