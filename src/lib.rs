@@ -4,6 +4,7 @@ pub mod address;
 pub mod announce;
 pub mod bencode;
 pub mod bitfield;
+pub mod dht;
 pub mod id;
 pub mod krpc;
 pub mod metainfo;

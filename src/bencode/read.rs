@@ -1,7 +1,7 @@
 //! Reading scanned bytes in place.
 //!
-//! Values borrow from the input and are found by walking it; nothing is copied. A [`Value`] can only come
-//! from bytes that a scan accepted, so walking needs no limits and cannot fail.
+//! Values borrow from the input and are found by walking it; nothing is copied. A [`Value`] can
+//! only come from bytes that a scan accepted, so walking needs no limits and cannot fail.
 
 use super::scan::{self, Limits, ScanError, scan_prefix};
 
@@ -155,7 +155,8 @@ pub fn read_prefix<'a>(
     Ok((value_at(value, 0).0, rest))
 }
 
-/// The byte string at `at`, and where it ends. Empty if there is none, which scanned bytes rule out.
+/// The byte string at `at`, and where it ends. Empty if there is none, which scanned bytes rule
+/// out.
 fn bytes_at(raw: &[u8], at: usize) -> (&[u8], usize) {
     let (start, length) = scan::string_start(raw, at).unwrap_or((raw.len(), 0));
     (

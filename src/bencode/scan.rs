@@ -1,7 +1,8 @@
 //! The structural check that every byte from outside passes first.
 //!
-//! One pass, without recursion and without allocation. What it accepts is one complete value within the
-//! limits: the reader and serde behind it cannot be led astray by depth, lengths or missing ends.
+//! One pass, without recursion and without allocation. What it accepts is one complete value within
+//! the limits: the reader and serde behind it cannot be led astray by depth, lengths or missing
+//! ends.
 
 /// What a scan accepts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,7 +35,7 @@ impl Limits {
         lenient: false,
     };
 
-    /// For .torrent files, and for metadata from peers. 2.5 million values are 1.2 million files.
+    /// For .torrent files, and for metadata from peers. 2.5 million values are 400,000 files.
     pub const METAINFO: Self = Self {
         length_max: 32 << 20,
         depth_max: 100,

@@ -2,8 +2,8 @@
 
 /// Appends bencode to a buffer.
 ///
-/// The caller writes the keys of a dictionary in ascending order and closes what it opened; that is what
-/// makes the result canonical.
+/// The caller writes the keys of a dictionary in ascending order and closes what it opened; that is
+/// what makes the result canonical.
 #[derive(Debug)]
 pub struct Writer<'a> {
     out: &'a mut Vec<u8>,

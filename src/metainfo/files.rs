@@ -1,324 +1,245 @@
-//! The files of a torrent, and names that are safe to write.
+//! The files of a torrent, under paths that are safe to write.
 //!
-//! Invariant: the path of a [`File`] has only components that stay inside the folder they are written to:
-//! no separator, no `.` or `..`, nothing empty, at most 255 bytes each; and no two files of a list can
-//! meet at one place.
+//! Names come from strangers. Invariant: the path of a [`File`] is relative, each component names
+//! one entry of a folder, and of the files that are written no two have the same path and none is
+//! another's folder.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use sha1::{Digest, Sha1};
+use super::info::MetainfoError;
+use super::text;
 
-/// Bytes in a file name that every common file system takes.
-const NAME_LENGTH_MAX: usize = 255;
+/// Components in a file's path at most, the torrent's own folder not counted. Ours: deeper trees
+/// are attacks on whatever walks them.
+pub const PATH_LEVELS_MAX: usize = 100;
 
-/// Bytes of an extension that survives when a name is shortened.
-const EXTENSION_LENGTH_MAX: usize = 16;
+/// Bytes in a file's joined path at most. Linux takes 4,096; this leaves 1,024 for the output
+/// folder.
+pub const PATH_LENGTH_MAX: usize = 3072;
 
-/// One file of a torrent.
+/// Bytes in all paths of a torrent at most. Each file repeats its folders, so a small dictionary
+/// could name gigabytes; 100,000 files of 600 bytes fit.
+pub const PATHS_LENGTH_MAX: usize = 64 << 20;
+
+/// What stands for a name that is empty.
+const NAMELESS: &str = "unnamed";
+
+/// One file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct File {
-    /// Safe path components relative to the output folder. In a torrent of several files the first one
-    /// is the torrent's name.
+    /// Safe components relative to the output folder, never empty; with several files the first is
+    /// the torrent's own folder.
     pub path: Vec<String>,
     /// Bytes.
     pub length: u64,
-    /// Whether it only fills a piece (BEP 47), or is a symbolic link: never written. Its bytes are zeros.
+    /// A pad file, or a symbolic link without content (BEP 47): it is never written and reads as
+    /// zeros.
     pub is_pad: bool,
 }
 
-/// All files in the torrent's order, pad files included: the index is that of `Geometry`.
+impl File {
+    /// The path with `/` between its components.
+    #[must_use]
+    pub fn joined_path(&self) -> String {
+        self.path.join("/")
+    }
+}
+
+/// All files, in the order of the torrent, pad files included.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileList {
     files: Vec<File>,
 }
 
 impl FileList {
-    /// Makes the paths safe and tells apart those that would meet at one place.
-    pub(super) fn new(mut files: Vec<File>) -> Self {
-        let mut places = Places::default();
-        for file in files.iter_mut().filter(|file| !file.is_pad) {
-            places.take(&mut file.path);
+    /// The only file of a single-file torrent, under a name made by [`text::component`].
+    pub(super) fn single(name: String, length: u64) -> Self {
+        Self {
+            files: vec![File {
+                path: vec![name],
+                length,
+                is_pad: false,
+            }],
         }
-        Self { files }
     }
 
-    /// All files, pad files included.
+    /// All files, pad files included: the index is the one that [`Geometry`](super::Geometry) uses.
     #[must_use]
     pub fn all(&self) -> &[File] {
         &self.files
     }
 
-    /// The files that are written, each with its index in the torrent.
+    /// The files that are written, each with its index: all but pad files.
     pub fn wanted(&self) -> impl Iterator<Item = (usize, &File)> {
         self.files
             .iter()
             .enumerate()
             .filter(|(_, file)| !file.is_pad)
     }
-}
 
-/// Makes one path component safe. `None` if nothing is left of it: it was empty, `.` or `..`.
-#[must_use]
-pub fn clean_component(raw: &[u8]) -> Option<String> {
-    let text = String::from_utf8_lossy(raw);
-    if matches!(&*text, "" | "." | "..") {
-        return None;
+    /// Bytes in the files that are written.
+    #[must_use]
+    pub fn wanted_length(&self) -> u64 {
+        self.wanted().map(|(_, file)| file.length).sum()
     }
-    let mut name: String = text
-        .chars()
-        .map(|c| if is_unsafe(c) { '_' } else { c })
-        .collect();
-    let drive = name.as_bytes().first().is_some_and(u8::is_ascii_alphabetic);
-    if drive && name.as_bytes().get(1) == Some(&b':') {
-        name.replace_range(1..2, "_");
+
+    /// Number of files, pad files included.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.files.len()
     }
-    if is_reserved(&name) {
-        name.insert(0, '_');
-    }
-    if name.len() > NAME_LENGTH_MAX {
-        name = shortened(&name, raw);
-    }
-    Some(name)
-}
 
-/// Separators, control characters, and characters that reorder or hide text.
-fn is_unsafe(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '/' | '\\' | '\u{061c}' | '\u{feff}')
-        || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-}
-
-/// Names that mean devices on Windows, with or without an extension.
-fn is_reserved(name: &str) -> bool {
-    let stem = name.split('.').next().unwrap_or_default().trim_end();
-    let numbered = |prefix: &str| {
-        stem.get(..3)
-            .is_some_and(|start| start.eq_ignore_ascii_case(prefix))
-            && matches!(stem.as_bytes().get(3..), Some([b'1'..=b'9']))
-    };
-    ["con", "prn", "aux", "nul"]
-        .iter()
-        .any(|device| stem.eq_ignore_ascii_case(device))
-        || numbered("com")
-        || numbered("lpt")
-}
-
-/// A name of at most 255 bytes: its beginning, a hash of the whole, its extension. The same each time.
-fn shortened(name: &str, raw: &[u8]) -> String {
-    let hash: String = Sha1::digest(raw)
-        .iter()
-        .take(4)
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
-    let (_, extension) = split_extension(name);
-    let room = NAME_LENGTH_MAX - hash.len() - 1 - extension.len();
-    format!("{}~{hash}{extension}", prefix(name, room))
-}
-
-/// The longest beginning of `text` with at most `bytes` bytes that ends at a character.
-fn prefix(text: &str, bytes: usize) -> &str {
-    let end = (0..=bytes.min(text.len()))
-        .rev()
-        .find(|&end| text.is_char_boundary(end));
-    text.get(..end.unwrap_or(0)).unwrap_or_default()
-}
-
-/// Splits `name.ext` into `name` and `.ext`; the extension is empty if there is none or it is long.
-fn split_extension(name: &str) -> (&str, &str) {
-    match name.rfind('.') {
-        Some(dot) if dot > 0 && name.len() - dot <= EXTENSION_LENGTH_MAX => name.split_at(dot),
-        _ => (name, ""),
+    /// Whether there is no file, which no torrent that was accepted shows.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.files.is_empty()
     }
 }
 
-/// The places that are taken so far, by joined path.
-#[derive(Default)]
-struct Places {
-    files: BTreeSet<String>,
-    folders: BTreeSet<String>,
-    /// For a path that was wanted more than once: the number to try next.
-    next: BTreeMap<String, u32>,
-    /// Folders that met a file, and where their content goes instead.
-    moved: BTreeMap<String, String>,
+/// Collects the files of a torrent and keeps their paths apart.
+///
+/// The first to come keeps its name; a later file or folder of the same name gets a number.
+#[derive(Debug)]
+pub(super) struct FileListBuilder {
+    root: String,
+    folders: Vec<Folder>,
+    files: Vec<File>,
+    /// Bytes in all paths so far.
+    paths_length: usize,
 }
 
-impl Places {
-    /// Takes a place for a file, under another name if its own is taken.
-    fn take(&mut self, path: &mut [String]) {
-        let mut place = String::new();
-        let Some((name, folders)) = path.split_last_mut() else {
-            return;
-        };
-        for folder in folders {
-            let wanted = join(&place, folder);
-            if self.files.contains(&wanted) {
-                let instead = self.moved.get(&wanted).cloned().unwrap_or_else(|| {
-                    let instead = self.free(&place, folder);
-                    self.moved.insert(wanted, instead.clone());
-                    instead
-                });
-                *folder = instead;
-            }
-            place = join(&place, folder);
-            self.folders.insert(place.clone());
+/// Names met in one folder, and what became of each.
+#[derive(Debug, Default)]
+struct Folder(BTreeMap<String, Entry>);
+
+/// What is known of a name in a folder.
+#[derive(Debug, Default)]
+struct Entry {
+    /// A file or folder is written under exactly this name.
+    taken: bool,
+    /// The folder that torrents call by this name: where it is, and what it is called if renamed.
+    folder: Option<(usize, Option<String>)>,
+    /// Number to try next for a namesake, counted from the second.
+    namesakes: u32,
+}
+
+impl Folder {
+    /// A name for a file or folder that should be called `name`; from now on nobody else gets it.
+    fn take(&mut self, name: &str) -> String {
+        let entry = self.0.entry(name.to_owned()).or_default();
+        if !entry.taken {
+            entry.taken = true;
+            return name.to_owned();
         }
-        let wanted = join(&place, name);
-        if self.files.contains(&wanted) || self.folders.contains(&wanted) {
-            *name = self.free(&place, name);
-        }
-        self.files.insert(join(&place, name));
-    }
-
-    /// A name like `name` that nothing has in this folder: `name (2).ext`.
-    fn free(&mut self, place: &str, name: &str) -> String {
-        let wanted = join(place, name);
-        let mut number = self.next.get(&wanted).copied().unwrap_or(2);
+        // The number is kept, so 100,000 namesakes cost 100,000 steps.
+        let mut number = entry.namesakes.max(1);
         loop {
-            let candidate = numbered(name, number);
-            number = number.saturating_add(1);
-            let path = join(place, &candidate);
-            if !self.files.contains(&path) && !self.folders.contains(&path) {
-                self.next.insert(wanted, number);
-                return candidate;
+            number += 1;
+            let candidate = text::numbered(name, number);
+            let other = self.0.entry(candidate.clone()).or_default();
+            if !other.taken {
+                other.taken = true;
+                break self.keep_count(name, number, candidate);
             }
         }
     }
-}
 
-fn join(place: &str, name: &str) -> String {
-    if place.is_empty() {
-        name.to_owned()
-    } else {
-        format!("{place}/{name}")
+    fn keep_count(&mut self, name: &str, number: u32, chosen: String) -> String {
+        if let Some(entry) = self.0.get_mut(name) {
+            entry.namesakes = number;
+        }
+        chosen
     }
 }
 
-/// `name (2).ext`, cut so that it fits.
-fn numbered(name: &str, number: u32) -> String {
-    let (stem, extension) = split_extension(name);
-    let tail = format!(" ({number}){extension}");
-    format!("{}{tail}", prefix(stem, NAME_LENGTH_MAX - tail.len()))
+impl FileListBuilder {
+    /// No files yet, in a folder of this name, which [`text::component`] made.
+    pub(super) fn new(root: String) -> Self {
+        Self {
+            root,
+            folders: vec![Folder::default()],
+            files: Vec::new(),
+            paths_length: 0,
+        }
+    }
+
+    /// Adds the next file; `components` are as received.
+    ///
+    /// # Errors
+    ///
+    /// The path, or all paths together, are too long.
+    pub(super) fn push<'a>(
+        &mut self,
+        components: impl Iterator<Item = &'a [u8]>,
+        length: u64,
+        is_pad: bool,
+    ) -> Result<(), MetainfoError> {
+        let mut names = Vec::new();
+        for (level, raw) in components.enumerate() {
+            if level >= PATH_LEVELS_MAX {
+                return Err(MetainfoError::PathLevels);
+            }
+            names.extend(text::component(raw));
+        }
+        let file_name = names.pop().unwrap_or_else(|| NAMELESS.to_owned());
+        let mut path = Vec::with_capacity(names.len() + 2);
+        path.push(self.root.clone());
+        if is_pad {
+            // Nothing is written for it, so it takes nobody's name.
+            path.append(&mut names);
+            path.push(file_name);
+        } else {
+            let mut at = 0;
+            for name in &names {
+                let (next, renamed) = self.enter(at, name);
+                path.push(renamed);
+                at = next;
+            }
+            path.push(self.folder(at).take(&file_name));
+        }
+        let path_length = path.iter().map(|name| name.len() + 1).sum::<usize>() - 1;
+        self.paths_length += path_length;
+        if path_length > PATH_LENGTH_MAX || self.paths_length > PATHS_LENGTH_MAX {
+            return Err(MetainfoError::PathLength);
+        }
+        self.files.push(File {
+            path,
+            length,
+            is_pad,
+        });
+        Ok(())
+    }
+
+    /// The folder that is called `name` inside folder `at`, and the name it goes by.
+    fn enter(&mut self, at: usize, name: &str) -> (usize, String) {
+        let known = self
+            .folder(at)
+            .0
+            .get(name)
+            .and_then(|entry| entry.folder.as_ref());
+        if let Some((next, renamed)) = known {
+            return (*next, renamed.as_deref().unwrap_or(name).to_owned());
+        }
+        let next = self.folders.len();
+        self.folders.push(Folder::default());
+        let folder = self.folder(at);
+        let chosen = folder.take(name);
+        let renamed = (chosen != name).then(|| chosen.clone());
+        folder.0.entry(name.to_owned()).or_default().folder = Some((next, renamed));
+        (next, chosen)
+    }
+
+    fn folder(&mut self, at: usize) -> &mut Folder {
+        self.folders
+            .get_mut(at)
+            .expect("folders are numbered as they are made and never removed")
+    }
+
+    /// The list. `None` if nothing was added.
+    pub(super) fn finish(self) -> Option<FileList> {
+        (!self.files.is_empty()).then_some(FileList { files: self.files })
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    #[track_caller]
-    fn check_name(raw: &[u8], expected: &str) {
-        assert_eq!(clean_component(raw).as_deref(), Some(expected));
-    }
-
-    fn list(paths: &[&[&str]]) -> Vec<String> {
-        let files = paths.iter().map(|path| File {
-            path: path.iter().map(|&part| part.to_owned()).collect(),
-            length: 1,
-            is_pad: false,
-        });
-        FileList::new(files.collect())
-            .all()
-            .iter()
-            .map(|file| file.path.join("/"))
-            .collect()
-    }
-
-    #[test]
-    fn separators_control_and_bidi_characters_are_replaced() {
-        check_name(b"a/b\\c", "a_b_c");
-        check_name(b"/etc/passwd", "_etc_passwd");
-        check_name(b"a\0b\x1b[2J\x7f", "a_b_[2J_");
-        check_name("exe\u{202e}gpj.sh".as_bytes(), "exe_gpj.sh");
-        check_name("données — 数据.txt".as_bytes(), "données — 数据.txt");
-    }
-
-    #[test]
-    fn names_that_climb_or_say_nothing_disappear() {
-        for raw in [&b""[..], b".", b".."] {
-            assert_eq!(clean_component(raw), None);
-        }
-        check_name(b"...", "...");
-        check_name(b"..a", "..a");
-    }
-
-    #[test]
-    fn drive_letters_and_device_names_are_defused() {
-        check_name(b"C:", "C_");
-        check_name(b"c:windows", "c_windows");
-        check_name(b"12:30.txt", "12:30.txt");
-        check_name(b"NUL", "_NUL");
-        check_name(b"com1.txt", "_com1.txt");
-        check_name(b"lpt9", "_lpt9");
-        check_name(b"com0", "com0");
-        check_name(b"console", "console");
-    }
-
-    #[test]
-    fn invalid_utf8_becomes_replacement_characters() {
-        check_name(b"a\xffb", "a\u{fffd}b");
-    }
-
-    #[test]
-    fn long_names_are_shortened_the_same_way_each_time_and_stay_apart() {
-        let long = "é".repeat(200) + ".tar.gz";
-        let other = "é".repeat(201) + ".tar.gz";
-        let short = clean_component(long.as_bytes()).unwrap();
-        assert!(short.len() <= 255 && short.ends_with(".gz"));
-        assert_eq!(clean_component(long.as_bytes()).unwrap(), short);
-        assert_ne!(clean_component(other.as_bytes()).unwrap(), short);
-        assert!(clean_component(&[b'.'; 300]).unwrap().len() <= 255);
-    }
-
-    #[test]
-    fn files_of_one_path_are_told_apart() {
-        assert_eq!(
-            list(&[&["a.txt"], &["a.txt"], &["a (2).txt"], &["a.txt"]]),
-            ["a.txt", "a (2).txt", "a (2) (2).txt", "a (3).txt"]
-        );
-    }
-
-    #[test]
-    fn a_file_is_never_the_folder_of_another() {
-        assert_eq!(
-            list(&[&["a"], &["a", "b"], &["a", "c"]]),
-            ["a", "a (2)/b", "a (2)/c"]
-        );
-        assert_eq!(list(&[&["a", "b"], &["a"]]), ["a/b", "a (2)"]);
-    }
-
-    #[test]
-    fn a_hundred_thousand_files_of_one_path_take_no_quadratic_time() {
-        let path: &[&str] = &["folder", "same"];
-        let names = list(&vec![path; 100_000]);
-        assert_eq!(names.iter().collect::<BTreeSet<_>>().len(), 100_000);
-    }
-
-    proptest! {
-        #[test]
-        fn every_clean_name_stays_in_its_folder(raw: Vec<u8>) {
-            if let Some(name) = clean_component(&raw) {
-                prop_assert!(!name.is_empty() && name.len() <= 255);
-                prop_assert!(name != "." && name != "..");
-                prop_assert!(!name.contains(['/', '\\', '\0']));
-                prop_assert_eq!(clean_component(name.as_bytes()), Some(name));
-            }
-        }
-
-        #[test]
-        fn no_two_files_meet(paths in prop::collection::vec(
-            prop::collection::vec("[ab]|a \\(2\\)", 1..4), 1..20)
-        ) {
-            let borrowed: Vec<Vec<&str>> =
-                paths.iter().map(|path| path.iter().map(String::as_str).collect()).collect();
-            let slices: Vec<&[&str]> = borrowed.iter().map(Vec::as_slice).collect();
-            let places = list(&slices);
-            for (index, place) in places.iter().enumerate() {
-                for (other_index, other) in places.iter().enumerate() {
-                    let inside = other.starts_with(&format!("{place}/"));
-                    prop_assert!(index == other_index || (place != other && !inside));
-                }
-            }
-        }
-    }
-}
+mod tests;

@@ -1,12 +1,13 @@
 //! The arithmetic of pieces, blocks and files of one torrent.
 //!
-//! Invariant: a [`PieceIndex`] or [`BlockRef`] made here lies inside the torrent; nothing downstream
-//! checks again.
+//! Invariant: a [`PieceIndex`] or [`BlockRef`] made here lies inside the torrent; nothing
+//! downstream checks again.
 
 use std::fmt;
 use std::ops::Range;
 
-/// Length of a block in bytes. BEP 3: implementations close connections that ask for more than 2^14.
+/// Length of a block in bytes. BEP 3: implementations close connections that ask for more than
+/// 2^14.
 pub const BLOCK_LENGTH: u32 = 1 << 14;
 
 /// A piece of one torrent, counted from 0.
@@ -72,7 +73,8 @@ impl Geometry {
     /// The geometry of files of these lengths, one after another, cut into pieces of `piece_length`
     /// bytes.
     ///
-    /// `None` if `piece_length` is 0, the lengths overflow, or there are more than `u32::MAX` pieces.
+    /// `None` if `piece_length` is 0, the lengths overflow, or there are more than `u32::MAX`
+    /// pieces.
     #[must_use]
     pub fn new(piece_length: u32, file_lengths: impl IntoIterator<Item = u64>) -> Option<Self> {
         if piece_length == 0 {
@@ -160,8 +162,8 @@ impl Geometry {
         (0..self.block_count(piece)).filter_map(move |number| self.block(piece, number))
     }
 
-    /// The block that a peer names by three numbers; `None` if the torrent has no such bytes, if it is
-    /// empty, or if it is longer than [`BLOCK_LENGTH`].
+    /// The block that a peer names by three numbers; `None` if the torrent has no such bytes, if it
+    /// is empty, or if it is longer than [`BLOCK_LENGTH`].
     #[must_use]
     pub fn checked_block(&self, index: u32, offset: u32, length: u32) -> Option<BlockRef> {
         let piece = self.piece(index)?;
@@ -203,8 +205,8 @@ impl Geometry {
         number(range.start / length)..number(range.end.div_ceil(length))
     }
 
-    /// The parts of files that `length` bytes at `offset` of a piece cover, in order. Empty files are
-    /// left out; bytes beyond the end of the torrent as well.
+    /// The parts of files that `length` bytes at `offset` of a piece cover, in order. Empty files
+    /// are left out; bytes beyond the end of the torrent as well.
     pub fn file_slices(
         &self,
         piece: PieceIndex,

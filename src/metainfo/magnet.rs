@@ -1,81 +1,64 @@
-//! Magnet links (BEP 9, BEP 53).
+//! Magnet links (BEP 9, 53).
+//!
+//! A link is untrusted text: what is not understood is ignored, and what is there too often is
+//! capped. Invariant: a [`Magnet`] that [`Magnet::parse`] made is written by `Display` as a link
+//! that parses to the same value.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::net::SocketAddr;
 
-use data_encoding::{BASE32, HEXLOWER_PERMISSIVE};
+use data_encoding::BASE32;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
-use crate::id::InfoHash;
+use super::{TRACKERS_MAX, WEB_SEEDS_MAX, is_host, text};
+use crate::id::{ID_LENGTH, InfoHash};
 
-/// Bytes of a link that are looked at; a longer one is refused.
+/// Bytes in a link at most. Ours: any clipboard holds less; it bounds the work for hostile text.
 pub const LINK_LENGTH_MAX: usize = 2 << 20;
 
-/// Trackers, peers, web seeds and ranges that are kept, each; further ones are left out.
-const SOURCES_MAX: usize = 100;
+/// Peers that a link may name, and as many host names; what follows is ignored.
+pub const PEERS_MAX: usize = 100;
 
-/// Characters of a display name that are kept.
+/// Ranges of files that a link may select; what follows is ignored.
+pub const SELECT_ONLY_MAX: usize = 10_000;
+
+/// Bytes of `dn` that are kept.
 const NAME_LENGTH_MAX: usize = 255;
 
-/// What a link may hold without escaping.
-const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
-    .remove(b'-')
-    .remove(b'_')
-    .remove(b'.')
-    .remove(b'~')
-    .remove(b'/')
-    .remove(b':');
+/// Hexadecimal digits of an info hash.
+const HEX_DIGITS: usize = 2 * ID_LENGTH;
 
-/// Why a magnet link was not accepted.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum MagnetError {
-    /// The text neither begins with `magnet:?` nor is an info hash.
-    #[error("neither a magnet link nor an info hash")]
-    Scheme,
-    /// The link is too long.
-    #[error("magnet link has {length} bytes, more than {LINK_LENGTH_MAX}")]
-    TooLong {
-        /// Bytes found.
-        length: usize,
-    },
-    /// There is no `xt=urn:btih:` parameter (BEP 9).
-    #[error("magnet link has no info hash (xt=urn:btih:…)")]
-    NoInfoHash,
-    /// There is only a v2 info hash (BEP 52).
-    #[error("magnet link names a version 2 torrent (BEP 52) only, which is not supported")]
-    V2Only,
-    /// There are several info hashes, and they differ.
-    #[error("magnet link names several torrents")]
-    Several,
-    /// The info hash is neither 40 hexadecimal nor 32 base-32 digits.
-    #[error("info hash has {digits} digits, expected 40 or 32")]
-    InfoHashLength {
-        /// Digits found.
-        digits: usize,
-    },
-    /// The info hash has a character that is no digit.
-    #[error("info hash contains a character that is no digit")]
-    InfoHashDigit,
-}
+/// Base-32 digits of an info hash.
+const BASE32_DIGITS: usize = 32;
+
+/// What is escaped in a value: all but the unreserved characters of RFC 3986.
+const VALUE: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~');
+
+/// What is escaped in an address: brackets and colons stay readable.
+const ADDRESS: &AsciiSet = &VALUE.remove(b'[').remove(b']').remove(b':');
 
 /// A magnet link.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Magnet {
-    /// Which torrent.
+    /// The v1 info hash (`xt=urn:btih:`).
     pub info_hash: InfoHash,
-    /// `dn`: what to call it until the metadata is there. At most 255 characters, none of them a control
-    /// character.
+    /// The name to show until there is metadata (`dn`), made fit for display.
     pub name: Option<String>,
-    /// `tr`: trackers. At most 100.
+    /// Tracker URLs (`tr`), at most [`TRACKERS_MAX`].
     pub trackers: Vec<String>,
-    /// `x.pe`: peers, given by address. At most 100.
+    /// Peers given by address (`x.pe`), at most [`PEERS_MAX`].
     pub peers: Vec<SocketAddr>,
-    /// `x.pe`: peers, given by host name and port. At most 100.
+    /// Peers given by host name and port (`x.pe`), at most [`PEERS_MAX`].
     pub peer_hosts: Vec<(String, u16)>,
-    /// `so`: ranges of file indexes, both ends included (BEP 53). At most 100; empty means all.
+    /// Ranges of file indexes to download, both ends included (`so`, BEP 53); empty means all
+    /// files. At most [`SELECT_ONLY_MAX`].
     pub select_only: Vec<(u32, u32)>,
-    /// `ws`: web seeds (BEP 19). At most 100.
+    /// URLs of HTTP seeds (`ws`), at most [`WEB_SEEDS_MAX`].
     pub web_seeds: Vec<String>,
 }
 
@@ -94,199 +77,258 @@ impl Magnet {
         }
     }
 
-    /// Reads a magnet link, or a bare info hash in hexadecimal (any case) or base 32.
+    /// Reads a magnet link, or a bare info hash of 40 hexadecimal or 32 base-32 digits in any case.
     ///
-    /// Unknown parameters are ignored, and so are known ones that make no sense.
+    /// Names of parameters and of the scheme count in any case, and with a number (`tr.1`). Unknown
+    /// parameters and values that make no sense are ignored, except for the info hash.
     ///
     /// # Errors
     ///
-    /// It is neither, or does not name exactly one v1 torrent.
+    /// It is no link, is too long, or does not name exactly one v1 info hash.
     pub fn parse(text: &str) -> Result<Self, MagnetError> {
         let text = text.trim();
         if text.len() > LINK_LENGTH_MAX {
             return Err(MagnetError::TooLong { length: text.len() });
         }
-        let Some(parameters) = strip_scheme(text) else {
-            return match parse_hash(text) {
-                Ok(info_hash) => Ok(Self::new(info_hash)),
-                Err(_) => Err(MagnetError::Scheme),
-            };
+        let Some(parameters) = strip_prefix_any_case(text, "magnet:?") else {
+            return parse_info_hash(text)
+                .map(Self::new)
+                .map_err(|_| MagnetError::Scheme);
         };
-        let pairs = || {
-            parameters
-                .split('&')
-                .filter_map(|pair| pair.split_once('='))
-        };
-        let info_hash = info_hash(pairs())?;
-        let mut magnet = Self::new(info_hash);
-        for (key, value) in pairs() {
-            magnet.read(key, value);
+        let mut magnet = Self::new(find_info_hash(parameters)?);
+        for (name, value) in split_parameters(parameters) {
+            magnet.add(name, value);
         }
         Ok(magnet)
     }
 
-    fn read(&mut self, key: &str, value: &str) {
-        match base_key(key) {
-            "dn" if self.name.is_none() => self.name = display_name(value),
-            "tr" => keep(&mut self.trackers, decode(value)),
-            "ws" => keep(&mut self.web_seeds, decode(value)),
-            "x.pe" => self.read_peer(&decode(value).unwrap_or_default()),
-            "so" => {
-                for range in decode(value).unwrap_or_default().split(',') {
-                    keep(&mut self.select_only, parse_range(range));
-                }
-            }
-            _ => {}
+    /// Takes in one parameter, its value still escaped.
+    fn add(&mut self, name: &str, value: &str) {
+        let is = |expected: &str| name.eq_ignore_ascii_case(expected);
+        if is("dn") {
+            self.add_name(value);
+        } else if is("tr") {
+            add_url(&mut self.trackers, value, TRACKERS_MAX);
+        } else if is("ws") {
+            add_url(&mut self.web_seeds, value, WEB_SEEDS_MAX);
+        } else if is("x.pe") {
+            self.add_peer(value);
+        } else if is("so") {
+            self.add_selection(value);
         }
     }
 
-    fn read_peer(&mut self, text: &str) {
-        if let Ok(address) = text.parse::<SocketAddr>() {
-            keep(
-                &mut self.peers,
-                Some(address).filter(|address| address.port() != 0),
-            );
-        } else if let Some((host, port)) = text.rsplit_once(':') {
-            let port = port.parse().ok().filter(|&port| port != 0);
-            let named = !host.is_empty() && host.len() <= 253 && !host.contains(['[', ':', '/']);
-            keep(
-                &mut self.peer_hosts,
-                port.filter(|_| named).map(|port| (host.to_owned(), port)),
-            );
+    /// Forms write a space as `+`, and so do makers of links in names, and only there.
+    fn add_name(&mut self, value: &str) {
+        if self.name.is_none() {
+            let value = value.replace('+', " ");
+            self.name = text::plain(&decode(&value), NAME_LENGTH_MAX);
+        }
+    }
+
+    fn add_peer(&mut self, value: &str) {
+        let decoded = decode(value);
+        let Ok(peer) = std::str::from_utf8(&decoded) else {
+            return;
+        };
+        if let Ok(address) = peer.parse::<SocketAddr>() {
+            let wanted = address.port() != 0 && !self.peers.contains(&address);
+            if wanted && self.peers.len() < PEERS_MAX {
+                self.peers.push(address);
+            }
+        } else if let Some(host) = parse_host_port(peer)
+            && self.peer_hosts.len() < PEERS_MAX
+            && !self.peer_hosts.contains(&host)
+        {
+            self.peer_hosts.push(host);
+        }
+    }
+
+    fn add_selection(&mut self, value: &str) {
+        let decoded = decode(value);
+        let Ok(list) = std::str::from_utf8(&decoded) else {
+            return;
+        };
+        for range in list.split(',').filter_map(parse_range) {
+            if self.select_only.len() >= SELECT_ONLY_MAX {
+                return;
+            }
+            self.select_only.push(range);
         }
     }
 }
 
 impl fmt::Display for Magnet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let escape = |text| utf8_percent_encode(text, ESCAPED);
         write!(f, "magnet:?xt=urn:btih:{}", self.info_hash)?;
         if let Some(name) = &self.name {
-            write!(f, "&dn={}", escape(name))?;
+            write!(f, "&dn={}", utf8_percent_encode(name, VALUE))?;
         }
         for tracker in &self.trackers {
-            write!(f, "&tr={}", escape(tracker))?;
+            write!(f, "&tr={}", utf8_percent_encode(tracker, VALUE))?;
         }
         for web_seed in &self.web_seeds {
-            write!(f, "&ws={}", escape(web_seed))?;
+            write!(f, "&ws={}", utf8_percent_encode(web_seed, VALUE))?;
         }
         for peer in &self.peers {
-            write!(f, "&x.pe={peer}")?;
+            write!(
+                f,
+                "&x.pe={}",
+                utf8_percent_encode(&peer.to_string(), ADDRESS)
+            )?;
         }
         for (host, port) in &self.peer_hosts {
-            write!(f, "&x.pe={}:{port}", escape(host))?;
+            write!(f, "&x.pe={}:{port}", utf8_percent_encode(host, ADDRESS))?;
         }
-        for (number, (first, last)) in self.select_only.iter().enumerate() {
-            f.write_str(if number == 0 { "&so=" } else { "," })?;
+        for (index, (first, last)) in self.select_only.iter().enumerate() {
+            f.write_str(if index == 0 { "&so=" } else { "," })?;
             if first == last {
-                write!(f, "{first}")?
+                write!(f, "{first}")?;
             } else {
-                write!(f, "{first}-{last}")?
+                write!(f, "{first}-{last}")?;
             }
         }
         Ok(())
     }
 }
 
-/// What follows `magnet:?`, in any case.
-fn strip_scheme(text: &str) -> Option<&str> {
-    let (scheme, rest) = text.split_at_checked("magnet:".len())?;
-    scheme
-        .eq_ignore_ascii_case("magnet:")
-        .then(|| rest.strip_prefix('?').unwrap_or(rest))
-}
+impl std::str::FromStr for Magnet {
+    type Err = MagnetError;
 
-/// `tr.1` means `tr`, in any case; `x.pe` is one word.
-fn base_key(key: &str) -> &str {
-    let known = ["xt", "dn", "tr", "ws", "x.pe", "so"];
-    let stem = match key.rsplit_once('.') {
-        Some((stem, number)) if number.bytes().all(|byte| byte.is_ascii_digit()) => stem,
-        _ => key,
-    };
-    known
-        .into_iter()
-        .find(|known| known.eq_ignore_ascii_case(stem))
-        .unwrap_or_default()
-}
-
-/// The one v1 info hash that the `xt` parameters name.
-fn info_hash<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> Result<InfoHash, MagnetError> {
-    let mut found = None;
-    let mut v2 = false;
-    for (_, value) in pairs.filter(|(key, _)| base_key(key) == "xt") {
-        let topic = decode(value).unwrap_or_default();
-        let Some((prefix, hash)) = topic.split_at_checked("urn:btih:".len()) else {
-            continue;
-        };
-        if prefix.eq_ignore_ascii_case("urn:btih:") {
-            let hash = parse_hash(hash)?;
-            if found.is_some_and(|found| found != hash) {
-                return Err(MagnetError::Several);
-            }
-            found = Some(hash);
-        }
-        v2 |= prefix.eq_ignore_ascii_case("urn:btmh:");
+    fn from_str(text: &str) -> Result<Self, MagnetError> {
+        Self::parse(text)
     }
-    found.ok_or(if v2 {
+}
+
+/// Why a magnet link was not accepted.
+#[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum MagnetError {
+    /// The text does not begin with `magnet:?`, and is no info hash either.
+    #[error("not a magnet link")]
+    Scheme,
+    /// The text is longer than [`LINK_LENGTH_MAX`].
+    #[error("magnet link has {length} bytes, at most {LINK_LENGTH_MAX} are read")]
+    TooLong {
+        /// Bytes found.
+        length: usize,
+    },
+    /// There is no `xt=urn:btih:` parameter (BEP 9).
+    #[error("magnet link has no info hash")]
+    NoInfoHash,
+    /// The only hash is one of a v2 torrent (`xt=urn:btmh:`, BEP 52).
+    #[error("magnet link is for a v2-only torrent (BEP 52), which trackless cannot download yet")]
+    V2Only,
+    /// There are several `xt=urn:btih:` that differ: it would be chance which torrent is fetched.
+    #[error("magnet link names several torrents")]
+    SeveralInfoHashes,
+    /// The info hash is neither 40 hexadecimal nor 32 base-32 digits.
+    #[error("info hash has {digits} digits, expected 40 or 32")]
+    InfoHashLength {
+        /// Digits found.
+        digits: usize,
+    },
+    /// The info hash has the right length, but a character that is no digit.
+    #[error("info hash has a character that is not a digit of its kind")]
+    InfoHashDigit,
+}
+
+/// The only v1 info hash among the parameters.
+fn find_info_hash(parameters: &str) -> Result<InfoHash, MagnetError> {
+    let mut found = None;
+    let mut has_v2 = false;
+    for (name, value) in split_parameters(parameters) {
+        if !name.eq_ignore_ascii_case("xt") {
+            continue;
+        }
+        let decoded = decode(value);
+        let topic = String::from_utf8_lossy(&decoded);
+        if let Some(digits) = strip_prefix_any_case(&topic, "urn:btih:") {
+            let info_hash = parse_info_hash(digits)?;
+            if found.is_some_and(|found| found != info_hash) {
+                return Err(MagnetError::SeveralInfoHashes);
+            }
+            found = Some(info_hash);
+        } else if strip_prefix_any_case(&topic, "urn:btmh:").is_some() {
+            has_v2 = true;
+        }
+    }
+    found.ok_or(if has_v2 {
         MagnetError::V2Only
     } else {
         MagnetError::NoInfoHash
     })
 }
 
-/// 40 hexadecimal or 32 base-32 digits, in any case.
-fn parse_hash(text: &str) -> Result<InfoHash, MagnetError> {
-    let bytes = match text.len() {
-        40 => HEXLOWER_PERMISSIVE.decode(text.as_bytes()),
-        32 => BASE32.decode(text.to_ascii_uppercase().as_bytes()),
-        _ => {
-            return Err(MagnetError::InfoHashLength {
-                digits: text.chars().count(),
-            });
-        }
-    };
-    let bytes = bytes.map_err(|_| MagnetError::InfoHashDigit)?;
-    InfoHash::from_slice(&bytes).ok_or(MagnetError::InfoHashDigit)
+/// The parameters of a link with their values still escaped. Numbers behind names (`tr.1`) are
+/// dropped, and so is what is left of `&amp;` where a link was copied out of a web page's source.
+fn split_parameters(parameters: &str) -> impl Iterator<Item = (&str, &str)> {
+    parameters.split('&').filter_map(|parameter| {
+        let (name, value) = parameter.split_once('=')?;
+        let name = strip_prefix_any_case(name, "amp;").unwrap_or(name);
+        let name = match name.rsplit_once('.') {
+            Some((front, number)) if !number.is_empty() && is_decimal(number) => front,
+            _ => name,
+        };
+        Some((name, value))
+    })
 }
 
-/// Percent-decoded text; `None` if it is not UTF-8, empty, or has a control character in it.
-fn decode(value: &str) -> Option<String> {
-    let text = percent_decode_str(value).decode_utf8().ok()?;
-    (!text.is_empty() && !text.contains(char::is_control)).then(|| text.into_owned())
+/// The bytes that a value stands for. `+` is a plus.
+fn decode(value: &str) -> Cow<'_, [u8]> {
+    percent_decode_str(value).into()
 }
 
-/// A display name: `+` is a space here, whatever cannot be shown is left out.
-fn display_name(value: &str) -> Option<String> {
-    // Each kept character takes at most four escaped bytes of three characters each.
-    let end = (0..=value.len().min(NAME_LENGTH_MAX * 12)).rev();
-    let end = end
-        .into_iter()
-        .find(|&end| value.is_char_boundary(end))
-        .unwrap_or(0);
-    let spaced = value.get(..end).unwrap_or_default().replace('+', " ");
-    let text = percent_decode_str(&spaced).decode_utf8_lossy();
-    let shown: String = text
-        .chars()
-        .filter(|c| !c.is_control())
-        .take(NAME_LENGTH_MAX)
-        .collect();
-    (!shown.trim().is_empty()).then_some(shown)
+fn strip_prefix_any_case<'a>(text: &'a str, prefix: &str) -> Option<&'a str> {
+    let (front, rest) = text.split_at_checked(prefix.len())?;
+    front.eq_ignore_ascii_case(prefix).then_some(rest)
 }
 
-/// `7` or `3-5`.
-fn parse_range(text: &str) -> Option<(u32, u32)> {
-    let (first, last) = text.split_once('-').unwrap_or((text, text));
-    let range = (first.parse().ok()?, last.parse().ok()?);
-    (range.0 <= range.1).then_some(range)
+fn is_decimal(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-/// Keeps a value unless there are enough, or it is there already.
-fn keep<T: PartialEq>(list: &mut Vec<T>, value: Option<T>) {
-    if let Some(value) = value.filter(|value| list.len() < SOURCES_MAX && !list.contains(value)) {
-        list.push(value);
+/// An info hash in hexadecimal or base 32.
+fn parse_info_hash(text: &str) -> Result<InfoHash, MagnetError> {
+    let digits = text.chars().count();
+    match digits {
+        HEX_DIGITS => text.parse().map_err(|_| MagnetError::InfoHashDigit),
+        BASE32_DIGITS => BASE32
+            .decode(text.to_ascii_uppercase().as_bytes())
+            .ok()
+            .and_then(|bytes| InfoHash::from_slice(&bytes))
+            .ok_or(MagnetError::InfoHashDigit),
+        _ => Err(MagnetError::InfoHashLength { digits }),
     }
 }
 
+/// Adds a URL that is new and makes sense, while there is room.
+fn add_url(urls: &mut Vec<String>, value: &str, urls_max: usize) {
+    if urls.len() >= urls_max {
+        return;
+    }
+    if let Some(url) = text::url(&decode(value)).filter(|url| !urls.contains(url)) {
+        urls.push(url);
+    }
+}
+
+/// A host name and port, `host:port`.
+fn parse_host_port(text: &str) -> Option<(String, u16)> {
+    let (host, port) = text.rsplit_once(':')?;
+    let port = port
+        .parse()
+        .ok()
+        .filter(|&number| number != 0 && is_decimal(port))?;
+    (is_host(host) && !host.contains(':')).then(|| (host.to_owned(), port))
+}
+
+/// One element of `so` (BEP 53): an index, or two with a hyphen between them.
+fn parse_range(text: &str) -> Option<(u32, u32)> {
+    let number = |text: &str| is_decimal(text).then(|| text.parse().ok()).flatten();
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    let (first, last) = (number(first)?, number(last)?);
+    (first <= last).then_some((first, last))
+}
+
 #[cfg(test)]
-#[path = "magnet_tests.rs"]
 mod tests;

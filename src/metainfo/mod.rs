@@ -1,14 +1,18 @@
-//! What a torrent says: .torrent files, info dictionaries, magnet links, and the arithmetic of pieces.
+//! Torrents as values: .torrent files (BEP 3, 12, 19, 27, 47), magnet links (BEP 9, 53), and the
+//! arithmetic of pieces and files.
 //!
-//! A [`Metainfo`] is a whole .torrent file; its [`Info`] is the part that the info hash is of, and the
-//! only part that comes over the wire to those who have a [`Magnet`] link. Invariant: an info hash is
-//! always that of bytes as they were received.
+//! [`Metainfo`] is a whole .torrent file, [`Info`] the part of it that peers can send as well. Both
+//! are read in place from bytes that [`bencode`] scanned. [`FileList`] makes names from strangers
+//! safe, [`Geometry`] turns lengths into pieces and blocks, [`build`] makes new torrents.
+//! Invariant: an info hash is always the hash of bytes as they were received, never of bytes
+//! encoded again.
 
 pub mod build;
 pub mod files;
 pub mod geometry;
 pub mod info;
 pub mod magnet;
+mod text;
 
 use std::sync::Arc;
 
@@ -19,32 +23,47 @@ pub use geometry::{BLOCK_LENGTH, BlockRef, FileSlice, Geometry, PieceIndex};
 pub use info::{Info, MetainfoError};
 pub use magnet::{Magnet, MagnetError};
 
-use crate::bencode::{self, Dictionary, Limits, Value, Writer};
+use crate::bencode::{self, Dictionary, Limits, List, Value, Writer};
 
-/// Trackers, web seeds and DHT nodes of one torrent that are kept, each.
-const SOURCES_MAX: usize = 100;
+/// Trackers that one torrent or magnet link may name; what follows is ignored. Ours: each costs an
+/// announce every half hour, and real torrents name fewer than fifty.
+pub const TRACKERS_MAX: usize = 100;
+
+/// Web seeds that one torrent or magnet link may name; what follows is ignored.
+pub const WEB_SEEDS_MAX: usize = 100;
+
+/// DHT nodes that one torrent may name; what follows is ignored. BEP 5 suggests the eight closest.
+pub const NODES_MAX: usize = 100;
+
+/// Bytes in a host name at most (RFC 1035).
+pub(crate) const HOST_LENGTH_MAX: usize = 253;
+
+/// Bytes of a comment, or of the name of the making program, that are kept for display.
+const COMMENT_LENGTH_MAX: usize = 4096;
 
 /// A .torrent file.
 #[derive(Debug, Clone)]
 pub struct Metainfo {
     /// The info dictionary.
     pub info: Arc<Info>,
-    /// Tracker URLs in tiers (BEP 12). A lone `announce` is one tier of one. At most 100.
+    /// Tiers of tracker URLs (BEP 12); `announce` alone is one tier of one. At most
+    /// [`TRACKERS_MAX`] URLs, no tier empty.
     pub trackers: Vec<Vec<String>>,
-    /// Web seed URLs (BEP 19). At most 100.
+    /// URLs of HTTP seeds (BEP 19), at most [`WEB_SEEDS_MAX`].
     pub web_seeds: Vec<String>,
-    /// DHT nodes to start from, host and port (BEP 5). At most 100.
+    /// DHT nodes to start from (BEP 5): host (name or address without brackets) and port; at most
+    /// [`NODES_MAX`].
     pub nodes: Vec<(String, u16)>,
-    /// Free text.
+    /// A remark for people, made fit for display.
     pub comment: Option<String>,
-    /// Which program made it.
+    /// The program that made the file, made fit for display.
     pub created_by: Option<String>,
-    /// When it was made, in seconds since 1970.
+    /// When the file was made, in seconds since 1970.
     pub creation_date: Option<i64>,
 }
 
 impl Metainfo {
-    /// A .torrent file with nothing but the info dictionary.
+    /// A .torrent file with nothing but its info dictionary.
     #[must_use]
     pub const fn new(info: Arc<Info>) -> Self {
         Self {
@@ -60,48 +79,46 @@ impl Metainfo {
 
     /// Reads a .torrent file.
     ///
-    /// Keys may be unknown and in any order. What is wrong outside the info dictionary is left out; what
-    /// is wrong inside makes the whole unusable.
+    /// Keys in any order and unknown keys are accepted. What is wrong outside the info dictionary
+    /// is left out instead of refused: the content can be had without it.
     ///
     /// # Errors
     ///
-    /// The bytes are not a torrent, or its info dictionary breaks a rule.
+    /// The first rule that it breaks.
     pub fn parse(bytes: &[u8]) -> Result<Self, MetainfoError> {
-        let root = bencode::read(bytes, &Limits::METAINFO)?
-            .as_dictionary()
-            .ok_or(MetainfoError::NotADictionary { what: "the file" })?;
-        let mut infos = root.iter_raw().filter(|(key, _)| *key == b"info");
-        let (_, raw) = infos.next().ok_or(MetainfoError::Missing { key: "info" })?;
-        if infos.next().is_some() {
-            return Err(MetainfoError::Twice { key: "info" });
-        }
-        let text = |key: &[u8]| root.get(key).and_then(|value| text(&value));
-        Ok(Self {
-            info: Arc::new(Info::parse(Bytes::copy_from_slice(raw))?),
-            trackers: trackers(root),
-            web_seeds: web_seeds(root),
-            nodes: nodes(root),
-            comment: text(b"comment"),
-            created_by: text(b"created by"),
-            creation_date: root
-                .get(b"creation date")
-                .and_then(|value| value.as_integer()),
-        })
+        let root = bencode::read(bytes, &Limits::METAINFO)?;
+        let root = root.as_dictionary().ok_or(MetainfoError::NotADictionary)?;
+        let info = info_span(root)?;
+        let mut metainfo = Self::new(Arc::new(Info::parse(Bytes::copy_from_slice(info))?));
+        metainfo.trackers = trackers(root);
+        metainfo.web_seeds = web_seeds(root);
+        metainfo.nodes = nodes(root);
+        let shown = |key: &[u8]| {
+            root.get(key)?
+                .as_bytes()
+                .and_then(|bytes| text::plain(bytes, COMMENT_LENGTH_MAX))
+        };
+        metainfo.comment = shown(b"comment.utf-8").or_else(|| shown(b"comment"));
+        metainfo.created_by = shown(b"created by");
+        metainfo.creation_date = root
+            .get(b"creation date")
+            .and_then(|date| date.as_integer());
+        Ok(metainfo)
     }
 
-    /// The .torrent file, canonical, around the info dictionary as it was received.
+    /// The bytes of a .torrent file, with exactly the info dictionary that was received.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::new();
+        let mut out = Vec::with_capacity(self.info.raw().len() + 1024);
         let mut writer = Writer::new(&mut out);
         writer.begin_dictionary();
-        if let Some(first) = self.trackers.first().and_then(|tier| tier.first()) {
+        if let Some(first) = self.trackers.iter().flatten().next() {
             writer.key("announce").bytes(first.as_bytes());
         }
-        if self.trackers.iter().map(Vec::len).sum::<usize>() > 1 {
+        if self.trackers.iter().flatten().count() > 1 {
             writer.key("announce-list").begin_list();
-            for tier in &self.trackers {
-                write_list(&mut writer, tier);
+            for tier in self.trackers.iter().filter(|tier| !tier.is_empty()) {
+                write_texts(&mut writer, tier);
             }
             writer.end();
         }
@@ -128,24 +145,29 @@ impl Metainfo {
         }
         if !self.web_seeds.is_empty() {
             writer.key("url-list");
-            write_list(&mut writer, &self.web_seeds);
+            write_texts(&mut writer, &self.web_seeds);
         }
         writer.end();
         out
     }
 
-    /// The magnet link that says the same.
+    /// The magnet link to the same content, with the same trackers and web seeds.
     #[must_use]
     pub fn magnet(&self) -> Magnet {
         let mut magnet = Magnet::new(self.info.info_hash());
         magnet.name = Some(self.info.name().to_owned());
-        magnet.trackers = self.trackers.iter().flatten().cloned().collect();
+        for tracker in self.trackers.iter().flatten() {
+            if !magnet.trackers.contains(tracker) {
+                magnet.trackers.push(tracker.clone());
+            }
+        }
         magnet.web_seeds.clone_from(&self.web_seeds);
         magnet
     }
 }
 
-fn write_list(writer: &mut Writer<'_>, texts: &[String]) {
+/// Writes a list of texts.
+fn write_texts(writer: &mut Writer<'_>, texts: &[String]) {
     writer.begin_list();
     for text in texts {
         writer.bytes(text.as_bytes());
@@ -153,63 +175,89 @@ fn write_list(writer: &mut Writer<'_>, texts: &[String]) {
     writer.end();
 }
 
-/// A text; bytes that are not UTF-8 are replaced. Empty ones are none.
-fn text(value: &Value<'_>) -> Option<String> {
-    let text = String::from_utf8_lossy(value.as_bytes()?);
-    (!text.is_empty()).then(|| text.into_owned())
+/// The span of the only `info` in a .torrent file.
+fn info_span<'a>(root: Dictionary<'a>) -> Result<&'a [u8], MetainfoError> {
+    let mut spans = root
+        .iter_raw()
+        .filter(|(key, _)| *key == b"info")
+        .map(|(_, span)| span);
+    let span = spans.next().ok_or(MetainfoError::Missing { key: "info" })?;
+    if spans.next().is_some() {
+        return Err(MetainfoError::Duplicate { key: "info" });
+    }
+    if !span.starts_with(b"d") {
+        return Err(MetainfoError::Kind { key: "info" });
+    }
+    Ok(span)
 }
 
-/// `announce-list` if it names anybody, `announce` otherwise (BEP 12).
+/// The tiers of `announce-list`; where it names none, `announce` (BEP 12).
 fn trackers(root: Dictionary<'_>) -> Vec<Vec<String>> {
-    let mut left = SOURCES_MAX;
+    let mut left = TRACKERS_MAX;
     let mut tiers = Vec::new();
-    for tier in root
-        .get(b"announce-list")
-        .and_then(|value| value.as_list())
-        .iter()
-        .flat_map(|l| l.iter())
-    {
-        let urls = tier.as_list().into_iter().flat_map(|urls| urls.iter());
-        let tier: Vec<String> = urls.filter_map(|url| text(&url)).take(left).collect();
-        left -= tier.len();
-        if !tier.is_empty() {
-            tiers.push(tier);
+    let list = root.get(b"announce-list").and_then(|value| value.as_list());
+    for tier in list.iter().flat_map(List::iter) {
+        // Some makers write the URLs without tiers; each is a tier then.
+        let urls: Vec<String> = urls(tier).take(left).collect();
+        left -= urls.len();
+        if !urls.is_empty() {
+            tiers.push(urls);
         }
     }
     if tiers.is_empty() {
-        tiers.extend(
-            root.get(b"announce")
-                .and_then(|value| text(&value))
-                .map(|url| vec![url]),
-        );
+        let announce = root.get(b"announce").and_then(|value| value.as_bytes());
+        tiers.extend(announce.and_then(text::url).map(|url| vec![url]));
     }
     tiers
 }
 
-/// `url-list`: one text or a list of them (BEP 19).
+/// The URLs of `url-list`, which is a list or a single text.
 fn web_seeds(root: Dictionary<'_>) -> Vec<String> {
-    match root.get(b"url-list") {
-        Some(Value::List(list)) => list
-            .iter()
-            .filter_map(|url| text(&url))
-            .take(SOURCES_MAX)
-            .collect(),
-        Some(value) => text(&value).into_iter().collect(),
-        None => Vec::new(),
-    }
+    root.get(b"url-list")
+        .into_iter()
+        .flat_map(urls)
+        .take(WEB_SEEDS_MAX)
+        .collect()
 }
 
-/// `nodes`: a list of pairs of host and port (BEP 5).
+/// The URLs in a list, or the one that a text is.
+fn urls(value: Value<'_>) -> impl Iterator<Item = String> + use<'_> {
+    let list = value.as_list();
+    let listed = list
+        .into_iter()
+        .flat_map(|list| list.iter())
+        .filter_map(|url| url.as_bytes());
+    listed.chain(value.as_bytes()).filter_map(text::url)
+}
+
+/// The DHT nodes of `nodes` (BEP 5): a list of lists of host and port.
 fn nodes(root: Dictionary<'_>) -> Vec<(String, u16)> {
-    let pairs = root.get(b"nodes").and_then(|value| value.as_list());
-    let pairs = pairs.iter().flat_map(|list| list.iter());
-    let node = |pair: Value<'_>| {
-        let mut pair = pair.as_list()?.iter();
-        let host = text(&pair.next()?)?;
-        let port = u16::try_from(pair.next()?.as_integer()?).ok()?;
-        (port != 0).then_some((host, port))
-    };
-    pairs.filter_map(node).take(SOURCES_MAX).collect()
+    let list = root.get(b"nodes").and_then(|value| value.as_list());
+    list.iter()
+        .flat_map(List::iter)
+        .filter_map(node)
+        .take(NODES_MAX)
+        .collect()
+}
+
+/// A host and its port; `None` if it cannot be one.
+fn node(value: Value<'_>) -> Option<(String, u16)> {
+    let mut parts = value.as_list()?.iter();
+    let host = std::str::from_utf8(parts.next()?.as_bytes()?).ok()?;
+    let port = u16::try_from(parts.next()?.as_integer()?)
+        .ok()
+        .filter(|&port| port != 0)?;
+    is_host(host).then(|| (host.to_owned(), port))
+}
+
+/// Whether a text can be a host name, or an IP address without brackets.
+pub(crate) fn is_host(text: &str) -> bool {
+    text.parse::<std::net::IpAddr>().is_ok()
+        || (!text.is_empty()
+            && text.len() <= HOST_LENGTH_MAX
+            && text
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_')))
 }
 
 #[cfg(test)]

@@ -1,0 +1,158 @@
+//! Limits and intervals of a node, and the names of its local sockets and lookups.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use super::token::TOKEN_LIFETIME;
+use crate::id::NodeId;
+
+/// Contacts in a bucket and nodes in an answer: the `K` of BEP 5.
+pub const BUCKET_SIZE: usize = 8;
+
+/// Queries in flight per lookup. Ours: the Kademlia paper's alpha of 3, plus one so that a single dead
+/// contact does not stop progress; each costs one datagram and 100 bytes of state.
+pub const LOOKUP_PARALLELISM: usize = 4;
+
+/// A contact heard from within this time is good, a bucket unchanged for longer is refreshed (BEP 5).
+pub const REFRESH_INTERVAL: Duration = Duration::from_secs(15 * 60);
+
+/// Limits and intervals. `Default` is what a real node uses.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The local sockets; each gets a routing table of its own (BEP 32, BEP 45). Default: one IPv4
+    /// socket with a random id. At most 256.
+    pub locals: Vec<Local>,
+    /// Contacts in a bucket, nodes in an answer, nodes an announce is stored at. Default
+    /// [`BUCKET_SIZE`]; more than 20 do not fit into an answer.
+    pub bucket_size: usize,
+    /// Queries in flight per lookup and local address that have not passed their soft time-out. Default
+    /// [`LOOKUP_PARALLELISM`].
+    pub lookup_parallelism: usize,
+    /// Lookups that run at once; more wait for their turn. Default 64: with four queries each that is as
+    /// many flows as a home router's NAT table bears.
+    pub lookups_max: usize,
+    /// Lookups that wait for their turn; one over that ends at once, without a query. Default 1,024.
+    pub lookups_queued_max: usize,
+    /// Nodes a lookup remembers per local address, 96 bytes each. The farthest one that was not asked
+    /// yet gives way. Default 128.
+    pub lookup_candidates_max: usize,
+    /// Distinct peers one lookup reports; further ones are not looked at. Default 2,000.
+    pub lookup_peers_max: usize,
+    /// How long a lookup waits for the first contact while none is known. Then it ends with a report
+    /// that says 0 queries. Default 10 s.
+    pub lookup_wait: Duration,
+    /// A contact heard from within this time is good, a bucket unchanged for longer is refreshed. Default
+    /// [`REFRESH_INTERVAL`].
+    pub refresh_interval: Duration,
+    /// A query's time-out before anything was measured. Default 1 s; adaptive afterwards (RFC 6298).
+    pub query_timeout_initial: Duration,
+    /// Upper bound of the adaptive time-outs. Default 2 s.
+    pub query_timeout_max: Duration,
+    /// Soft time-out before anything was measured: after it a lookup asks somebody else in addition.
+    /// Default 250 ms, a long round trip between continents.
+    pub soft_timeout_initial: Duration,
+    /// Lower bound of the adaptive soft time-out. Default 50 ms, so that a busy machine on a fast network
+    /// is not asked twice.
+    pub soft_timeout_min: Duration,
+    /// Queries in flight in all, 120 bytes each; what does not fit is asked later. Default 512.
+    pub pending_max: usize,
+    /// Nodes that wait to be pinged before they may enter a table; more are forgotten. Default 64.
+    pub verify_queue_max: usize,
+    /// Such pings in flight. Default 16.
+    pub verify_parallelism: usize,
+    /// Datagrams that wait to be sent, for a driver that does not drain them; more are dropped and
+    /// counted. Default 1,024.
+    pub transmits_max: usize,
+    /// Events that wait to be taken; more are dropped and counted, except `LookupDone`, of which there
+    /// are as many as lookups were started. Default 1,024.
+    pub events_max: usize,
+    /// Addresses in the bootstrap list. Default 64.
+    pub bootstrap_max: usize,
+    /// Longest pause between two attempts to get into the DHT; the first is 1 s, each doubles. Default
+    /// 1 minute, so that a network that comes back is noticed within it.
+    pub bootstrap_backoff_max: Duration,
+    /// How long an announced peer is kept. Default 30 minutes.
+    pub peer_lifetime: Duration,
+    /// How long a write token is good. Default 10 minutes (BEP 5).
+    pub token_lifetime: Duration,
+    /// Torrents in the store of announced peers. Default 2,000.
+    pub store_torrents_max: usize,
+    /// Peers of one torrent in the store. Default 500.
+    pub store_peers_max: usize,
+    /// Peers in one answer. Default 100; no more than 1,024 bytes hold in any case (BEP 32).
+    pub answer_peers_max: usize,
+    /// BEP 43: queries carry `ro`, nothing is answered. Default `false`.
+    pub read_only: bool,
+    /// Emit [`Event::Step`](super::Event::Step) for each answer and time-out of a lookup. Default
+    /// `false`.
+    pub report_steps: bool,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            locals: vec![Local::default()],
+            bucket_size: BUCKET_SIZE,
+            lookup_parallelism: LOOKUP_PARALLELISM,
+            lookups_max: 64,
+            lookups_queued_max: 1024,
+            lookup_candidates_max: 128,
+            lookup_peers_max: 2000,
+            lookup_wait: Duration::from_secs(10),
+            refresh_interval: REFRESH_INTERVAL,
+            query_timeout_initial: Duration::from_secs(1),
+            query_timeout_max: Duration::from_secs(2),
+            soft_timeout_initial: Duration::from_millis(250),
+            soft_timeout_min: Duration::from_millis(50),
+            pending_max: 512,
+            verify_queue_max: 64,
+            verify_parallelism: 16,
+            transmits_max: 1024,
+            events_max: 1024,
+            bootstrap_max: 64,
+            bootstrap_backoff_max: Duration::from_secs(60),
+            peer_lifetime: Duration::from_secs(30 * 60),
+            token_lifetime: TOKEN_LIFETIME,
+            store_torrents_max: 2000,
+            store_peers_max: 500,
+            answer_peers_max: 100,
+            read_only: false,
+            report_steps: false,
+        }
+    }
+}
+
+/// A local socket.
+#[derive(Debug, Clone, Copy)]
+pub struct Local {
+    /// Its address as far as known; an unspecified one decides the family only.
+    pub address: SocketAddr,
+    /// The id to use there. `None`: a random one, or that of a restored snapshot.
+    pub id: Option<NodeId>,
+}
+
+impl Default for Local {
+    fn default() -> Self {
+        Self {
+            address: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
+            id: None,
+        }
+    }
+}
+
+/// Number of a local socket: index into [`Config::locals`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LocalId(pub u8);
+
+/// Number of a lookup, unique within a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LookupId(pub u64);
+
+/// Which port an announce tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PeerPort {
+    /// This one.
+    Explicit(u16),
+    /// The source port of the datagram (`implied_port` of BEP 5).
+    Implied,
+}

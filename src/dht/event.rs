@@ -1,0 +1,148 @@
+//! What a node hands out: datagrams, events, reports, counters, and why it wants to be woken.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::config::{LocalId, LookupId};
+use crate::id::{InfoHash, NodeId};
+use crate::krpc::ContactInfo;
+
+/// A datagram to send.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Transmit {
+    /// From which socket.
+    pub from: LocalId,
+    /// To whom.
+    pub to: SocketAddr,
+    /// Its bytes, at most 1,024.
+    pub payload: Bytes,
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// A node named peers: reported as soon as it did. Addresses whose scope is narrower than that of the
+    /// node that named them are not among them.
+    PeersFound {
+        /// The lookup.
+        lookup: LookupId,
+        /// The torrent.
+        info_hash: InfoHash,
+        /// Addresses, each once within one lookup.
+        peers: Vec<SocketAddr>,
+    },
+    /// A lookup or a single ping ended. Each that was started and not cancelled ends once.
+    LookupDone {
+        /// The lookup.
+        lookup: LookupId,
+        /// How it went.
+        report: LookupReport,
+    },
+    /// One query of a lookup was answered or timed out; only with
+    /// [`Config::report_steps`](super::Config::report_steps).
+    Step {
+        /// The lookup.
+        lookup: LookupId,
+        /// The query.
+        step: Step,
+    },
+    /// The number of good contacts passed from 0 to more, or back.
+    TableChanged {
+        /// Good contacts in all tables.
+        contacts: usize,
+    },
+}
+
+/// One query of a lookup.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Step {
+    /// Id of the node that was asked, or that answered; `None` when neither is known.
+    pub id: Option<NodeId>,
+    /// Its address.
+    pub address: SocketAddr,
+    /// Name of the method: `find_node`, ...
+    pub method: &'static str,
+    /// 1 for a contact of our own table; a node first named by one of hop h has h + 1.
+    pub hop: u32,
+    /// Time to the answer; `None` when it did not come in time.
+    pub rtt: Option<Duration>,
+    /// Nodes in the answer.
+    pub nodes: usize,
+    /// Peers in the answer.
+    pub peers: usize,
+    /// A KRPC error that came instead of an answer, its text made printable.
+    pub error: Option<(i64, String)>,
+}
+
+/// How a lookup went.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct LookupReport {
+    /// Queries sent; 0 when there was nobody to ask.
+    pub queries: u32,
+    /// Nodes that answered the search (or the ping).
+    pub answered: u32,
+    /// Queries that were not answered in time.
+    pub timed_out: u32,
+    /// Hops of the closest node that answered; 0 when none did.
+    pub hops: u32,
+    /// Distinct peers found.
+    pub peers: u32,
+    /// Closest nodes that answered, closest first, at most `bucket_size` for each local address.
+    pub closest: Vec<ContactInfo>,
+    /// Nodes that acknowledged the announce.
+    pub stored: u32,
+    /// Time from start to end.
+    pub duration: Duration,
+}
+
+/// Why the node wants to be woken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WakeReason {
+    /// A query passes its soft or hard time-out, or a lookup has waited long enough for a contact.
+    Query,
+    /// A contact is checked, a bucket refreshed.
+    Maintenance,
+    /// Stored peers expire.
+    Expiry,
+    /// Nobody is known: the bootstrap list is asked again.
+    Bootstrap,
+}
+
+/// Counters since the start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Datagrams handed in.
+    pub received: u64,
+    /// Of these, dropped because they are no message or break a rule.
+    pub malformed: u64,
+    /// Responses and errors nobody waited for.
+    pub unsolicited: u64,
+    /// Responses from a node with another id than the one that was asked.
+    pub id_mismatches: u64,
+    /// `ping` queries answered.
+    pub answered_ping: u64,
+    /// `find_node` queries answered, unknown methods with a target among them.
+    pub answered_find_node: u64,
+    /// `get_peers` queries answered.
+    pub answered_get_peers: u64,
+    /// `announce_peer` queries answered: peers stored.
+    pub answered_announce: u64,
+    /// Errors sent.
+    pub errors_sent: u64,
+    /// Queries sent.
+    pub queries_sent: u64,
+    /// Responses to our queries.
+    pub responses: u64,
+    /// Queries that were never answered.
+    pub timeouts: u64,
+    /// Payload bytes handed in.
+    pub bytes_in: u64,
+    /// Payload bytes handed out.
+    pub bytes_out: u64,
+    /// Datagrams dropped because the driver did not drain them.
+    pub transmits_dropped: u64,
+    /// Events dropped because nobody took them.
+    pub events_dropped: u64,
+}

@@ -1,0 +1,469 @@
+//! How a node runs its lookups: starting them, sending what they want to ask, handing them the answers.
+//!
+//! Inputs only mark a lookup; [`Node::drive`] then lets every marked one take its steps, in the order in
+//! which they were started. So nothing here calls itself, however many lookups end at once.
+//!
+//! Invariant: each lookup of the caller that was not cancelled is told of by exactly one `LookupDone`.
+
+use std::net::SocketAddr;
+
+use super::config::{LookupId, PeerPort};
+use super::event::Step;
+use super::exchange::Ask;
+use super::lookup::{Kind, Lookup, Origin};
+use super::node::Node;
+use super::rpc::{Pending, Purpose};
+use super::walk::{Next, Phase, Walk};
+use crate::id::{ID_LENGTH, InfoHash, NodeId};
+use crate::krpc::{ContactInfo, Family, Method, Response, Want};
+use crate::time::Instant;
+
+impl Node {
+    /// Finds peers of a torrent (`get_peers`), over every local address. They are told as they are found;
+    /// the lookup ends when the closest nodes have answered.
+    pub fn find_peers(&mut self, now: Instant, info_hash: InfoHash) -> LookupId {
+        self.start(now, Kind::FindPeers(info_hash), info_hash.as_target())
+    }
+
+    /// Finds peers of a torrent and announces us to the closest nodes that gave write tokens.
+    pub fn announce(&mut self, now: Instant, info_hash: InfoHash, port: PeerPort) -> LookupId {
+        let kind = Kind::Announce(info_hash, port);
+        self.start(now, kind, info_hash.as_target())
+    }
+
+    /// Finds the nodes closest to a target.
+    pub fn find_node(&mut self, now: Instant, target: NodeId) -> LookupId {
+        self.start(now, Kind::FindNode, target)
+    }
+
+    /// Sends one ping; ends with `LookupDone` when it was answered or not. A report of 0 queries says
+    /// that no local address is of that family.
+    pub fn ping(&mut self, now: Instant, to: SocketAddr) -> LookupId {
+        self.start(now, Kind::Ping(to), NodeId::new([0; ID_LENGTH]))
+    }
+
+    /// Ends a lookup without a report. Its answers on the way are still used for the tables.
+    pub fn cancel(&mut self, lookup: LookupId) {
+        self.lookups.cancel(lookup);
+    }
+
+    /// A lookup of the caller: it waits for its turn, which comes at once if there is room.
+    fn start(&mut self, now: Instant, kind: Kind, target: NodeId) -> LookupId {
+        let now = self.advance(now);
+        self.hurry_bootstrap(now);
+        let id = self.lookups.next_id();
+        let lookup = Lookup::new(now, id, kind, Origin::User, target);
+        let queued_max = self.config.lookups_queued_max.max(1);
+        if let Some(refused) = self.lookups.enqueue(lookup, queued_max) {
+            refused.finish(now, &mut self.exchange.outbox, false);
+        }
+        self.drive(now);
+        id
+    }
+
+    /// A lookup the node starts itself: it runs at once.
+    pub(super) fn start_own(
+        &mut self,
+        now: Instant,
+        id: LookupId,
+        kind: Kind,
+        origin: Origin,
+        target: NodeId,
+    ) {
+        let mut lookup = Lookup::new(now, id, kind, origin, target);
+        lookup.wait_until = now + self.config.lookup_wait;
+        if let Origin::Join(local) | Origin::Refresh(local) = origin {
+            let tables = self.tables.iter().filter(|table| table.id == local);
+            lookup
+                .walks
+                .extend(tables.map(|table| Walk::new(now, &self.config, table, target)));
+        }
+        self.lookups.active.push(lookup);
+    }
+
+    /// Lets the lookups take their steps, starts those whose turn has come, and pings who waits for it.
+    pub(super) fn drive(&mut self, now: Instant) {
+        if self.is_starved && !self.exchange.rpc.is_full() {
+            self.is_starved = false;
+            for lookup in &mut self.lookups.active {
+                lookup.dirty = true;
+            }
+        }
+        loop {
+            let marked = self.lookups.active.iter().position(|lookup| lookup.dirty);
+            if let Some(index) = marked {
+                self.pump(now, index);
+            } else if !self.promote(now) {
+                break;
+            }
+        }
+        self.verify(now);
+    }
+
+    /// Starts the lookup whose turn it is. `false` when there is none, or no room.
+    fn promote(&mut self, now: Instant) -> bool {
+        if self.lookups.user_count() >= self.config.lookups_max.max(1) {
+            return false;
+        }
+        let Some(mut lookup) = self.lookups.dequeue() else {
+            return false;
+        };
+        lookup.wait_until = now + self.config.lookup_wait;
+        if let Kind::Ping(to) = lookup.kind {
+            self.send_ping(now, &mut lookup, to);
+        } else {
+            let tables = self.tables.iter();
+            lookup
+                .walks
+                .extend(tables.map(|table| Walk::new(now, &self.config, table, lookup.target)));
+        }
+        self.lookups.active.push(lookup);
+        true
+    }
+
+    /// Sends the only query of a ping.
+    fn send_ping(&mut self, now: Instant, lookup: &mut Lookup, to: SocketAddr) {
+        let ask = Ask {
+            to,
+            id: None,
+            method: Method::Ping,
+            want: Want::default(),
+            purpose: Purpose::Ping(lookup.id),
+        };
+        let table = self.tables.iter().find(|table| table.reaches(&to));
+        if table.is_some_and(|table| self.exchange.query(now, table, &ask)) {
+            lookup.report.queries = 1;
+        }
+    }
+
+    /// Sends what a lookup wants to ask, and ends it when it wants nothing more.
+    fn pump(&mut self, now: Instant, index: usize) {
+        let want_joining = self.want_joining();
+        let lookup = &mut self.lookups.active[index];
+        lookup.dirty = false;
+        let want = match lookup.origin {
+            Origin::Join(_) => want_joining,
+            Origin::User | Origin::Refresh(_) => Want::default(),
+        };
+        let mut walks = std::mem::take(&mut lookup.walks);
+        let header = Header {
+            id: lookup.id,
+            kind: lookup.kind,
+            target: lookup.target,
+            want,
+        };
+        let mut queries = 0;
+        for walk in &mut walks {
+            queries += self.step_walk(now, &header, walk);
+        }
+        let lookup = &mut self.lookups.active[index];
+        lookup.walks = walks;
+        lookup.report.queries = lookup.report.queries.saturating_add(queries);
+        let is_failed_ping = matches!(lookup.kind, Kind::Ping(_)) && lookup.report.queries == 0;
+        if lookup.is_done() || is_failed_ping {
+            self.end(now, index);
+        }
+    }
+
+    /// Lets one walk ask whom it wants to. Returns how many queries it sent.
+    fn step_walk(&mut self, now: Instant, header: &Header, walk: &mut Walk) -> u32 {
+        let mut sent = 0;
+        if walk.phase != Phase::Searching {
+            return sent;
+        }
+        let Some(table) = self.tables.get(usize::from(walk.local.0)) else {
+            walk.phase = Phase::Done;
+            return sent;
+        };
+        loop {
+            match walk.next() {
+                Next::Wait => return sent,
+                Next::Ask(contact) => {
+                    let ask = Ask {
+                        to: contact.address,
+                        id: Some(contact.id),
+                        method: header.kind.method(header.target),
+                        want: header.want,
+                        purpose: Purpose::Search(header.id),
+                    };
+                    if !self.exchange.query(now, table, &ask) {
+                        self.is_starved = true;
+                        return sent;
+                    }
+                    walk.on_asked(contact.address);
+                    sent += 1;
+                }
+                Next::Finished => break,
+            }
+        }
+        let mut open = 0;
+        if let Kind::Announce(info_hash, port) = header.kind {
+            for (contact, token) in walk.announce_to() {
+                let port = announced_port(port, table.address.port());
+                let ask = announce_query(header.id, info_hash, port, &contact, token);
+                // What does not fit into the queries in flight is left out: the others store it.
+                open += u32::from(self.exchange.query(now, table, &ask));
+            }
+        }
+        walk.phase = if open > 0 {
+            Phase::Announcing { open }
+        } else {
+            Phase::Done
+        };
+        sent + open
+    }
+
+    /// Ends a lookup.
+    fn end(&mut self, now: Instant, index: usize) {
+        let lookup = self.lookups.remove(index);
+        let origin = lookup.origin;
+        let report_steps = self.config.report_steps;
+        lookup.finish(now, &mut self.exchange.outbox, report_steps);
+        self.on_own_done(now, origin);
+    }
+
+    /// Ends the lookups that have waited long enough for somebody to ask.
+    pub(super) fn end_waiting(&mut self, now: Instant) {
+        loop {
+            let tired = self
+                .lookups
+                .active
+                .iter()
+                .position(|lookup| lookup.is_waiting() && lookup.wait_until <= now);
+            let Some(index) = tired else {
+                return;
+            };
+            self.end(now, index);
+        }
+    }
+
+    /// A node answered a step of a lookup.
+    pub(super) fn on_search_answer(
+        &mut self,
+        now: Instant,
+        id: LookupId,
+        pending: &Pending,
+        response: &Response<'_>,
+    ) {
+        let (peers_max, report_steps) = (self.config.lookup_peers_max, self.config.report_steps);
+        let outbox = &mut self.exchange.outbox;
+        let Some(lookup) = self.lookups.get(id) else {
+            return;
+        };
+        let Some(walk) = lookup.walk(pending.local) else {
+            return;
+        };
+        let Some(hop) = walk.on_answer(pending.to, response.id, response.token) else {
+            return;
+        };
+        let (nodes, others) = match walk.family {
+            Family::V4 => (response.nodes, response.nodes6),
+            Family::V6 => (response.nodes6, response.nodes),
+        };
+        walk.on_named(nodes.iter(), pending.to.ip(), hop.saturating_add(1));
+        let peers = lookup.on_peers(response.values, pending.to, peers_max, outbox);
+        lookup.report.answered += 1;
+        lookup.dirty = true;
+        let asked = ContactInfo {
+            id: response.id,
+            address: pending.to,
+        };
+        lookup.step(outbox, report_steps, || Step {
+            rtt: Some(now.saturating_since(pending.sent)),
+            nodes: nodes.len(),
+            peers,
+            ..lookup.blank_step(asked, hop)
+        });
+        if matches!(lookup.origin, Origin::Join(_)) {
+            self.on_other_family(now, others, pending.to);
+        }
+    }
+
+    /// A step of a lookup failed: no answer, or an error, or somebody else answered.
+    pub(super) fn on_search_failed(
+        &mut self,
+        now: Instant,
+        id: LookupId,
+        pending: &Pending,
+        failure: &Failure,
+    ) {
+        let report_steps = self.config.report_steps;
+        let Some(lookup) = self.lookups.get(id) else {
+            return;
+        };
+        let Some(hop) = lookup
+            .walk(pending.local)
+            .and_then(|walk| walk.on_failed(pending.to))
+        else {
+            return;
+        };
+        lookup.dirty = true;
+        lookup.report.timed_out += u32::from(*failure == Failure::TimedOut);
+        let asked = pending.contact().unwrap_or(ContactInfo {
+            id: lookup.target,
+            address: pending.to,
+        });
+        let outbox = &mut self.exchange.outbox;
+        lookup.step(outbox, report_steps, || Step {
+            rtt: failure.rtt(now, pending),
+            error: failure.error(),
+            ..lookup.blank_step(asked, hop)
+        });
+    }
+
+    /// A query of a lookup passed its soft time-out.
+    pub(super) fn on_stalled(&mut self, pending: &Pending) {
+        let (Purpose::Search(id) | Purpose::Announce(id)) = pending.purpose else {
+            return;
+        };
+        let Some(lookup) = self.lookups.get(id) else {
+            return;
+        };
+        lookup.dirty = true;
+        let Some(walk) = lookup.walk(pending.local) else {
+            return;
+        };
+        if pending.purpose == Purpose::Search(id) {
+            walk.on_stalled(pending.to);
+        } else {
+            close_announce(walk);
+            lookup.report.timed_out += 1;
+        }
+    }
+
+    /// An announce was acknowledged, or failed after `is_stored` = `false`.
+    pub(super) fn on_announced(&mut self, id: LookupId, pending: &Pending, is_stored: bool) {
+        let Some(lookup) = self.lookups.get(id) else {
+            return;
+        };
+        lookup.dirty = true;
+        lookup.report.stored += u32::from(is_stored);
+        // One that passed its soft time-out is no longer waited for.
+        if pending.soft.is_some()
+            && let Some(walk) = lookup.walk(pending.local)
+        {
+            close_announce(walk);
+        }
+    }
+
+    /// The user's ping was answered, or failed.
+    pub(super) fn on_ping_done(
+        &mut self,
+        now: Instant,
+        id: LookupId,
+        pending: &Pending,
+        outcome: &Result<NodeId, Failure>,
+    ) {
+        let report_steps = self.config.report_steps;
+        let Some(lookup) = self.lookups.get(id) else {
+            return;
+        };
+        lookup.dirty = true;
+        let answered = outcome.as_ref().ok().copied();
+        if let Some(id) = answered {
+            lookup.report.answered = 1;
+            lookup.report.hops = 1;
+            lookup.report.closest.push(ContactInfo {
+                id,
+                address: pending.to,
+            });
+        } else {
+            lookup.report.timed_out = 1;
+        }
+        let asked = ContactInfo {
+            id: lookup.target,
+            address: pending.to,
+        };
+        let outbox = &mut self.exchange.outbox;
+        let rtt = now.saturating_since(pending.sent);
+        lookup.step(outbox, report_steps, || Step {
+            id: answered,
+            rtt: outcome
+                .as_ref()
+                .map_or_else(|failure| failure.rtt(now, pending), |_| Some(rtt)),
+            error: outcome.as_ref().err().and_then(Failure::error),
+            ..lookup.blank_step(asked, 1)
+        });
+    }
+}
+
+/// What the queries of one lookup have in common.
+#[derive(Debug, Clone, Copy)]
+struct Header {
+    id: LookupId,
+    kind: Kind,
+    target: NodeId,
+    want: Want,
+}
+
+/// Why a query did not succeed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Failure {
+    /// No answer in time.
+    TimedOut,
+    /// A KRPC error, its text made printable.
+    Error(i64, String),
+    /// Another node than the expected one answered.
+    Impostor,
+}
+
+impl Failure {
+    fn error(&self) -> Option<(i64, String)> {
+        match self {
+            Self::Error(code, text) => Some((*code, text.clone())),
+            Self::TimedOut | Self::Impostor => None,
+        }
+    }
+
+    /// How long whatever came took.
+    fn rtt(&self, now: Instant, pending: &Pending) -> Option<std::time::Duration> {
+        match self {
+            Self::TimedOut => None,
+            Self::Error(..) | Self::Impostor => Some(now.saturating_since(pending.sent)),
+        }
+    }
+}
+
+/// One announce less is waited for.
+fn close_announce(walk: &mut Walk) {
+    if let Phase::Announcing { open } = walk.phase {
+        walk.phase = match open.saturating_sub(1) {
+            0 => Phase::Done,
+            open => Phase::Announcing { open },
+        };
+    }
+}
+
+/// The arguments `port` and `implied_port` of an announce from a socket with this port, 0 when unknown.
+///
+/// BEP 5 wants a port beside `implied_port`, to be ignored; for nodes that do not know that argument it
+/// should be as right as possible, and it must not be 0, which some refuse.
+const fn announced_port(port: PeerPort, local_port: u16) -> (u16, bool) {
+    match (port, local_port) {
+        (PeerPort::Explicit(port), _) => (port, false),
+        (PeerPort::Implied, 0) => (1, true),
+        (PeerPort::Implied, local_port) => (local_port, true),
+    }
+}
+
+/// The query that announces us to one node.
+fn announce_query<'a>(
+    id: LookupId,
+    info_hash: InfoHash,
+    (port, implied_port): (u16, bool),
+    contact: &ContactInfo,
+    token: &'a [u8],
+) -> Ask<'a> {
+    Ask {
+        to: contact.address,
+        id: Some(contact.id),
+        method: Method::AnnouncePeer {
+            info_hash,
+            port,
+            implied_port,
+            token,
+        },
+        want: Want::default(),
+        purpose: Purpose::Announce(id),
+    }
+}

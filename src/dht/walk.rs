@@ -1,0 +1,329 @@
+//! The way of one lookup through the DHT of one local address: whom to ask next, and when to stop.
+//!
+//! Candidates are kept in order of their distance to the target. The closest ones that have not failed are
+//! asked, a few at a time; whoever passes the soft time-out no longer counts, neither against that
+//! number nor among the closest, until its answer comes after all. The walk ends when the closest have
+//! answered.
+//!
+//! Nobody's word is taken for more than it is worth: one answer adds two buckets of candidates at most,
+//! each address is asked once, each global IP too, and the queries of a walk are limited.
+//!
+//! Invariant: the candidates are sorted, each address is among them once, and there are no more than
+//! `candidates_max`.
+
+use std::net::{IpAddr, SocketAddr};
+
+use super::config::{Config, LocalId};
+use super::local_table::LocalTable;
+use super::routing_table::Choice;
+use crate::address::{self, Scope};
+use crate::id::NodeId;
+use crate::krpc::{ContactInfo, Family};
+use crate::time::Instant;
+
+#[cfg(test)]
+mod tests;
+
+/// Queries of one walk for each node it wants to find: 12, so 96 for the 8 closest. Ours: five times what
+/// a walk takes among ten thousand nodes; without a limit, a liar who names ever closer nodes keeps it
+/// going.
+const QUERIES_PER_NODE: usize = 12;
+
+/// What is known of a candidate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Not asked.
+    New,
+    /// Asked; counts as in flight.
+    Asked,
+    /// Asked, and past its soft time-out.
+    Stalled,
+    /// Has answered.
+    Answered,
+    /// Did not answer, answered with an error, or is not who it was said to be.
+    Failed,
+}
+
+/// A node that may be close to the target.
+#[derive(Debug)]
+struct Candidate {
+    info: ContactInfo,
+    /// 1 for a contact of our table, else one more than the node that named it.
+    hop: u32,
+    state: State,
+    /// Write token it gave.
+    token: Option<Box<[u8]>>,
+}
+
+/// Where a walk stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// There is nobody to ask.
+    Waiting,
+    /// The closest nodes are searched.
+    Searching,
+    /// So many announces are in flight and have not passed their soft time-out.
+    Announcing {
+        /// How many.
+        open: u32,
+    },
+    /// Over.
+    Done,
+}
+
+/// What a searching walk wants to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Next {
+    /// Ask this candidate.
+    Ask(ContactInfo),
+    /// Wait for answers.
+    Wait,
+    /// The search is over.
+    Finished,
+}
+
+/// A search for the nodes closest to a target.
+#[derive(Debug)]
+pub(super) struct Walk {
+    pub(super) local: LocalId,
+    pub(super) family: Family,
+    pub(super) phase: Phase,
+    target: NodeId,
+    /// Ourselves, never a candidate.
+    own: ContactInfo,
+    candidates: Vec<Candidate>,
+    /// How many closest nodes are wanted.
+    wanted: usize,
+    parallelism: usize,
+    candidates_max: usize,
+    /// Candidates asked so far.
+    queries: usize,
+}
+
+impl Walk {
+    /// A walk that begins with the closest contacts of a table, or waits for the first.
+    pub(super) fn new(now: Instant, config: &Config, table: &LocalTable, target: NodeId) -> Self {
+        let mut walk = Self {
+            local: table.id,
+            family: table.family,
+            phase: Phase::Waiting,
+            target,
+            own: ContactInfo {
+                id: table.own(),
+                address: table.address,
+            },
+            candidates: Vec::new(),
+            wanted: config.bucket_size.max(1),
+            parallelism: config.lookup_parallelism.max(1),
+            candidates_max: config.lookup_candidates_max.max(config.bucket_size),
+            queries: 0,
+        };
+        walk.start(now, table);
+        walk
+    }
+
+    /// Takes the closest contacts of the table, twice as many as are wanted: some may be gone.
+    pub(super) fn start(&mut self, now: Instant, table: &LocalTable) {
+        let mut seeds = Vec::new();
+        let max = 2 * self.wanted;
+        let (secs, choice) = (now.as_secs(), Choice::NotBad);
+        table.closest(secs, &self.target, max, choice, None, &mut seeds);
+        if seeds.is_empty() {
+            return;
+        }
+        self.phase = Phase::Searching;
+        for seed in seeds {
+            self.add(seed, 1);
+        }
+    }
+
+    /// What to do next in the search.
+    ///
+    /// The `wanted` closest candidates count that have neither failed nor stalled: the first of them that
+    /// was not asked is asked, and when all have answered the search is over. If nobody answered yet, it
+    /// waits for the stalled ones too.
+    pub(super) fn next(&self) -> Next {
+        let mut in_flight = 0;
+        let mut stalled = false;
+        for candidate in &self.candidates {
+            in_flight += usize::from(candidate.state == State::Asked);
+            stalled |= candidate.state == State::Stalled;
+        }
+        let may_ask = in_flight < self.parallelism
+            && self.queries < self.wanted.saturating_mul(QUERIES_PER_NODE);
+        let mut answered = 0;
+        let mut asked = 0;
+        for candidate in &self.candidates {
+            match candidate.state {
+                State::New if may_ask => return Next::Ask(candidate.info),
+                State::New => asked += usize::from(in_flight > 0),
+                State::Asked => asked += 1,
+                State::Answered => answered += 1,
+                State::Stalled | State::Failed => {}
+            }
+            if answered + asked >= self.wanted {
+                break;
+            }
+        }
+        if asked > 0 || (answered == 0 && stalled) {
+            Next::Wait
+        } else {
+            Next::Finished
+        }
+    }
+
+    /// A query to this candidate is on its way.
+    pub(super) fn on_asked(&mut self, address: SocketAddr) {
+        self.queries += 1;
+        self.set_state(address, State::Asked);
+    }
+
+    /// A candidate answered. Returns its hop, `None` when it is no candidate.
+    pub(super) fn on_answer(
+        &mut self,
+        address: SocketAddr,
+        id: NodeId,
+        token: Option<&[u8]>,
+    ) -> Option<u32> {
+        // One node under two addresses counts once.
+        let is_double = self.candidates.iter().any(|known| {
+            known.info.id == id && known.state == State::Answered && known.info.address != address
+        });
+        let candidate = self.find(address)?;
+        candidate.state = if is_double {
+            State::Failed
+        } else {
+            State::Answered
+        };
+        candidate.token = token.map(Box::from);
+        Some(candidate.hop)
+    }
+
+    /// A node that answered the same question outside the walk is a candidate that has answered.
+    pub(super) fn on_answered_before(&mut self, info: ContactInfo) {
+        self.add(info, 1);
+        self.set_state(info.address, State::Answered);
+    }
+
+    /// A candidate passed its soft time-out.
+    pub(super) fn on_stalled(&mut self, address: SocketAddr) {
+        if let Some(candidate) = self.find(address)
+            && candidate.state == State::Asked
+        {
+            candidate.state = State::Stalled;
+        }
+    }
+
+    /// A candidate failed. Returns its hop.
+    pub(super) fn on_failed(&mut self, address: SocketAddr) -> Option<u32> {
+        let candidate = self.find(address)?;
+        candidate.state = State::Failed;
+        Some(candidate.hop)
+    }
+
+    /// The node at `namer` named others.
+    pub(super) fn on_named(
+        &mut self,
+        nodes: impl Iterator<Item = ContactInfo>,
+        namer: IpAddr,
+        hop: u32,
+    ) {
+        for info in nodes.take(2 * self.wanted) {
+            if address::is_usable(info.address, namer) {
+                self.add(info, hop);
+            }
+        }
+    }
+
+    /// The closest nodes that answered, closest first.
+    pub(super) fn closest(&self) -> impl Iterator<Item = ContactInfo> + '_ {
+        self.answered()
+            .map(|candidate| candidate.info)
+            .take(self.wanted)
+    }
+
+    /// Hop of the closest node that answered, with its distance.
+    pub(super) fn closest_hop(&self) -> Option<(crate::id::Distance, u32)> {
+        self.answered()
+            .map(|candidate| (candidate.info.id.distance(&self.target), candidate.hop))
+            .next()
+    }
+
+    /// The closest nodes that answered and gave a write token, with it.
+    pub(super) fn announce_to(&self) -> impl Iterator<Item = (ContactInfo, &[u8])> {
+        self.answered()
+            .filter_map(|candidate| Some((candidate.info, candidate.token.as_deref()?)))
+            .take(self.wanted)
+    }
+
+    /// Who has been asked and has not answered yet, with its hop.
+    pub(super) fn unanswered(&self) -> impl Iterator<Item = (ContactInfo, u32)> + '_ {
+        self.candidates
+            .iter()
+            .filter(|candidate| matches!(candidate.state, State::Stalled | State::Asked))
+            .map(|candidate| (candidate.info, candidate.hop))
+    }
+
+    /// Bytes on the heap.
+    pub(super) fn memory_bytes(&self) -> usize {
+        let tokens = self.candidates.iter().filter_map(|c| c.token.as_deref());
+        self.candidates.capacity() * size_of::<Candidate>() + tokens.map(<[u8]>::len).sum::<usize>()
+    }
+
+    fn answered(&self) -> impl Iterator<Item = &Candidate> {
+        self.candidates
+            .iter()
+            .filter(|candidate| candidate.state == State::Answered)
+    }
+
+    fn find(&mut self, address: SocketAddr) -> Option<&mut Candidate> {
+        self.candidates
+            .iter_mut()
+            .find(|candidate| candidate.info.address == address)
+    }
+
+    fn set_state(&mut self, address: SocketAddr, state: State) {
+        if let Some(candidate) = self.find(address) {
+            candidate.state = state;
+        }
+    }
+
+    /// Adds a candidate unless it is ourselves, of the other family, or there already. A full list loses
+    /// the farthest candidate that was not asked.
+    fn add(&mut self, info: ContactInfo, hop: u32) {
+        let is_ours = info.id == self.own.id || info.address == self.own.address;
+        if is_ours || Family::of(&info.address) != self.family || self.has_host(&info.address) {
+            return;
+        }
+        let distance = info.id.distance(&self.target);
+        let place = self
+            .candidates
+            .partition_point(|known| known.info.id.distance(&self.target) <= distance);
+        if self.candidates.len() >= self.candidates_max {
+            let farthest = self
+                .candidates
+                .iter()
+                .rposition(|known| known.state == State::New);
+            // If all others that were not asked are nearer, the newcomer is the farthest itself.
+            let Some(farthest) = farthest.filter(|&farthest| farthest >= place) else {
+                return;
+            };
+            self.candidates.remove(farthest);
+        }
+        let candidate = Candidate {
+            info,
+            hop,
+            state: State::New,
+            token: None,
+        };
+        self.candidates.insert(place, candidate);
+    }
+
+    /// Whether this host is a candidate: the address, or for a global one the IP.
+    fn has_host(&self, address: &SocketAddr) -> bool {
+        let is_global = Scope::of(address.ip()) == Some(Scope::Global);
+        self.candidates.iter().any(|known| {
+            known.info.address == *address || (is_global && known.info.address.ip() == address.ip())
+        })
+    }
+}
