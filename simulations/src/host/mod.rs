@@ -1,0 +1,92 @@
+//! A machine in the simulated network, and the shipping cores that run on it.
+//!
+//! Invariant: a host gives a core the one input that happened, drains the core, and queues at most one
+//! live wake-up for it, as the drivers of the real node do.
+
+pub mod dht;
+pub mod swarm;
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+pub use dht::DhtHost;
+pub use swarm::SwarmHost;
+
+/// UDP port of each host's DHT node.
+pub const DATAGRAM_PORT: u16 = 6881;
+
+/// TCP port of each host's torrent.
+pub const STREAM_PORT: u16 = 6881;
+
+/// First octet of the first host's address. Ours: the sixteen /8 networks from here on are all global
+/// unicast, so the scope rules of the cores apply as on the Internet.
+const FIRST_OCTET: u8 = 20;
+
+/// Hosts that have an address: sixteen /8 networks of one host for each /24, because a /24 counts as
+/// one party in routing tables and throttles.
+pub const HOSTS_MAX: u32 = 16 << 16;
+
+/// Number of a host, counted from 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct HostId(pub u32);
+
+impl HostId {
+    /// The number as an index into a slice with one element for each host.
+    #[must_use]
+    pub fn as_usize(self) -> usize {
+        usize::try_from(self.0).expect("a u32 fits usize on supported targets")
+    }
+
+    /// Where others reach this host.
+    ///
+    /// # Panics
+    ///
+    /// From [`HOSTS_MAX`] on.
+    #[must_use]
+    pub fn address(self, port: u16) -> SocketAddr {
+        assert!(self.0 < HOSTS_MAX, "host {} has no address", self.0);
+        let [_, a, b, c] = self.0.to_be_bytes();
+        SocketAddr::from((Ipv4Addr::new(FIRST_OCTET + a, b, c, 1), port))
+    }
+
+    /// The host that an address belongs to, if there were that many hosts.
+    #[must_use]
+    pub fn of(address: SocketAddr) -> Option<Self> {
+        let IpAddr::V4(ip) = address.ip() else {
+            return None;
+        };
+        let [first, b, c, last] = ip.octets();
+        let number = u32::from_be_bytes([0, first.checked_sub(FIRST_OCTET)?, b, c]);
+        (last == 1 && number < HOSTS_MAX).then_some(Self(number))
+    }
+}
+
+/// What runs on one machine.
+#[derive(Debug, Default)]
+pub struct Host {
+    /// Its DHT node, if it runs one.
+    pub dht: Option<Box<DhtHost>>,
+    /// Its torrent, if it has one.
+    pub swarm: Option<Box<SwarmHost>>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use trackless::address::Scope;
+
+    #[test]
+    fn each_host_has_a_global_address_in_a_24_of_its_own() {
+        for number in [0, 1, 255, 256, 65_536, HOSTS_MAX - 1] {
+            let address = HostId(number).address(DATAGRAM_PORT);
+            assert_eq!(HostId::of(address), Some(HostId(number)));
+            assert_eq!(Scope::of(address.ip()), Some(Scope::Global));
+        }
+    }
+
+    #[test]
+    fn other_addresses_belong_to_no_host() {
+        for text in ["19.0.0.1:1", "36.0.0.1:1", "20.0.0.2:1", "[2001::1]:1"] {
+            assert_eq!(HostId::of(text.parse().unwrap()), None, "{text}");
+        }
+    }
+}

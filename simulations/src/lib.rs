@@ -1,0 +1,24 @@
+//! Deterministic simulations of DHTs and swarms that drive the shipping cores of trackless.
+//!
+//! A [`World`] holds [hosts](host) with real `dht::Node`s and `swarm::Torrent`s, joins them by a
+//! [`network`] of [links](link) and [pipes](pipe), and moves virtual [`time`]. [Scenarios](scenario)
+//! build a world, give it work and grade the outcome; a [`report`] prints it.
+//!
+//! Invariant: a run is a function of scenario, settings and seed. The same three give the same
+//! [trace hash](trace), byte for byte, on every machine.
+
+pub mod disk;
+pub mod host;
+pub mod link;
+pub mod network;
+pub mod oracle;
+pub mod pipe;
+pub mod report;
+pub mod scenario;
+pub mod seeds;
+pub mod statistics;
+pub mod time;
+pub mod trace;
+pub mod world;
+
+pub use world::{Notice, World};

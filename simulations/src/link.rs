@@ -1,0 +1,235 @@
+//! How long things take between two hosts, and what gets lost.
+//!
+//! A host has a place in a plane and an access delay of its own. One-way latency is the distance of the
+//! places plus both access delays plus a little jitter: few numbers a host, and triangles that behave
+//! as on the Internet. Streams also pass the access links, which send one segment after another.
+//!
+//! Invariant: integers only. No logarithm or sine of a platform's mathematics library decides when
+//! something happens, so a seed gives the same run on every machine.
+
+use std::time::Duration;
+
+use trackless::random::Random;
+use trackless::time::Instant;
+
+use crate::host::HostId;
+use crate::seeds::Seeds;
+
+/// Side of the plane in microseconds of one-way latency. Ours: two random places are 47 ms apart on
+/// average, which with the access delays gives a mean round trip of about 145 ms, as between home
+/// connections on different continents and on the same one.
+const PLANE_SIDE: u32 = 90_000;
+
+/// Access delays in microseconds at 0/16, 1/16 ... 16/16 of the hosts: a log-normal distribution with
+/// median 8 ms and sigma 0.7, cut at its 1.4th and 98.6th percentile.
+const ACCESS_DELAYS: [u32; 17] = [
+    1_710, 2_734, 3_576, 4_299, 4_992, 5_681, 6_399, 7_168, 8_000, 8_928, 10_002, 11_266, 12_823,
+    14_886, 17_896, 23_416, 37_320,
+];
+
+/// Greatest extra delay of one datagram or segment, in microseconds. Ours: what an idle line shows.
+const JITTER_MAX: u32 = 2_000;
+
+/// A share of all datagrams, in millionths.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct PartsPerMillion(pub u32);
+
+/// Where a host is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Place {
+    x: u32,
+    y: u32,
+    /// Microseconds that the host's own line adds in each direction.
+    access: u32,
+}
+
+impl Place {
+    fn draw(random: &mut Random) -> Self {
+        Self {
+            x: random.below(PLANE_SIDE),
+            y: random.below(PLANE_SIDE),
+            access: access_delay(random.next_u32()),
+        }
+    }
+
+    /// One-way latency to another place, without jitter.
+    fn latency(&self, other: &Self) -> Duration {
+        let square = |a: u32, b: u32| u64::from(a.abs_diff(b)).pow(2);
+        let distance = (square(self.x, other.x) + square(self.y, other.y)).isqrt();
+        Duration::from_micros(distance + u64::from(self.access) + u64::from(other.access))
+    }
+}
+
+/// The access delay at the share `fraction` / 2^32 of [`ACCESS_DELAYS`], interpolated.
+fn access_delay(fraction: u32) -> u32 {
+    let step = usize::try_from(fraction >> 28).expect("four bits fit usize");
+    let (low, high) = (ACCESS_DELAYS[step], ACCESS_DELAYS[step + 1]);
+    let within = u64::from(fraction & 0x0fff_ffff);
+    let added = (u64::from(high - low) * within) >> 28;
+    low + u32::try_from(added).expect("a part of a 32-bit difference")
+}
+
+/// Latency and loss between all hosts.
+#[derive(Debug)]
+pub struct Links {
+    seeds: Seeds,
+    places: Vec<Place>,
+    loss: PartsPerMillion,
+    losses: Random,
+    jitters: Random,
+}
+
+impl Links {
+    /// Links that lose this share of the datagrams.
+    #[must_use]
+    pub fn new(seeds: Seeds, loss: PartsPerMillion) -> Self {
+        Self {
+            seeds,
+            places: Vec::new(),
+            loss,
+            losses: seeds.stream("loss", 0),
+            jitters: seeds.stream("jitter", 0),
+        }
+    }
+
+    /// Gives the next host a place.
+    pub fn add_host(&mut self) {
+        let index = u64::try_from(self.places.len()).expect("hosts fit 64 bits");
+        let mut random = self.seeds.stream("topology", index);
+        self.places.push(Place::draw(&mut random));
+    }
+
+    /// One-way latency without jitter; the same in both directions.
+    #[must_use]
+    pub fn latency(&self, from: HostId, to: HostId) -> Duration {
+        self.places[from.as_usize()].latency(&self.places[to.as_usize()])
+    }
+
+    /// The extra delay of one datagram or segment.
+    pub fn jitter(&mut self) -> Duration {
+        Duration::from_micros(u64::from(self.jitters.below(JITTER_MAX)))
+    }
+
+    /// Whether the datagram sent now is lost.
+    pub fn loses_next(&mut self) -> bool {
+        self.loss.0 > 0 && self.losses.below(1_000_000) < self.loss.0
+    }
+}
+
+/// One direction of an access link: sends one segment after the other.
+#[derive(Debug, Clone, Copy)]
+pub struct Serialiser {
+    bytes_per_second: u64,
+    free_at: Instant,
+    /// Bytes that passed or are passing.
+    total_bytes: u64,
+}
+
+impl Serialiser {
+    /// A link of this rate, at least 1 byte per second.
+    #[must_use]
+    pub fn new(bytes_per_second: u64) -> Self {
+        Self {
+            bytes_per_second: bytes_per_second.max(1),
+            free_at: Instant::ZERO,
+            total_bytes: 0,
+        }
+    }
+
+    /// When the last of `bytes` has passed, if they are handed over now and wait for those before them.
+    pub fn pass(&mut self, now: Instant, bytes: u64) -> Instant {
+        let micros = (bytes * 1_000_000).div_ceil(self.bytes_per_second);
+        self.free_at = self.free_at.max(now) + Duration::from_micros(micros);
+        self.total_bytes += bytes;
+        self.free_at
+    }
+
+    /// Bytes handed over so far.
+    #[must_use]
+    pub const fn total_bytes(&self) -> u64 {
+        self.total_bytes
+    }
+}
+
+/// Rates of the line that connects a host, for streams. Datagrams of the DHT are too few to matter and
+/// pass unhindered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AccessRates {
+    /// Bytes per second from the host.
+    pub up: u64,
+    /// Bytes per second to the host.
+    pub down: u64,
+}
+
+impl AccessRates {
+    /// A line that is never the limit: 10 Gbit/s both ways.
+    pub const FAST: Self = Self {
+        up: 1_250_000_000,
+        down: 1_250_000_000,
+    };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn links(hosts: usize, loss: u32) -> Links {
+        let mut links = Links::new(Seeds::new(1), PartsPerMillion(loss));
+        for _ in 0..hosts {
+            links.add_host();
+        }
+        links
+    }
+
+    #[test]
+    fn latency_is_symmetric_and_of_internet_size() {
+        let links = links(200, 0);
+        let mut total = Duration::ZERO;
+        let mut pairs = 0;
+        for from in (0..200).map(HostId) {
+            for to in (0..from.0).map(HostId) {
+                assert_eq!(links.latency(from, to), links.latency(to, from));
+                total += links.latency(from, to);
+                pairs += 1;
+            }
+        }
+        let mean = total / pairs;
+        assert!(
+            (Duration::from_millis(55)..Duration::from_millis(85)).contains(&mean),
+            "{mean:?}"
+        );
+    }
+
+    #[test]
+    fn more_hosts_do_not_move_those_before_them() {
+        assert_eq!(links(3, 0).places, links(9, 0).places[..3]);
+    }
+
+    #[test]
+    fn the_wanted_share_of_datagrams_is_lost() {
+        let count = |loss| {
+            let mut links = links(0, loss);
+            (0..100_000).filter(|_| links.loses_next()).count()
+        };
+        assert_eq!(count(0), 0);
+        assert_eq!(count(1_000_000), 100_000);
+        assert!((19_000..21_000).contains(&count(200_000)));
+    }
+
+    #[test]
+    fn access_delays_are_interpolated_from_end_to_end() {
+        assert_eq!(access_delay(0), ACCESS_DELAYS[0]);
+        assert_eq!(access_delay(1 << 31), ACCESS_DELAYS[8]);
+        assert!((37_300..=37_320).contains(&access_delay(u32::MAX)));
+    }
+
+    #[test]
+    fn a_link_sends_one_segment_after_the_other() {
+        let mut link = Serialiser::new(1_000);
+        let at = Instant::from_micros;
+        assert_eq!(link.pass(at(0), 500), at(500_000));
+        assert_eq!(link.pass(at(100), 500), at(1_000_000), "waits");
+        assert_eq!(link.pass(at(3_000_000), 1), at(3_001_000), "idle before");
+        assert_eq!(link.total_bytes(), 1_001);
+    }
+}

@@ -1,0 +1,90 @@
+//! The one wake-up of a core.
+//!
+//! A core changes its mind about its next timer with almost every input. Queuing each wish would fill
+//! the queue with wake-ups nobody needs any more, so an [`Alarm`] keeps one live entry and re-arms it
+//! lazily: a wish for later than the live entry waits until that entry fires.
+//!
+//! Invariant: while a core has a wish, a live entry is queued that is due no later than the wish.
+
+use trackless::time::Instant;
+
+/// State of the wake-up of one core.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Alarm {
+    /// When the live queue entry is due.
+    armed: Option<Instant>,
+}
+
+/// What a fired entry means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ring {
+    /// An entry that a later, earlier one replaced: nothing to do.
+    Stale,
+    /// The live entry, but the core has put its timer off: queue another entry for that moment.
+    Again(Instant),
+    /// The core's timer is due.
+    Due,
+}
+
+impl Alarm {
+    /// Notes that the core wants to be woken at `wish`; the result is the entry to queue, if any.
+    pub fn wish(&mut self, wish: Option<Instant>) -> Option<Instant> {
+        let wish = wish?;
+        if self.armed.is_some_and(|armed| armed <= wish) {
+            return None;
+        }
+        self.armed = Some(wish);
+        Some(wish)
+    }
+
+    /// A queue entry for `at` fired, while the core wants to be woken at `wish`.
+    pub fn ring(&mut self, at: Instant, wish: Option<Instant>) -> Ring {
+        if self.armed != Some(at) {
+            return Ring::Stale;
+        }
+        self.armed = None;
+        match wish {
+            None => Ring::Stale,
+            Some(wish) if wish > at => {
+                self.armed = Some(wish);
+                Ring::Again(wish)
+            }
+            Some(_) => Ring::Due,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EARLY: Instant = Instant::from_micros(10);
+    const LATE: Instant = Instant::from_micros(20);
+
+    #[test]
+    fn a_wish_for_later_queues_nothing_until_the_live_entry_fires() {
+        let mut alarm = Alarm::default();
+        assert_eq!(alarm.wish(Some(EARLY)), Some(EARLY));
+        assert_eq!(alarm.wish(Some(LATE)), None);
+        assert_eq!(alarm.ring(EARLY, Some(LATE)), Ring::Again(LATE));
+        assert_eq!(alarm.ring(LATE, Some(LATE)), Ring::Due);
+    }
+
+    #[test]
+    fn an_earlier_wish_replaces_the_live_entry() {
+        let mut alarm = Alarm::default();
+        assert_eq!(alarm.wish(Some(LATE)), Some(LATE));
+        assert_eq!(alarm.wish(Some(EARLY)), Some(EARLY));
+        assert_eq!(alarm.ring(EARLY, Some(EARLY)), Ring::Due);
+        assert_eq!(alarm.ring(LATE, Some(LATE)), Ring::Stale);
+    }
+
+    #[test]
+    fn a_core_without_a_wish_is_not_woken() {
+        let mut alarm = Alarm::default();
+        assert_eq!(alarm.wish(None), None);
+        assert_eq!(alarm.wish(Some(EARLY)), Some(EARLY));
+        assert_eq!(alarm.ring(EARLY, None), Ring::Stale);
+        assert_eq!(alarm.wish(Some(LATE)), Some(LATE));
+    }
+}

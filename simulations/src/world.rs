@@ -1,0 +1,270 @@
+//! The simulated world: hosts, the network between them, and the loop that moves time.
+//!
+//! A scenario adds hosts, gives their cores commands, and asks for [`World::next`] until nothing more
+//! happens before its end; what cores report comes back as [`Notice`]s in order.
+//!
+//! Invariant: the root seed and the commands decide everything. No clock, no thread, no address of
+//! memory and no hash order has a part in it.
+
+use std::collections::VecDeque;
+
+use trackless::dht::{self, Node};
+use trackless::swarm::{self, DialError, Torrent};
+use trackless::time::Instant;
+
+use crate::disk::SimDisk;
+use crate::host::{DhtHost, Host, HostId, SwarmHost};
+use crate::link::{AccessRates, PartsPerMillion};
+use crate::network::{Happening, Network};
+use crate::pipe::{PipeEnd, Side};
+use crate::seeds::Seeds;
+use crate::time::{Heap, Queue};
+
+/// What a scenario is told.
+#[derive(Debug)]
+pub enum Notice {
+    /// A DHT node reported something.
+    Dht {
+        /// Whose node.
+        host: HostId,
+        /// What.
+        event: dht::Event,
+    },
+    /// A torrent reported something.
+    Swarm {
+        /// Whose torrent.
+        host: HostId,
+        /// What.
+        event: swarm::Event,
+    },
+    /// A torrent wants peers, or has enough.
+    WantsPeers {
+        /// Whose torrent.
+        host: HostId,
+        /// Whether it wants some.
+        wanted: bool,
+    },
+    /// Something the scenario planned is due.
+    Task(u64),
+}
+
+/// Hosts, network and time.
+#[derive(Debug)]
+pub struct World {
+    network: Network,
+    hosts: Vec<Host>,
+    notices: VecDeque<Notice>,
+}
+
+impl World {
+    /// A world without hosts, whose links lose this share of the datagrams.
+    #[must_use]
+    pub fn new(seeds: Seeds, loss: PartsPerMillion) -> Self {
+        Self::with_queue(seeds, loss, Box::<Heap<Happening>>::default())
+    }
+
+    /// The same with a queue of the caller's choice, which changes its speed and nothing else.
+    #[must_use]
+    pub fn with_queue(
+        seeds: Seeds,
+        loss: PartsPerMillion,
+        queue: Box<dyn Queue<Happening>>,
+    ) -> Self {
+        Self {
+            network: Network::new(seeds, loss, queue),
+            hosts: Vec::new(),
+            notices: VecDeque::new(),
+        }
+    }
+
+    /// Adds a machine on which nothing runs yet.
+    pub fn add_host(&mut self, rates: AccessRates) -> HostId {
+        self.hosts.push(Host::default());
+        self.network.add_host(rates)
+    }
+
+    /// Starts a DHT node on a host; `config` says everything but its socket.
+    pub fn start_dht(&mut self, host: HostId, config: dht::Config) {
+        let node = DhtHost::new(host, config, &self.network);
+        self.hosts[host.as_usize()].dht = Some(Box::new(node));
+        self.dht(host, |_, _| ());
+    }
+
+    /// Starts a torrent on a host.
+    pub fn start_torrent(&mut self, host: HostId, torrent: Torrent, disk: SimDisk) {
+        let swarm = SwarmHost::new(host, torrent, disk);
+        self.hosts[host.as_usize()].swarm = Some(Box::new(swarm));
+        self.torrent(host, |_, _| ());
+    }
+
+    /// Virtual time.
+    #[must_use]
+    pub const fn now(&self) -> Instant {
+        self.network.now()
+    }
+
+    /// The network, to be measured.
+    #[must_use]
+    pub const fn network(&self) -> &Network {
+        &self.network
+    }
+
+    /// A host, to be looked at.
+    #[must_use]
+    pub fn host(&self, host: HostId) -> &Host {
+        &self.hosts[host.as_usize()]
+    }
+
+    /// All hosts.
+    pub fn hosts(&self) -> impl Iterator<Item = HostId> + use<> {
+        let count = u32::try_from(self.hosts.len()).expect("fewer than 2^32 hosts");
+        (0..count).map(HostId)
+    }
+
+    /// The DHT node of a host, to be looked at.
+    ///
+    /// # Panics
+    ///
+    /// If none was started.
+    #[must_use]
+    pub fn dht_of(&self, host: HostId) -> &DhtHost {
+        let dht = self.hosts[host.as_usize()].dht.as_deref();
+        dht.expect("a DHT node was started on this host")
+    }
+
+    /// The torrent of a host, to be looked at.
+    ///
+    /// # Panics
+    ///
+    /// If none was started.
+    #[must_use]
+    pub fn torrent_of(&self, host: HostId) -> &Torrent {
+        let swarm = self.hosts[host.as_usize()].swarm.as_deref();
+        swarm.expect("a torrent was started on this host").torrent()
+    }
+
+    /// Gives the DHT node of a host a command, now; nothing if it has no node.
+    pub fn dht<R>(
+        &mut self,
+        host: HostId,
+        command: impl FnOnce(&mut Node, Instant) -> R,
+    ) -> Option<R> {
+        let now = self.network.now();
+        let dht = self.hosts[host.as_usize()].dht.as_deref_mut()?;
+        let result = command(dht.node_mut(), now);
+        dht.drain(&mut self.network, &mut self.notices);
+        Some(result)
+    }
+
+    /// Gives the torrent of a host a command, now; nothing if it has no torrent.
+    pub fn torrent<R>(
+        &mut self,
+        host: HostId,
+        command: impl FnOnce(&mut Torrent, Instant) -> R,
+    ) -> Option<R> {
+        let now = self.network.now();
+        self.swarm(host, |swarm, _| command(swarm.torrent_mut(), now))
+    }
+
+    /// Plans a task of the scenario's own.
+    pub fn plan(&mut self, at: Instant, task: u64) {
+        self.network.agenda.plan(at, Happening::Task(task));
+    }
+
+    /// The next notice at or before `until`. When there is none any more, time has moved to `until`.
+    pub fn next(&mut self, until: Instant) -> Option<Notice> {
+        loop {
+            if let Some(notice) = self.notices.pop_front() {
+                return Some(notice);
+            }
+            let happening = self.network.agenda.next(until)?;
+            self.happen(happening);
+        }
+    }
+
+    /// Lets time pass until `until`, ignoring what is reported.
+    pub fn pass_until(&mut self, until: Instant) {
+        while self.next(until).is_some() {}
+    }
+
+    fn swarm<R>(
+        &mut self,
+        host: HostId,
+        input: impl FnOnce(&mut SwarmHost, &mut Network) -> R,
+    ) -> Option<R> {
+        let swarm = self.hosts[host.as_usize()].swarm.as_deref_mut()?;
+        let result = input(swarm, &mut self.network);
+        swarm.drain(&mut self.network, &mut self.notices);
+        Some(result)
+    }
+
+    /// Gives a happening to the host that it concerns, and drains that host.
+    fn happen(&mut self, happening: Happening) {
+        match happening {
+            Happening::Datagram { from, to, payload } => {
+                if let Some(dht) = self.hosts[to.as_usize()].dht.as_deref_mut() {
+                    dht.handle_datagram(&self.network, from, &payload);
+                    dht.drain(&mut self.network, &mut self.notices);
+                }
+            }
+            Happening::WakeDht(host) => {
+                if let Some(dht) = self.hosts[host.as_usize()].dht.as_deref_mut() {
+                    dht.handle_wake(&mut self.network);
+                    dht.drain(&mut self.network, &mut self.notices);
+                }
+            }
+            Happening::WakeTorrent(host) => {
+                self.swarm(host, SwarmHost::handle_wake);
+            }
+            Happening::Open(pipe) => {
+                let host = self.network.pipe(pipe).host(Side::Acceptor);
+                let taken = self.swarm(host, |swarm, network| swarm.handle_open(network, pipe));
+                if taken.is_none() {
+                    self.network.answer_dial(pipe, None);
+                }
+            }
+            Happening::Opened(pipe) => {
+                let host = self.network.pipe(pipe).host(Side::Dialler);
+                self.swarm(host, |swarm, network| swarm.handle_opened(network, pipe));
+            }
+            Happening::Refused(pipe) => {
+                let host = self.network.pipe(pipe).host(Side::Dialler);
+                self.swarm(host, |swarm, network| swarm.handle_refused(network, pipe));
+            }
+            Happening::DialTimedOut(host, address) => {
+                self.torrent(host, |torrent, now| {
+                    torrent.handle_dial_failed(now, address, DialError::TimedOut);
+                });
+            }
+            Happening::HandshakeDue(pipe) => {
+                let host = self.network.pipe(pipe).host(Side::Acceptor);
+                self.swarm(host, |swarm, network| {
+                    swarm.handle_handshake_due(network, pipe);
+                });
+            }
+            Happening::Sent(host) => {
+                let end = self.network.on_sent(host);
+                self.swarm(host, |swarm, network| swarm.handle_room(network, end));
+            }
+            Happening::Arrived(end) => self.network.on_arrived(end),
+            Happening::Delivered(end) => self.deliver(end),
+            Happening::WindowOpened(end) => {
+                let host = self.network.host_of(end);
+                self.swarm(host, |swarm, network| swarm.handle_room(network, end));
+            }
+            Happening::Disk(host, id, done) => {
+                self.swarm(host, |swarm, network| {
+                    swarm.handle_disk(network, id, *done);
+                });
+            }
+            Happening::Task(task) => self.notices.push_back(Notice::Task(task)),
+        }
+    }
+
+    fn deliver(&mut self, sender: PipeEnd) {
+        let host = self.network.host_of(sender.other());
+        self.swarm(host, |swarm, network| {
+            swarm.handle_delivered(network, sender);
+        });
+    }
+}

@@ -1,0 +1,158 @@
+//! The command line: arguments in, results, progress and exit codes out.
+//!
+//! Each command is a file of its own that translates between what was typed and the rooms below. No
+//! protocol decision is made here. Results go to standard output, everything else to standard
+//! error.
+
+mod args;
+mod create;
+mod demo;
+mod dht;
+mod get;
+mod log;
+mod node;
+mod print;
+mod progress;
+mod seed;
+mod show;
+mod start;
+mod units;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{Arguments, Command};
+use print::{Exit, Failure};
+
+/// Public DHT routers that are asked when the user names none. None of them is essential: saved
+/// contacts and peers lead into the DHT as well.
+const PUBLIC_ROUTERS: [&str; 5] = [
+    "router.bittorrent.com:6881",
+    "dht.transmissionbt.com:6881",
+    "router.utorrent.com:6881",
+    "dht.libtorrent.org:25401",
+    "dht.aelitis.com:6881",
+];
+
+/// Runs the command that the process was started with.
+#[must_use]
+pub fn main() -> ExitCode {
+    // Help and version end the process with 0, wrong arguments with 2.
+    let arguments = Arguments::parse();
+    log::start(&arguments.global);
+    let json = arguments.global.json;
+    let exit = match run(arguments) {
+        Ok(exit) => exit,
+        Err(failure) => {
+            failure.report(json);
+            failure.exit
+        }
+    };
+    ExitCode::from(match exit {
+        Exit::Done => 0,
+        Exit::Failed => 1,
+        Exit::Usage => 2,
+        Exit::TimedOut => 3,
+        Exit::Interrupted => 130,
+    })
+}
+
+/// Runs one command to its end.
+fn run(arguments: Arguments) -> Result<Exit, Failure> {
+    let Arguments { global, command } = arguments;
+    match command {
+        Command::Show(args) => show::run(&args, &global),
+        Command::Create(args) => create::run(&args, &global),
+        Command::Get(args) => block_on(get::run(args, global)),
+        Command::Seed(args) => block_on(seed::run(args, global)),
+        Command::Node(args) => block_on(node::run(args, global)),
+        Command::Dht(command) => block_on(dht::run(command, global)),
+        Command::Demo(args) => block_on(demo::run(args, global)),
+    }
+}
+
+/// Runs an asynchronous command on a runtime of its own.
+fn block_on(command: impl Future<Output = Result<Exit, Failure>>) -> Result<Exit, Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::because("cannot start the runtime", &error))?;
+    let ended = runtime.block_on(command);
+    // A name that is still being resolved must not keep the process from ending.
+    runtime.shutdown_background();
+    ended
+}
+
+/// Ends when the user interrupts the program (SIGINT) or the system asks it to stop (SIGTERM). Both
+/// are listened for from the call on, not only once somebody waits.
+fn interrupted() -> impl Future<Output = ()> {
+    use tokio::signal::unix::{Signal, SignalKind, signal};
+    /// A signal that cannot be listened for never comes; the system then ends the process itself.
+    async fn next(signal: std::io::Result<Signal>) {
+        match signal {
+            Ok(mut signal) => drop(signal.recv().await),
+            Err(_) => std::future::pending().await,
+        }
+    }
+    let interrupt = signal(SignalKind::interrupt());
+    let terminate = signal(SignalKind::terminate());
+    async {
+        tokio::select! {
+            () = next(interrupt) => {}
+            () = next(terminate) => {}
+        }
+    }
+}
+
+/// The bootstrap addresses a user's flags mean: the built-in routers when there are none, nothing
+/// for `none`.
+///
+/// # Errors
+///
+/// One of them is not HOST:PORT, or `none` stands beside others.
+fn bootstrap_list(given: &[String]) -> Result<Vec<String>, Failure> {
+    if given.is_empty() {
+        return Ok(PUBLIC_ROUTERS
+            .iter()
+            .map(|&router| router.to_owned())
+            .collect());
+    }
+    if given.iter().any(|entry| entry == "none") {
+        return if given.len() == 1 {
+            Ok(Vec::new())
+        } else {
+            Err(
+                Failure::new("--bootstrap none stands beside another --bootstrap")
+                    .exit(Exit::Usage),
+            )
+        };
+    }
+    for entry in given {
+        units::host_and_port(entry)
+            .map_err(|error| Failure::new(format!("--bootstrap: {error}")).exit(Exit::Usage))?;
+    }
+    Ok(given.to_vec())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bootstrap_list_is_built_in_given_or_empty() {
+        let list = |given: &[&str]| {
+            bootstrap_list(
+                &given
+                    .iter()
+                    .map(|&entry| entry.to_owned())
+                    .collect::<Vec<_>>(),
+            )
+        };
+        assert_eq!(list(&[]).unwrap().len(), PUBLIC_ROUTERS.len());
+        assert!(list(&["none"]).unwrap().is_empty());
+        assert_eq!(list(&["127.0.0.1:1"]).unwrap(), ["127.0.0.1:1"]);
+        assert_eq!(list(&["none", "a:1"]).unwrap_err().exit, Exit::Usage);
+        assert_eq!(list(&["nonsense"]).unwrap_err().exit, Exit::Usage);
+    }
+}

@@ -1,0 +1,251 @@
+//! `trackless node`: a DHT node for itself, which is also what a bootstrap node is.
+
+use std::path::PathBuf;
+use std::pin::pin;
+use std::time::Duration;
+
+use etcetera::BaseStrategy;
+use serde_json::{Value, json};
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
+
+use super::args::{Global, NodeArgs, NodeFlags};
+use super::print::{Exit, Failure, count, escape, note, print_json, print_line, size};
+use super::start::start_session;
+use super::{bootstrap_list, interrupted};
+use crate::dht::{Config as DhtConfig, Stats};
+use crate::net::dht::{DhtHandle, DhtStatus};
+use crate::session::Config;
+
+/// The settings that the flags of a node mean.
+///
+/// # Errors
+///
+/// The bootstrap list makes no sense, or there is no home folder to keep the state in.
+pub(super) fn session_config(flags: &NodeFlags) -> Result<Config, Failure> {
+    let mut config = Config {
+        bootstrap: bootstrap_list(&flags.bootstrap)?,
+        state_dir: Some(state_dir(flags)?),
+        ..Config::default()
+    };
+    if !flags.listen.is_empty() {
+        config.listen.clone_from(&flags.listen);
+        config.listen_explicit = true;
+    }
+    Ok(config)
+}
+
+/// Where state is kept: where the user said, or `$XDG_STATE_HOME/trackless`.
+fn state_dir(flags: &NodeFlags) -> Result<PathBuf, Failure> {
+    if let Some(path) = &flags.state_dir {
+        return Ok(path.clone());
+    }
+    let base = etcetera::base_strategy::Xdg::new().map_err(|error| {
+        Failure::because("there is no home folder to keep state in", &error)
+            .hint("name a folder with --state-dir")
+    })?;
+    let state = base.state_dir().unwrap_or_else(|| base.data_dir());
+    Ok(state.join("trackless"))
+}
+
+/// Runs the command.
+pub(super) async fn run(args: NodeArgs, global: Global) -> Result<Exit, Failure> {
+    // Listened for before anybody is told that the node is up: a signal right after that must
+    // count.
+    let mut stop = pin!(interrupted());
+    let defaults = DhtConfig::default();
+    let config = Config {
+        tcp: false,
+        node: DhtConfig {
+            read_only: args.read_only,
+            store_torrents_max: args.store_torrents,
+            store_peers_max: args.store_peers,
+            ..defaults
+        },
+        ..session_config(&args.node)?
+    };
+    let session = start_session(config).await?;
+    let Some(node) = session.dht().cloned() else {
+        return Err(Failure::new("the node has no DHT"));
+    };
+    announce_start(&node.status().await, &global);
+
+    // An interval of 0 would never let go of the processor.
+    let period = args.stats_interval.max(Duration::from_millis(10));
+    let started = Instant::now();
+    let mut ticks = interval_at(started + period, period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = &mut stop => break,
+            _ = ticks.tick() => report(&node, started.elapsed(), &global).await,
+        }
+    }
+    // Whoever interrupts twice does not want to wait for the state file.
+    tokio::select! {
+        () = session.stop() => {}
+        () = interrupted() => {}
+    }
+    Ok(Exit::Interrupted)
+}
+
+/// Prints where the node is reached and under which id.
+fn announce_start(status: &DhtStatus, global: &Global) {
+    if global.json {
+        print_json(&listening_json(status));
+    } else {
+        for (address, id) in &status.ids {
+            print_line(&format!("{address} {id}"));
+        }
+    }
+}
+
+fn listening_json(status: &DhtStatus) -> Value {
+    let addresses: Vec<_> = status
+        .ids
+        .iter()
+        .map(|(address, _)| address.to_string())
+        .collect();
+    let ids: Vec<_> = status.ids.iter().map(|(_, id)| id.to_string()).collect();
+    json!({
+        "event": "listening",
+        "addresses": addresses,
+        "node_id": ids.first(),
+        "node_ids": ids,
+    })
+}
+
+/// Prints one line of statistics.
+async fn report(node: &DhtHandle, running: Duration, global: &Global) {
+    let status = node.status().await;
+    if global.json {
+        print_json(&stats_json(&status, running));
+    } else if global.quiet == 0 {
+        note(&stats_text(&status));
+    }
+}
+
+fn stats_json(status: &DhtStatus, running: Duration) -> Value {
+    let Stats {
+        received,
+        malformed,
+        unsolicited,
+        answered_ping,
+        answered_find_node,
+        answered_get_peers,
+        answered_announce,
+        errors_sent,
+        queries_sent,
+        responses,
+        timeouts,
+        bytes_in,
+        bytes_out,
+        ..
+    } = status.stats;
+    json!({
+        "event": "stats",
+        "seconds": running.as_secs_f64(),
+        "contacts": status.contacts,
+        "stored_torrents": status.stored.0,
+        "stored_peers": status.stored.1,
+        "received": received,
+        "malformed": malformed,
+        "unsolicited": unsolicited,
+        "answered_ping": answered_ping,
+        "answered_find_node": answered_find_node,
+        "answered_get_peers": answered_get_peers,
+        "answered_announce": answered_announce,
+        "errors_sent": errors_sent,
+        "queries_sent": queries_sent,
+        "responses": responses,
+        "timeouts": timeouts,
+        "bytes_in": bytes_in,
+        "bytes_out": bytes_out,
+        "dropped_foreign": status.dropped.foreign,
+        "dropped_unsent": status.dropped.unsent,
+        "dropped_refused": status.dropped.refused,
+        "bootstrap_failed": status.bootstrap_failed,
+    })
+}
+
+fn stats_text(status: &DhtStatus) -> String {
+    let stats = &status.stats;
+    let answered = stats.answered_ping
+        + stats.answered_find_node
+        + stats.answered_get_peers
+        + stats.answered_announce;
+    let number = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
+    let mut line = format!(
+        "{}, {} with {} stored, {answered} queries answered, {} in, {} out",
+        count(number(status.contacts), "contact"),
+        count(number(status.stored.0), "torrent"),
+        count(number(status.stored.1), "peer"),
+        size(stats.bytes_in),
+        size(stats.bytes_out),
+    );
+    if let Some(reason) = status
+        .bootstrap_failed
+        .as_ref()
+        .filter(|_| status.contacts == 0)
+    {
+        line.push_str(&format!("; no way into the DHT: {}", escape(reason)));
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status() -> DhtStatus {
+        DhtStatus {
+            ids: vec![(
+                "127.0.0.1:6881".parse().unwrap(),
+                crate::id::NodeId::new([0xab; 20]),
+            )],
+            contacts: 0,
+            stats: Stats {
+                answered_ping: 3,
+                bytes_in: 2048,
+                ..Stats::default()
+            },
+            stored: (1, 2),
+            bootstrap_failed: Some("a.example:1: no\nsuch host".to_owned()),
+            ..DhtStatus::default()
+        }
+    }
+
+    #[test]
+    fn the_first_object_has_the_keys_that_programs_rely_on() {
+        let value = listening_json(&status());
+        assert_eq!(value["event"], "listening");
+        assert_eq!(value["addresses"], json!(["127.0.0.1:6881"]));
+        assert_eq!(value["node_id"], "ab".repeat(20));
+    }
+
+    #[test]
+    fn statistics_say_what_is_stored_and_why_nobody_is_known() {
+        let text = stats_text(&status());
+        assert!(text.starts_with("0 contacts, 1 torrent with 2 peers stored, 3 queries answered"));
+        assert!(text.contains("no way into the DHT: a.example:1: no\\u{a}such host"));
+        let value = stats_json(&status(), Duration::from_secs(5));
+        assert_eq!(
+            (&value["event"], &value["bytes_in"]),
+            (&json!("stats"), &json!(2048))
+        );
+    }
+
+    #[test]
+    fn addresses_that_the_user_named_are_taken_or_it_is_an_error() {
+        let mut flags = NodeFlags {
+            listen: Vec::new(),
+            bootstrap: vec!["none".to_owned()],
+            state_dir: Some("/nowhere".into()),
+        };
+        let config = session_config(&flags).unwrap();
+        assert!(!config.listen_explicit && config.bootstrap.is_empty());
+        flags.listen = vec!["127.0.0.1:0".parse().unwrap()];
+        let config = session_config(&flags).unwrap();
+        assert!(config.listen_explicit && config.listen == flags.listen);
+        assert_eq!(config.state_dir, Some("/nowhere".into()));
+    }
+}

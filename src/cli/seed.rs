@@ -1,0 +1,345 @@
+//! `trackless seed`: makes files and folders available under a magnet link.
+
+use std::path::{Path, PathBuf};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::task::JoinSet;
+
+use super::args::{Global, SeedArgs};
+use super::create::{Options, make_info, wrap, write_new};
+use super::interrupted;
+use super::node::session_config;
+use super::print::{Exit, Failure, count, escape, note, print_json, print_line, size};
+use super::progress::{Display, Row, problem_text, progress_json};
+use super::show::read_torrent;
+use super::start::{resolve_hosts, start_session, stop_session};
+use crate::metainfo::Metainfo;
+use crate::net::clock::Clock;
+use crate::session::{AddOptions, Problem, Session, Source, TorrentHandle, TorrentStatus};
+use crate::swarm::State;
+use crate::time::Instant;
+
+/// Time between two looks at everything.
+const TICK: Duration = Duration::from_millis(500);
+
+/// Time between two progress lines in JSON.
+const JSON_INTERVAL: Duration = Duration::from_secs(1);
+
+/// One PATH, ready to be seeded.
+struct Prepared {
+    metainfo: Metainfo,
+    /// Folder that holds the content under its own name.
+    root: PathBuf,
+    /// We hashed it a moment ago.
+    fresh: bool,
+}
+
+/// One torrent that is served.
+struct Seeding {
+    torrent: TorrentHandle,
+    name: String,
+    row: Row,
+    announce_told: bool,
+    problem_told: Option<Problem>,
+    next_json: Instant,
+}
+
+/// Runs the command.
+pub(super) async fn run(args: SeedArgs, global: Global) -> Result<Exit, Failure> {
+    let stop = pin!(interrupted());
+    if args.torrent_out.is_some() && args.paths.len() > 1 {
+        return Err(
+            Failure::new("--torrent-out can name the file of one PATH only").exit(Exit::Usage),
+        );
+    }
+    let mut config = session_config(&args.node)?;
+    config.dht = !args.peers.no_dht;
+    // The sockets come first: a port that is taken is better known before hours of hashing.
+    let session = start_session(config).await?;
+    let mut helpers = JoinSet::new();
+    let result = serve(&session, &args, &global, &mut helpers, stop).await;
+    helpers.shutdown().await;
+    stop_session(session).await;
+    result
+}
+
+/// Prepares and adds each PATH, then serves until interrupted.
+async fn serve(
+    session: &Session,
+    args: &SeedArgs,
+    global: &Global,
+    helpers: &mut JoinSet<()>,
+    mut interrupted: Pin<&mut impl Future<Output = ()>>,
+) -> Result<Exit, Failure> {
+    let clock = Clock::start();
+    let display = Display::new(global);
+    let mut all: Vec<Seeding> = Vec::new();
+    for path in &args.paths {
+        let (wanted, settings) = (path.clone(), global.clone());
+        let data = args.data.clone();
+        let prepared = tokio::task::spawn_blocking(move || prepare(&wanted, data, &settings));
+        let prepared = tokio::select! {
+            prepared = prepared => prepared
+                .map_err(|error| Failure::because("cannot read the content", &error))??,
+            () = &mut interrupted => return Ok(Exit::Interrupted),
+        };
+        keep_torrent(session, &prepared, args, global)?;
+        let Some(one) = add(
+            session,
+            prepared,
+            args,
+            &display,
+            clock,
+            helpers,
+            interrupted.as_mut(),
+        )
+        .await?
+        else {
+            return Ok(Exit::Interrupted);
+        };
+        one.tell_seeding(session, global);
+        all.push(one);
+    }
+    let mut ticks = tokio::time::interval(TICK);
+    loop {
+        tokio::select! {
+            () = &mut interrupted => break,
+            _ = ticks.tick() => {}
+        }
+        let now = clock.now();
+        for one in &mut all {
+            one.update(now, &display, session, global);
+        }
+    }
+    for one in &mut all {
+        one.row.finish();
+    }
+    Ok(Exit::Interrupted)
+}
+
+/// Reads a .torrent, or hashes content. Runs on a thread that may block.
+fn prepare(path: &Path, data: Option<PathBuf>, global: &Global) -> Result<Prepared, Failure> {
+    if path.is_file()
+        && path
+            .extension()
+            .is_some_and(|ext| ext.eq_ignore_ascii_case("torrent"))
+    {
+        let metainfo = read_torrent(path)?;
+        let root = data.unwrap_or_else(|| PathBuf::from("."));
+        return Ok(Prepared {
+            metainfo,
+            root,
+            fresh: false,
+        });
+    }
+    let path = path
+        .canonicalize()
+        .map_err(|error| Failure::because(format!("cannot seed {}", path.display()), &error))?;
+    let root = path.parent().unwrap_or(&path).to_owned();
+    let metainfo = wrap(make_info(&path, Options::default(), global)?, false);
+    check_names(&metainfo, &root)?;
+    Ok(Prepared {
+        metainfo,
+        root,
+        fresh: true,
+    })
+}
+
+/// Whether each file is found under the name that the torrent gives it. Names that would not be safe
+/// elsewhere are replaced in a torrent, and then the content cannot be served from where it is.
+fn check_names(metainfo: &Metainfo, root: &Path) -> Result<(), Failure> {
+    for file in metainfo
+        .info
+        .files()
+        .all()
+        .iter()
+        .filter(|file| !file.is_pad)
+    {
+        let mut path = root.to_owned();
+        path.extend(&file.path);
+        if !path.is_file() {
+            let name = file.path.join("/");
+            return Err(Failure::new(format!(
+                "a file would be called `{name}` by those who download it, and has another name here"
+            ))
+            .hint("rename it: some characters and names are not safe on every system"));
+        }
+    }
+    Ok(())
+}
+
+/// Keeps the .torrent in the state directory and where the user wants it.
+fn keep_torrent(
+    session: &Session,
+    prepared: &Prepared,
+    args: &SeedArgs,
+    global: &Global,
+) -> Result<(), Failure> {
+    let bytes = prepared.metainfo.encode();
+    if let Some(path) = &args.torrent_out {
+        write_new(path, &bytes, false)?;
+    }
+    if let Some(state) = session.state().filter(|_| prepared.fresh) {
+        let kept = state.save_torrent(prepared.metainfo.info.info_hash(), &bytes);
+        if let (Err(error), 0) = (kept, global.quiet) {
+            note(&format!("the .torrent file is not kept: {error}"));
+        }
+    }
+    Ok(())
+}
+
+/// Starts a torrent and waits until its content was looked at; `None` when the user interrupts.
+async fn add(
+    session: &Session,
+    prepared: Prepared,
+    args: &SeedArgs,
+    display: &Display,
+    clock: Clock,
+    helpers: &mut JoinSet<()>,
+    interrupted: Pin<&mut impl Future<Output = ()>>,
+) -> Result<Option<Seeding>, Failure> {
+    let Prepared {
+        metainfo,
+        root,
+        fresh,
+    } = prepared;
+    let options = AddOptions {
+        output: root.clone(),
+        peers: args.peers.peer.clone(),
+        assume_complete: fresh,
+    };
+    let torrent = session
+        .add(Source::Info(Arc::clone(&metainfo.info)), options)
+        .await
+        .map_err(|error| Failure::because("cannot start seeding", &error))?;
+    resolve_hosts(helpers, &torrent, session.dht(), &[], &metainfo.nodes);
+    let looked_at = torrent.wait_for(|status| {
+        status.problem.is_some()
+            || matches!(
+                status.state,
+                State::Downloading | State::Seeding | State::Failed
+            )
+    });
+    let status = tokio::select! {
+        status = looked_at => status,
+        () = interrupted => return Ok(None),
+    };
+    let name = metainfo.info.name().to_owned();
+    if let Some(failure) = incomplete(&name, &root, status) {
+        return Err(failure);
+    }
+    let now = clock.now();
+    Ok(Some(Seeding {
+        torrent,
+        name,
+        row: display.row(now),
+        announce_told: false,
+        problem_told: None,
+        next_json: now,
+    }))
+}
+
+/// Why content that was looked at cannot be seeded; `None` when it can.
+fn incomplete(name: &str, root: &Path, status: Option<TorrentStatus>) -> Option<Failure> {
+    let hint = "name the folder that holds the content with --data DIR, \
+                or complete it with `trackless get`";
+    let Some(status) = status else {
+        return Some(Failure::new(format!(
+            "{name}: the torrent ended unexpectedly"
+        )));
+    };
+    if let Some(problem) = &status.problem {
+        return Some(Failure::new(format!("{name}: {}", problem_text(problem))).hint(hint));
+    }
+    if status.state == State::Seeding {
+        return None;
+    }
+    let missing = status.stats.pieces.saturating_sub(status.stats.pieces_done);
+    let message = format!(
+        "{name}: {missing} of {} are missing or wrong in {}",
+        count(status.stats.pieces.into(), "piece"),
+        root.display()
+    );
+    Some(Failure::new(message).hint(hint))
+}
+
+impl Seeding {
+    /// The first line: the magnet link, or its JSON form.
+    fn tell_seeding(&self, session: &Session, global: &Global) {
+        let Some(info) = self.torrent.info() else {
+            return;
+        };
+        let magnet = Metainfo::new(Arc::clone(&info)).magnet().to_string();
+        let listen: Vec<String> = session
+            .listen_addresses()
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        if global.json {
+            print_json(&json!({
+                "event": "seeding",
+                "info_hash": self.torrent.info_hash().to_string(),
+                "name": info.name(),
+                "magnet": magnet,
+                "listen": listen,
+            }));
+            return;
+        }
+        print_line(&magnet);
+        if global.quiet == 0 {
+            let total = size(info.geometry().total_length());
+            note(&format!(
+                "seeding {} ({total}) at {}",
+                escape(&self.name),
+                listen.join(", ")
+            ));
+        }
+    }
+
+    /// Shows the latest state and tells what is new.
+    fn update(&mut self, now: Instant, display: &Display, session: &Session, global: &Global) {
+        let status = self.torrent.status();
+        self.row.update(now, &self.name, &status);
+        if global.json && now >= self.next_json {
+            self.next_json = now + JSON_INTERVAL;
+            print_json(&progress_json(&self.torrent, &status));
+        }
+        if global.quiet > 0 {
+            return;
+        }
+        let name = escape(&self.name);
+        if !self.announce_told {
+            if status.dht.stored > 0 {
+                self.announce_told = true;
+                let nodes = count(status.dht.stored.into(), "DHT node");
+                display.suspend(|| note(&format!("{name}: announced at {nodes}")));
+            } else if status.dht.no_way_in {
+                self.announce_told = true;
+                let why = if status.dht.enabled {
+                    "there is no node to start from (--bootstrap HOST:PORT)"
+                } else {
+                    "it is not used"
+                };
+                let port = session
+                    .listen_addresses()
+                    .first()
+                    .map_or(0, |address| address.port());
+                display.suspend(|| {
+                    note(&format!(
+                        "{name}: nobody can find it through the DHT: {why}. Others can be given \
+                         this machine's address with --peer IP:{port}"
+                    ));
+                });
+            }
+        }
+        if status.problem != self.problem_told {
+            if let Some(problem) = &status.problem {
+                display.suspend(|| note(&format!("{name}: {}", problem_text(problem))));
+            }
+            self.problem_told = status.problem;
+        }
+    }
+}

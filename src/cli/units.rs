@@ -1,0 +1,122 @@
+//! Sizes, durations and addresses as a user types them.
+
+use std::time::Duration;
+
+/// Reads `90s`, `15m`, `2h`, `1d`, `500ms`; a bare number is seconds.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    let (number, unit) = split(text);
+    let number: f64 = number
+        .parse()
+        .map_err(|_| format!("`{text}` is no duration, try 90s"))?;
+    let seconds = match unit {
+        "ms" => number / 1_000.0,
+        "" | "s" => number,
+        "m" | "min" => number * 60.0,
+        "h" => number * 3_600.0,
+        "d" => number * 86_400.0,
+        _ => return Err(format!("`{unit}` is no unit of time, use ms, s, m, h or d")),
+    };
+    Duration::try_from_secs_f64(seconds).map_err(|_| format!("`{text}` is out of range"))
+}
+
+/// Reads `512KiB`, `10MiB`, `1.5GiB`; `K`, `M`, `G`, `T` mean the same, a bare number is bytes.
+pub(crate) fn size(text: &str) -> Result<u64, String> {
+    let (number, unit) = split(text);
+    let unit_bytes: u64 = match unit.to_ascii_lowercase().as_str() {
+        "" | "b" => 1,
+        "k" | "kib" => 1 << 10,
+        "m" | "mib" => 1 << 20,
+        "g" | "gib" => 1 << 30,
+        "t" | "tib" => 1 << 40,
+        _ => {
+            return Err(format!(
+                "`{unit}` is no unit of size, use KiB, MiB, GiB or TiB"
+            ));
+        }
+    };
+    let parts = number.split_once('.').unwrap_or((number, "0"));
+    scaled(parts, unit_bytes).ok_or_else(|| format!("`{text}` is no size, try 256KiB"))
+}
+
+/// `whole.fraction` times `unit`, rounded down.
+fn scaled((whole, fraction): (&str, &str), unit: u64) -> Option<u64> {
+    let scale = 10u128.checked_pow(u32::try_from(fraction.len()).ok()?)?;
+    let part = fraction
+        .parse::<u128>()
+        .ok()?
+        .checked_mul(u128::from(unit))?
+        / scale;
+    let whole = whole.parse::<u64>().ok()?.checked_mul(unit)?;
+    whole.checked_add(u64::try_from(part).ok()?)
+}
+
+/// Reads `HOST:PORT`, where HOST is a name, an IPv4 address or an IPv6 address in brackets.
+pub(crate) fn host_and_port(text: &str) -> Result<(String, u16), String> {
+    let wrong = || format!("`{text}` is not HOST:PORT");
+    let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
+    let host = host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'))
+        .unwrap_or(host);
+    let port: u16 = port.parse().map_err(|_| wrong())?;
+    if host.is_empty() || port == 0 {
+        return Err(wrong());
+    }
+    Ok((host.to_owned(), port))
+}
+
+/// Splits a number from the unit behind it.
+fn split(text: &str) -> (&str, &str) {
+    let text = text.trim();
+    let end = text
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(text.len());
+    let (number, unit) = text.split_at(end);
+    (number, unit.trim())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_have_a_unit_or_are_seconds() {
+        assert_eq!(duration("90s"), Ok(Duration::from_secs(90)));
+        assert_eq!(duration("15m"), Ok(Duration::from_secs(900)));
+        assert_eq!(duration("2h"), Ok(Duration::from_secs(7_200)));
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(duration("1.5"), Ok(Duration::from_millis(1_500)));
+        assert!(duration("-1s").is_err() && duration("1y").is_err() && duration("").is_err());
+    }
+
+    #[test]
+    fn sizes_are_powers_of_two() {
+        assert_eq!(size("16KiB"), Ok(16_384));
+        assert_eq!(size("1.5 MiB"), Ok(3 << 19));
+        assert_eq!(size("2g"), Ok(2 << 30));
+        assert_eq!(size("7"), Ok(7));
+        for wrong in [
+            "",
+            "1KB",
+            "x",
+            "99999999999999999999",
+            "99999999999TiB",
+            "1..5M",
+            "-1",
+        ] {
+            assert!(size(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn hosts_have_a_port() {
+        assert_eq!(
+            host_and_port("a.example:6881"),
+            Ok(("a.example".to_owned(), 6881))
+        );
+        assert_eq!(host_and_port("[::1]:1"), Ok(("::1".to_owned(), 1)));
+        for wrong in ["a", ":1", "a:0", "a:65536", "a:"] {
+            assert!(host_and_port(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! Descriptors of files that are in use.
+
+use std::fs::File;
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use lru::LruCache;
+
+use super::open::Access;
+
+/// Descriptors of files kept open, of all torrents together. Ours: far below the 1,024 a process
+/// has by default, and enough for the files that a few torrents are busy with.
+const OPEN_FILES_MAX: NonZeroUsize = NonZeroUsize::new(64).expect("64 is not zero");
+
+/// Descriptors kept open, the longest unused of them closed first.
+#[derive(Debug)]
+pub(super) struct Cache {
+    files: Mutex<LruCache<(u64, usize), Open>>,
+}
+
+/// A descriptor.
+#[derive(Debug)]
+struct Open {
+    file: Arc<File>,
+    writable: bool,
+}
+
+impl Default for Cache {
+    fn default() -> Self {
+        Self {
+            files: Mutex::new(LruCache::new(OPEN_FILES_MAX)),
+        }
+    }
+}
+
+impl Cache {
+    fn lock(&self) -> std::sync::MutexGuard<'_, LruCache<(u64, usize), Open>> {
+        self.files.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A descriptor that allows the access.
+    pub(super) fn find(&self, number: u64, file: usize, access: Access) -> Option<Arc<File>> {
+        let mut files = self.lock();
+        let open = files.get(&(number, file))?;
+        (open.writable || access == Access::Read).then(|| Arc::clone(&open.file))
+    }
+
+    /// Keeps a descriptor, unless a better one came meanwhile.
+    pub(super) fn keep(&self, number: u64, file: usize, access: Access, opened: Arc<File>) {
+        let writable = access != Access::Read;
+        let mut files = self.lock();
+        if writable || !files.contains(&(number, file)) {
+            let open = Open {
+                file: opened,
+                writable,
+            };
+            // Closed outside of the lock: that may take a while.
+            let closed = files.push((number, file), open);
+            drop(files);
+            drop(closed);
+        }
+    }
+
+    /// Closes the descriptors that `which` names.
+    pub(super) fn forget(&self, which: impl Fn(&(u64, usize)) -> bool) {
+        let mut files = self.lock();
+        let keys: Vec<_> = files.iter().map(|(key, _)| *key).filter(&which).collect();
+        for key in keys {
+            files.pop(&key);
+        }
+    }
+}

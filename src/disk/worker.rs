@@ -1,0 +1,196 @@
+//! A disk thread: does the jobs of the pieces that are its own, in their order.
+//!
+//! Invariant: a thread hashes the contiguous front of a piece while its bytes are in memory; what
+//! came out of order is read back once, when the piece is verified.
+
+use std::collections::VecDeque;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, TryRecvError};
+
+use lru::LruCache;
+use sha1::{Digest, Sha1};
+
+use super::check::{Check, Step};
+use super::{Shared, Task};
+use crate::metainfo::{BlockRef, PieceIndex};
+use crate::swarm::{Completion, DiskError, Job, JobId};
+use crate::wire::Payload;
+
+/// Pieces whose hash a thread carries along. Each costs about 150 bytes; a piece that lost its
+/// place is read back whole. Ours: more pieces than a torrent has in flight to one thread.
+const RUNNING_MAX: NonZeroUsize = NonZeroUsize::new(256).expect("256 is not zero");
+
+/// Bytes read back at a time.
+pub(super) const READ_BACK: usize = 256 << 10;
+
+/// The hash of the front of a piece.
+#[derive(Debug, Default)]
+struct Running {
+    hash: Sha1,
+    /// Bytes hashed.
+    front: u32,
+}
+
+/// Which piece of which storage, since which check.
+type RunningKey = (u64, u64, PieceIndex);
+
+/// The state of a disk thread.
+pub(super) struct Worker {
+    tasks: Receiver<Task>,
+    running: LruCache<RunningKey, Running>,
+    /// Checks this thread takes part in; one piece of the first between two tasks.
+    checks: VecDeque<Arc<Check>>,
+    buffer: Vec<u8>,
+}
+
+impl Worker {
+    pub(super) fn new(tasks: Receiver<Task>) -> Self {
+        Self {
+            tasks,
+            running: LruCache::new(RUNNING_MAX),
+            checks: VecDeque::new(),
+            buffer: Vec::new(),
+        }
+    }
+
+    /// Works until told to stop, or nobody is left who could give a task.
+    pub(super) fn run(mut self) {
+        loop {
+            let task = if self.checks.is_empty() {
+                self.tasks.recv().ok()
+            } else {
+                match self.tasks.try_recv() {
+                    Ok(task) => Some(task),
+                    Err(TryRecvError::Empty) => {
+                        self.check();
+                        continue;
+                    }
+                    Err(TryRecvError::Disconnected) => None,
+                }
+            };
+            match task {
+                Some(Task::Job { storage, id, job }) => self.on_job(&storage, id, job),
+                Some(Task::Check(check)) => self.checks.push_back(check),
+                Some(Task::Stop) | None => return,
+            }
+            // A stream of jobs must not hold up a check for ever.
+            self.check();
+        }
+    }
+
+    /// One piece of the first check.
+    fn check(&mut self) {
+        let Some(check) = self.checks.pop_front() else {
+            return;
+        };
+        self.buffer.resize(READ_BACK, 0);
+        match check.step(&mut self.buffer) {
+            Step::More => self.checks.push_back(check),
+            Step::Done => {}
+        }
+    }
+
+    fn on_job(&mut self, storage: &Arc<Shared>, id: JobId, job: Job) {
+        if storage.is_abandoned() {
+            return;
+        }
+        let done = match job {
+            Job::Write { block, data } => self
+                .write(storage, block, &data)
+                .map(|()| Completion::Written { block }),
+            Job::Verify { piece } => self
+                .verify(storage, piece)
+                .map(|valid| Completion::Verified { piece, valid }),
+            Job::Read {
+                block,
+                for_connection,
+            } => match storage.files.read_block(block) {
+                Ok(data) => Ok(Completion::Read {
+                    block,
+                    for_connection,
+                    data,
+                }),
+                Err(error) => return storage.complete(id, Completion::Failed { error }),
+            },
+            Job::Sync => sync(storage),
+            // Completes itself, when the last thread is done.
+            Job::CheckAll => return Check::start(storage, id),
+        };
+        match done {
+            Ok(completion) => storage.complete(id, completion),
+            Err(error) => storage.fail(id, error),
+        }
+    }
+
+    fn write(
+        &mut self,
+        storage: &Shared,
+        block: BlockRef,
+        data: &Payload,
+    ) -> Result<(), DiskError> {
+        let key = running_key(storage, block.piece);
+        let written = storage
+            .files
+            .write(block, data, |file| storage.progress().on_written(file));
+        if let Err(error) = written {
+            self.running.pop(&key);
+            return Err(error);
+        }
+        let running = self.running.get_or_insert_mut(key, Running::default);
+        if running.front == block.offset {
+            for slice in data.slices() {
+                running.hash.update(slice);
+            }
+            running.front += block.length;
+        } else if running.front > block.offset {
+            // Written again: what was hashed is not what is there.
+            self.running.pop(&key);
+        }
+        Ok(())
+    }
+
+    /// Whether a piece is right; if so, files that are complete by it get their own names.
+    fn verify(&mut self, storage: &Shared, piece: PieceIndex) -> Result<bool, DiskError> {
+        let key = running_key(storage, piece);
+        let Running { mut hash, front } = self.running.pop(&key).unwrap_or_default();
+        self.buffer.resize(READ_BACK, 0);
+        let length = storage.geometry().length_of(piece);
+        let mut offset = front;
+        while offset < length {
+            let left = usize::try_from(length - offset).expect("a u32 fits usize");
+            let count = left.min(self.buffer.len());
+            let bytes = &mut self.buffer[..count];
+            storage.files.read(piece, offset, bytes)?;
+            hash.update(&*bytes);
+            offset += u32::try_from(count).expect("a part of a piece fits 32 bits");
+        }
+        let valid = hash.finalize().as_slice() == storage.info.piece_hash(piece);
+        if valid {
+            let complete = storage.progress().on_verified(storage.geometry(), piece);
+            for file in complete {
+                storage.files.finish(file)?;
+            }
+        }
+        Ok(valid)
+    }
+}
+
+fn running_key(storage: &Shared, piece: PieceIndex) -> RunningKey {
+    (storage.number, storage.epoch.load(Ordering::Relaxed), piece)
+}
+
+/// Makes durable what was verified.
+fn sync(storage: &Shared) -> Result<Completion, DiskError> {
+    let unsynced = storage.progress().take_unsynced();
+    for &file in &unsynced.files {
+        if let Err(error) = storage.files.sync(file) {
+            storage.progress().put_back(unsynced);
+            return Err(error);
+        }
+    }
+    Ok(Completion::Synced {
+        pieces: unsynced.pieces,
+    })
+}

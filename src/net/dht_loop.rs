@@ -1,0 +1,429 @@
+//! The loop around a [`dht::Node`], on a thread of its own.
+//!
+//! It waits until a socket, a command or a timer is ready, and then does one turn: receive a
+//! bounded batch, take the commands, wake the node, send what it wants sent, hand out its events.
+//!
+//! Invariant: there is no await between receiving a datagram and sending the answer; what a socket
+//! does not take at once waits in a short queue, and beyond that is dropped and counted.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::future::poll_fn;
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::runtime::Runtime;
+use tokio::sync::mpsc;
+
+use super::clock::Clock;
+use super::dht::{COMMANDS_MAX, Command, DhtConfig, DhtStatus, Dropped, LookupSlot, Wanted};
+use super::resolve::{self, Resolved};
+use super::udp::{DATAGRAM_MAX, DatagramKind};
+use crate::dht::{Event, LocalId, LookupId, Node, Transmit};
+use crate::random::Random;
+
+/// Datagrams received from one socket before the other inputs have their turn. Ours: enough to make
+/// the turn's fixed cost small, and under half a millisecond of work.
+const RECEIVE_BATCH: usize = 64;
+
+/// Datagrams that wait for room in one socket's send buffer; more are dropped, as the network
+/// would.
+const SEND_QUEUE_MAX: usize = 256;
+
+/// Bootstrap addresses remembered, literal and resolved ones together.
+const BOOTSTRAP_MAX: usize = 256;
+
+/// Makes the sockets known to the runtime that will watch them.
+pub(super) fn register(runtime: &Runtime, sockets: Vec<UdpSocket>) -> io::Result<Vec<Socket>> {
+    let _inside = runtime.enter();
+    sockets
+        .into_iter()
+        .map(|socket| {
+            let address = socket.local_addr()?;
+            Ok(Socket {
+                socket: tokio::net::UdpSocket::from_std(socket)?,
+                address,
+                waiting: VecDeque::new(),
+            })
+        })
+        .collect()
+}
+
+/// A socket and what waits to be sent on it.
+#[derive(Debug)]
+pub(super) struct Socket {
+    socket: tokio::net::UdpSocket,
+    address: SocketAddr,
+    waiting: VecDeque<Transmit>,
+}
+
+impl Socket {
+    /// Sends one datagram, or says that the socket has no room.
+    fn try_send(&self, transmit: &Transmit, dropped: &mut Dropped) -> Result<(), NoRoom> {
+        match self.socket.try_send_to(&transmit.payload, transmit.to) {
+            Ok(_) => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(NoRoom),
+            Err(error) => {
+                dropped.refused += 1;
+                tracing::debug!(to = %transmit.to, %error, "datagram not sent");
+                Ok(())
+            }
+        }
+    }
+
+    /// Sends, or queues behind what already waits, or drops.
+    fn send(&mut self, transmit: Transmit, dropped: &mut Dropped) {
+        if self.waiting.is_empty() && self.try_send(&transmit, dropped).is_ok() {
+            return;
+        }
+        if self.waiting.len() < SEND_QUEUE_MAX {
+            self.waiting.push_back(transmit);
+        } else {
+            dropped.unsent += 1;
+        }
+    }
+
+    /// Sends what waits, as far as there is room.
+    fn flush(&mut self, dropped: &mut Dropped) {
+        while let Some(transmit) = self.waiting.front() {
+            if self.try_send(transmit, dropped).is_err() {
+                return;
+            }
+            self.waiting.pop_front();
+        }
+    }
+}
+
+/// A socket's send buffer is full.
+#[derive(Debug)]
+struct NoRoom;
+
+/// The state of the loop.
+pub(super) struct Driver {
+    node: Node,
+    sockets: Vec<Socket>,
+    clock: Clock,
+    commands: mpsc::Receiver<Command>,
+    /// A command that came while waiting; taken in the turn that follows.
+    next_command: Option<Command>,
+    lookups: BTreeMap<LookupId, LookupSlot>,
+    resolved: mpsc::Receiver<Resolved>,
+    /// Answers of the resolver that came while waiting.
+    next_resolved: Option<Resolved>,
+    /// Host names that the resolver works on; handed to it when the loop starts.
+    names: Vec<String>,
+    resolved_sender: mpsc::Sender<Resolved>,
+    /// Whether contacts are known, for the resolver: it rests meanwhile.
+    connected: Arc<AtomicBool>,
+    bootstrap: BTreeSet<SocketAddr>,
+    /// Hosts that could not be resolved, and why.
+    bootstrap_failed: BTreeMap<String, String>,
+    dropped: Dropped,
+    stopping: bool,
+}
+
+impl Driver {
+    pub(super) fn new(
+        sockets: Vec<Socket>,
+        config: DhtConfig,
+        clock: Clock,
+        entropy: [u8; 32],
+        commands: mpsc::Receiver<Command>,
+    ) -> Self {
+        let now = clock.now();
+        let mut node = Node::new(config.node, Random::from_entropy(entropy), now);
+        if let Some(snapshot) = &config.snapshot {
+            node.restore(now, snapshot);
+        }
+        let (literals, names): (Vec<_>, Vec<_>) = config
+            .bootstrap
+            .into_iter()
+            .partition(|host| host.parse::<SocketAddr>().is_ok());
+        let addresses = literals.iter().filter_map(|host| host.parse().ok());
+        let (resolved_sender, resolved) = mpsc::channel(names.len().max(1));
+        let mut driver = Self {
+            node,
+            sockets,
+            clock,
+            commands,
+            next_command: None,
+            lookups: BTreeMap::new(),
+            resolved,
+            next_resolved: None,
+            names,
+            resolved_sender,
+            connected: Arc::default(),
+            bootstrap: BTreeSet::new(),
+            bootstrap_failed: BTreeMap::new(),
+            dropped: Dropped::default(),
+            stopping: false,
+        };
+        driver.add_bootstrap(addresses.collect());
+        driver
+    }
+
+    /// Turns, until told to stop or nobody is left who could.
+    pub(super) async fn run(mut self) {
+        for name in std::mem::take(&mut self.names) {
+            // These tasks end with the runtime, right after this loop.
+            tokio::spawn(resolve::resolve(
+                name,
+                self.resolved_sender.clone(),
+                Arc::clone(&self.connected),
+            ));
+        }
+        let mut buffer = vec![0; DATAGRAM_MAX];
+        self.drain();
+        let sleep = tokio::time::sleep(Duration::ZERO);
+        tokio::pin!(sleep);
+        while !self.stopping {
+            let wake = self.node.poll_timeout().map(|wake| wake.at);
+            if let Some(at) = wake {
+                sleep.as_mut().reset(self.clock.moment(at));
+            }
+            poll_fn(|context| self.poll_input(context, wake.map(|_| sleep.as_mut()))).await;
+            self.turn(&mut buffer);
+        }
+        tracing::debug!(dropped = ?self.dropped, "DHT stopped");
+    }
+
+    /// Ready when there is anything to do.
+    fn poll_input(
+        &mut self,
+        context: &mut Context<'_>,
+        sleep: Option<Pin<&mut tokio::time::Sleep>>,
+    ) -> Poll<()> {
+        // Each source is polled, so that each of them wakes the loop.
+        let mut ready = sleep.is_some_and(|sleep| sleep.poll(context).is_ready());
+        for socket in &self.sockets {
+            ready |= socket.socket.poll_recv_ready(context).is_ready();
+            ready |=
+                !socket.waiting.is_empty() && socket.socket.poll_send_ready(context).is_ready();
+        }
+        if self.next_command.is_none()
+            && let Poll::Ready(command) = self.commands.poll_recv(context)
+        {
+            // Every handle is gone: nobody can ask for anything any more.
+            self.next_command = Some(command.unwrap_or(Command::Stop));
+        }
+        if self.next_resolved.is_none()
+            && let Poll::Ready(resolved) = self.resolved.poll_recv(context)
+        {
+            self.next_resolved = resolved;
+        }
+        ready |= self.next_command.is_some() || self.next_resolved.is_some();
+        if ready {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
+    }
+
+    /// Takes every input that is there, bounded, and carries out what follows from it.
+    fn turn(&mut self, buffer: &mut [u8]) {
+        for index in 0..self.sockets.len() {
+            self.sockets[index].flush(&mut self.dropped);
+            self.receive(index, buffer);
+        }
+        let mut budget = COMMANDS_MAX;
+        while let Some(command) = self.next_command.take() {
+            self.on_command(command);
+            budget -= 1;
+            if budget > 0 {
+                self.next_command = self.commands.try_recv().ok();
+            }
+        }
+        if let Some(resolved) = self.next_resolved.take() {
+            self.on_resolved(resolved);
+        }
+        let now = self.clock.now();
+        if self.node.poll_timeout().is_some_and(|wake| wake.at <= now) {
+            self.node.handle_timeout(now);
+        }
+        self.cancel_abandoned();
+        self.drain();
+    }
+
+    /// Receives a batch from one socket; the answers to each datagram go out before the next one is
+    /// looked at.
+    fn receive(&mut self, index: usize, buffer: &mut [u8]) {
+        let local = LocalId(u8::try_from(index).expect("`spawn` takes at most 255 sockets"));
+        for _ in 0..RECEIVE_BATCH {
+            match self.sockets[index].socket.try_recv_from(buffer) {
+                Ok((length, from)) => {
+                    let payload = &buffer[..length];
+                    match DatagramKind::of(payload) {
+                        DatagramKind::Krpc => {
+                            let now = self.clock.now();
+                            self.node.handle_datagram(now, local, from, payload);
+                            self.send();
+                        }
+                        DatagramKind::Other => self.dropped.foreign += 1,
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                // An ICMP error that an earlier datagram of ours caused (a port nobody listens on).
+                // It says nothing that the missing answer does not say.
+                Err(error) => tracing::trace!(%error, "error from an earlier datagram"),
+            }
+        }
+    }
+
+    fn on_command(&mut self, command: Command) {
+        let now = self.clock.now();
+        match command {
+            Command::Lookup(wanted, slot) => {
+                let id = match wanted {
+                    Wanted::Peers(info_hash) => self.node.find_peers(now, info_hash),
+                    Wanted::Announce(info_hash, port) => self.node.announce(now, info_hash, port),
+                    Wanted::Node(target) => self.node.find_node(now, target),
+                    Wanted::Ping(to) => self.node.ping(now, to),
+                };
+                self.lookups.insert(id, slot);
+            }
+            Command::AddNode(address) => self.node.add_node(now, address),
+            // Who asked may have gone meanwhile.
+            Command::Status(reply) => drop(reply.send(self.status())),
+            Command::Snapshot(reply) => drop(reply.send(self.node.snapshot())),
+            Command::Stop => self.stopping = true,
+        }
+    }
+
+    fn status(&self) -> DhtStatus {
+        let locals = (0u8..).map(LocalId).zip(&self.sockets);
+        DhtStatus {
+            ids: locals
+                .map(|(local, socket)| (socket.address, self.node.id(local)))
+                .collect(),
+            contacts: self.node.contact_count(),
+            stats: *self.node.stats(),
+            stored: self.node.stored(),
+            bootstrap_failed: self.bootstrap_failed.values().next().cloned(),
+            dropped: self.dropped,
+        }
+    }
+
+    fn on_resolved(&mut self, resolved: Resolved) {
+        match resolved.outcome {
+            Ok(addresses) => {
+                self.bootstrap_failed.remove(&resolved.name);
+                self.add_bootstrap(addresses);
+            }
+            Err(error) => {
+                tracing::debug!(name = resolved.name, error, "bootstrap host not resolved");
+                let sentence = format!("{}: {error}", resolved.name);
+                self.bootstrap_failed.insert(resolved.name, sentence);
+            }
+        }
+    }
+
+    /// Hands the node the addresses that are new and of a family it has a socket for.
+    fn add_bootstrap(&mut self, mut addresses: Vec<SocketAddr>) {
+        let room = BOOTSTRAP_MAX.saturating_sub(self.bootstrap.len());
+        addresses.retain(|address| {
+            self.sockets
+                .iter()
+                .any(|socket| socket.address.is_ipv4() == address.is_ipv4())
+        });
+        addresses.retain(|&address| self.bootstrap.insert(address));
+        addresses.truncate(room);
+        if !addresses.is_empty() {
+            self.node.bootstrap(self.clock.now(), &addresses);
+        }
+    }
+
+    /// Cancels lookups whose reader is gone. A running lookup has queries under way, so a turn
+    /// comes within their time-out without anybody waking the loop.
+    fn cancel_abandoned(&mut self) {
+        let node = &mut self.node;
+        self.lookups.retain(|&id, slot| {
+            let wanted = !slot.events.is_closed();
+            if !wanted {
+                node.cancel(id);
+            }
+            wanted
+        });
+    }
+
+    /// Sends and hands out everything the node has ready.
+    fn drain(&mut self) {
+        self.send();
+        while let Some(event) = self.node.poll_event() {
+            self.route(event);
+        }
+        self.connected
+            .store(self.node.contact_count() > 0, Ordering::Relaxed);
+    }
+
+    fn send(&mut self) {
+        while let Some(transmit) = self.node.poll_transmit() {
+            match self.sockets.get_mut(usize::from(transmit.from.0)) {
+                Some(socket) => socket.send(transmit, &mut self.dropped),
+                None => debug_assert!(false, "the node names a socket it does not have"),
+            }
+        }
+    }
+
+    /// Gives an event to the reader of its lookup.
+    fn route(&mut self, event: Event) {
+        let lost = match event {
+            Event::PeersFound {
+                lookup,
+                info_hash,
+                peers,
+            } => match self.lookups.get_mut(&lookup) {
+                Some(slot) => slot.on_peers(lookup, info_hash, peers),
+                None => 0,
+            },
+            Event::Step { lookup, .. } => match self.lookups.get(&lookup) {
+                Some(slot) => usize::from(slot.events.try_send(event).is_err()),
+                None => 0,
+            },
+            Event::LookupDone { lookup, .. } => match self.lookups.remove(&lookup) {
+                Some(slot) => slot.on_done(event),
+                None => 0,
+            },
+            Event::TableChanged { contacts } => {
+                tracing::debug!(contacts, "DHT contacts");
+                0
+            }
+        };
+        self.dropped.events += u64::try_from(lost).expect("a count fits 64 bits");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn datagrams_that_find_no_room_are_dropped_and_counted() {
+        let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let transmit = Transmit {
+            from: LocalId(0),
+            to: socket.local_addr().unwrap(),
+            payload: Bytes::from_static(b"de"),
+        };
+        let mut socket = Socket {
+            address: transmit.to,
+            socket,
+            // As if the send buffer had been full for the first one.
+            waiting: VecDeque::from([transmit.clone()]),
+        };
+        let mut dropped = Dropped::default();
+        for _ in 0..SEND_QUEUE_MAX + 9 {
+            socket.send(transmit.clone(), &mut dropped);
+        }
+        assert_eq!(socket.waiting.len(), SEND_QUEUE_MAX);
+        assert_eq!(dropped.unsent, 10);
+        socket.socket.writable().await.unwrap();
+        socket.flush(&mut dropped);
+        assert!(socket.waiting.is_empty());
+    }
+}

@@ -1,0 +1,23 @@
+//! Sockets, the clock and the loops that carry bytes between the network and the cores.
+//!
+//! [`udp`] binds the datagram sockets and sorts what arrives; [`dht`] runs a [`crate::dht::Node`]
+//! on a thread of its own; [`peer`] dials, accepts and moves the bytes of streams; [`clock`] is the
+//! only place that asks the operating system for time and randomness.
+//!
+//! Invariant: nothing here decides what to say to whom. A loop hands one input to a core, drains
+//! what the core wants sent, and waits.
+
+pub mod clock;
+pub mod dht;
+mod dht_loop;
+pub mod peer;
+mod resolve;
+pub mod udp;
+
+pub use clock::{Clock, entropy};
+pub use dht::{DhtConfig, DhtHandle, DhtStatus, Lookup};
+pub use peer::{StreamHandle, StreamInput, dial, listen_tcp, read_handshake, spawn_stream};
+pub use udp::bind_udp;
+
+#[cfg(test)]
+mod tests;

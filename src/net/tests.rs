@@ -1,0 +1,457 @@
+//! Streams and DHT nodes on loopback.
+
+use std::collections::VecDeque;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use sha1::{Digest, Sha1};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::{mpsc, watch};
+
+use super::*;
+use crate::dht::{self, Event, LookupReport, PeerPort};
+use crate::disk::{Disk, Storage};
+use crate::id::{InfoHash, PeerId};
+use crate::metainfo::build::InfoDraft;
+use crate::metainfo::{BlockRef, Info};
+use crate::peer::{self, Transmit};
+use crate::swarm::{ConnectionId, DialError, DiskErrorKind, Reason};
+use crate::wire::{Handshake, Message, ProtocolError, Reserved};
+
+/// Longer than anything here takes; ends a test that hangs.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A connected pair: the dialled end, and the accepted one.
+async fn connect(from: Option<IpAddr>) -> (TcpStream, TcpStream) {
+    let listener = listen_tcp("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = listener.local_addr().unwrap();
+    let dialled = dial(address, from, PATIENCE).await.unwrap();
+    let (accepted, _) = listener.accept().await.unwrap();
+    (dialled, accepted)
+}
+
+/// One end of a stream, as a torrent's task holds it.
+struct Peer {
+    handle: StreamHandle,
+    inputs: mpsc::Receiver<StreamInput>,
+    paused: watch::Sender<bool>,
+}
+
+impl Peer {
+    fn new(stream: TcpStream, storage: Option<Storage>, inputs_max: usize) -> Self {
+        let (sender, inputs) = mpsc::channel(inputs_max);
+        let (paused, pauses) = watch::channel(false);
+        let storage = watch::Sender::new(storage).subscribe();
+        let handle = spawn_stream(ConnectionId(1), stream, sender, Some(storage), pauses);
+        Self {
+            handle,
+            inputs,
+            paused,
+        }
+    }
+
+    async fn next(&mut self) -> StreamInput {
+        let next = tokio::time::timeout(PATIENCE, self.inputs.recv()).await;
+        next.expect("an input in time").expect("tasks are alive")
+    }
+
+    /// Reads so many bytes.
+    async fn read(&mut self, length: usize) -> Vec<u8> {
+        let mut read = Vec::new();
+        while read.len() < length {
+            match self.next().await {
+                StreamInput::Bytes(_, bytes) => read.extend_from_slice(&bytes),
+                StreamInput::Writable(_) => {}
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(read.len(), length);
+        read
+    }
+}
+
+fn noise(length: usize) -> Vec<u8> {
+    let mut block = Sha1::digest(b"noise");
+    let mut bytes = Vec::with_capacity(length + 20);
+    while bytes.len() < length {
+        block = Sha1::digest(block);
+        bytes.extend_from_slice(&block);
+    }
+    bytes.truncate(length);
+    bytes
+}
+
+#[tokio::test]
+async fn a_stream_carries_everything_in_order_through_slow_and_small_queues() {
+    let (near, far) = connect(None).await;
+    let mut near = Peer::new(near, None, 3);
+    let mut far = Peer::new(far, None, 1);
+    // The far end sends everything back, as it comes.
+    let echo = tokio::spawn(async move {
+        let mut waiting = VecDeque::new();
+        loop {
+            match far.next().await {
+                StreamInput::Bytes(_, bytes) => waiting.push_back(bytes),
+                StreamInput::Writable(_) => {}
+                StreamInput::Closed(_, reason) => return reason,
+                other => panic!("{other:?}"),
+            }
+            while far.handle.room() > 0
+                && let Some(bytes) = waiting.pop_front()
+            {
+                assert!(far.handle.send(Transmit::Bytes(bytes)));
+            }
+        }
+    });
+    let all = Bytes::from(noise(20_000_000));
+    let mut sent = 0;
+    let mut received = Vec::with_capacity(all.len());
+    let mut full = 0;
+    while received.len() < all.len() {
+        while sent < all.len() && near.handle.room() > 0 {
+            let end = all.len().min(sent + 1 + (sent * 7919) % 50_000);
+            assert!(near.handle.send(Transmit::Bytes(all.slice(sent..end))));
+            sent = end;
+        }
+        full += usize::from(near.handle.room() == 0);
+        match near.next().await {
+            StreamInput::Bytes(_, bytes) => received.extend_from_slice(&bytes),
+            StreamInput::Writable(_) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(received == all);
+    assert!(full > 0, "the queue was never full: the test is too small");
+    drop(near);
+    assert!(matches!(
+        echo.await.unwrap(),
+        Reason::Closed | Reason::Reset
+    ));
+}
+
+#[tokio::test]
+async fn a_paused_reader_stops_the_sender_and_goes_on_where_it_was() {
+    let (near, far) = connect(None).await;
+    let mut near = Peer::new(near, None, 8);
+    let mut far = Peer::new(far, None, 1);
+    far.paused.send(true).unwrap();
+    let chunk = Bytes::from(noise(1 << 20));
+    let mut sent = 0;
+    // The system's buffers and the queue take some of it, and then no more.
+    while near.handle.room() > 0 {
+        assert!(near.handle.send(Transmit::Bytes(chunk.clone())));
+        sent += 1;
+        assert!(sent < 1_000, "nothing stops the sender");
+        tokio::task::yield_now().await;
+    }
+    assert!(!near.handle.send(Transmit::Bytes(chunk.clone())));
+    far.paused.send(false).unwrap();
+    let receive = async { far.read(sent * chunk.len()).await };
+    let (received, writable) = tokio::join!(receive, near.next());
+    assert!(matches!(writable, StreamInput::Writable(_)), "{writable:?}");
+    assert!(received.chunks(chunk.len()).all(|part| part == chunk));
+    assert!(near.handle.room() > 0);
+}
+
+#[tokio::test]
+async fn the_end_of_a_stream_is_told_once() {
+    let (near, far) = connect(None).await;
+    let near = Peer::new(near, None, 8);
+    let mut far = Peer::new(far, None, 8);
+    drop(near);
+    assert!(matches!(far.next().await, StreamInput::Closed(..)));
+    // Writing into the closed stream fails, which is the same end; then both tasks are gone.
+    let chunk = Bytes::from(noise(100_000));
+    while far.handle.send(Transmit::Bytes(chunk.clone())) {
+        tokio::task::yield_now().await;
+    }
+    loop {
+        match tokio::time::timeout(PATIENCE, far.inputs.recv()).await {
+            Ok(Some(StreamInput::Writable(_))) => {}
+            Ok(None) => break,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// A single-file torrent of `length` bytes on a disk, in a folder that lives as long as the guard.
+fn stored(length: usize) -> (tempfile::TempDir, Disk, Storage, Arc<Info>, Vec<u8>) {
+    let all = noise(length);
+    let hashes: Vec<u8> = all.chunks(65_536).flat_map(Sha1::digest).collect();
+    let draft = InfoDraft {
+        name: "file".to_owned(),
+        piece_length: 65_536,
+        files: vec![(Vec::new(), u64::try_from(length).unwrap())],
+        single: true,
+        ..InfoDraft::default()
+    };
+    let info = Arc::new(Info::parse(draft.encode(&hashes)).unwrap());
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("file"), &all).unwrap();
+    let disk = Disk::start(1).unwrap();
+    let (completions, _) = mpsc::channel(8);
+    let storage = disk.open(Arc::clone(&info), folder.path().to_owned(), completions);
+    (folder, disk, storage, info, all)
+}
+
+fn block_message(block: BlockRef) -> Transmit {
+    let header = Message::piece_header(block.piece.get(), block.offset, block.length);
+    Transmit::Block { header, block }
+}
+
+#[tokio::test]
+async fn blocks_go_from_disk_to_stream_in_order_between_other_messages() {
+    let (_folder, _disk, storage, info, all) = stored(1_000_000);
+    let (near, far) = connect(None).await;
+    let mut near = Peer::new(near, Some(storage), 8);
+    let mut far = Peer::new(far, None, 8);
+    let geometry = info.geometry().clone();
+    let send = async {
+        for block in geometry.pieces().flat_map(|piece| geometry.blocks(piece)) {
+            for transmit in [
+                block_message(block),
+                Transmit::Bytes(Bytes::from_static(b"!")),
+            ] {
+                while near.handle.room() == 0 {
+                    assert!(matches!(near.next().await, StreamInput::Writable(_)));
+                }
+                assert!(near.handle.send(transmit));
+            }
+        }
+    };
+    let count: usize = geometry.pieces().map(|p| geometry.blocks(p).count()).sum();
+    let length = all.len() + count * 14;
+    let ((), received) = tokio::join!(send, far.read(length));
+    let mut rest = &received[..];
+    for block in geometry.pieces().flat_map(|piece| geometry.blocks(piece)) {
+        let start = geometry.start_of(block.piece) + u64::from(block.offset);
+        let start = usize::try_from(start).unwrap();
+        let length = usize::try_from(block.length).unwrap();
+        let header = Message::piece_header(block.piece.get(), block.offset, block.length);
+        assert_eq!(rest[..13], header);
+        assert!(rest[13..13 + length] == all[start..start + length]);
+        assert_eq!(rest[13 + length], b'!');
+        rest = &rest[14 + length..];
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_sent_for_a_block_that_cannot_be_read() {
+    let (folder, _disk, storage, info, all) = stored(200_000);
+    let file = std::fs::File::options()
+        .write(true)
+        .open(folder.path().join("file"));
+    file.unwrap().set_len(100_000).unwrap();
+    let (near, far) = connect(None).await;
+    let mut near = Peer::new(near, Some(storage), 8);
+    let mut far = Peer::new(far, None, 8);
+    let geometry = info.geometry();
+    let good = geometry.block(geometry.piece(0).unwrap(), 1).unwrap();
+    let bad = geometry.block(geometry.piece(2).unwrap(), 0).unwrap();
+    for block in [bad, good] {
+        assert!(near.handle.send(block_message(block)));
+    }
+    match near.next().await {
+        StreamInput::UploadFailed(_, block, error) => {
+            assert_eq!((block, error.kind), (bad, DiskErrorKind::Truncated));
+        }
+        other => panic!("{other:?}"),
+    }
+    let received = far.read(13 + 16_384).await;
+    assert!(received[13..] == all[16_384..32_768]);
+}
+
+#[tokio::test]
+async fn a_dial_keeps_its_address_and_says_why_it_failed() {
+    let from = "127.0.0.5".parse().unwrap();
+    let (_, accepted) = connect(Some(from)).await;
+    assert_eq!(accepted.peer_addr().unwrap().ip(), from);
+    // Of the other family: left to the system.
+    let (_, accepted) = connect(Some("::1".parse().unwrap())).await;
+    assert!(accepted.peer_addr().unwrap().ip().is_loopback());
+
+    let listener = listen_tcp("127.0.0.1:0".parse().unwrap()).unwrap();
+    let closed = listener.local_addr().unwrap();
+    drop(listener);
+    let refused = dial(closed, None, PATIENCE).await.unwrap_err();
+    assert_eq!(refused, DialError::Refused);
+}
+
+fn handshake() -> Handshake {
+    Handshake {
+        reserved: Reserved::ours(true),
+        info_hash: InfoHash::new([7; 20]),
+        peer_id: PeerId::new([9; 20]),
+    }
+}
+
+#[tokio::test]
+async fn a_handshake_in_pieces_is_read_and_what_follows_is_kept() {
+    let (mut near, mut far) = connect(None).await;
+    let send = async {
+        let bytes = handshake().encode();
+        for part in bytes.chunks(30) {
+            near.write_all(part).await.unwrap();
+            tokio::task::yield_now().await;
+        }
+        near.write_all(b"more").await.unwrap();
+    };
+    let config = peer::Config::default();
+    let ((), accepted) = tokio::join!(send, read_handshake(&mut far, Clock::start(), &config));
+    let accepted = accepted.unwrap();
+    assert_eq!(accepted.handshake, handshake());
+    let mut rest = accepted.rest.to_vec();
+    while rest.len() < 4 {
+        far.read_buf(&mut rest).await.unwrap();
+    }
+    assert_eq!(rest, b"more");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_is_silent_closed_or_something_else_is_no_handshake() {
+    let config = peer::Config::default();
+    let (mut near, mut far) = connect(None).await;
+    near.write_all(b"GET / HTTP/1.1").await.unwrap();
+    let refused = read_handshake(&mut far, Clock::start(), &config).await;
+    assert_eq!(refused.unwrap_err(), ProtocolError::NotBitTorrent);
+
+    let (mut near, mut far) = connect(None).await;
+    near.write_all(&handshake().encode()[..67]).await.unwrap();
+    drop(near);
+    let closed = read_handshake(&mut far, Clock::start(), &config).await;
+    assert_eq!(closed.unwrap_err(), ProtocolError::NotBitTorrent);
+
+    let (_near, mut far) = connect(None).await;
+    let clock = Clock::start();
+    let silent = read_handshake(&mut far, clock, &config).await;
+    assert!(matches!(silent, Err(ProtocolError::TimedOut { .. })));
+    assert!(clock.now().as_secs() >= 10);
+}
+
+/// A DHT node on loopback that starts from these nodes.
+fn node(bootstrap: &[SocketAddr]) -> (DhtHandle, SocketAddr) {
+    let socket = bind_udp("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = socket.local_addr().unwrap();
+    let config = DhtConfig {
+        node: dht::Config::default(),
+        bootstrap: bootstrap.iter().map(ToString::to_string).collect(),
+        snapshot: None,
+    };
+    let handle = super::dht::spawn(vec![socket], config, Clock::start(), entropy()).unwrap();
+    (handle, address)
+}
+
+/// The peers a lookup named, and its report.
+async fn finish(mut lookup: Lookup) -> (Vec<SocketAddr>, LookupReport) {
+    let mut found = Vec::new();
+    loop {
+        let next = tokio::time::timeout(PATIENCE, lookup.next()).await;
+        match next.expect("an event in time").expect("the node is alive") {
+            Event::PeersFound { peers, .. } => found.extend(peers),
+            Event::LookupDone { report, .. } => {
+                assert_eq!(lookup.next().await, None);
+                return (found, report);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Waits until a node has a contact.
+async fn connected(node: &DhtHandle) -> DhtStatus {
+    let wait = async {
+        loop {
+            let status = node.status().await;
+            if status.contacts > 0 {
+                return status;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, wait).await.unwrap()
+}
+
+#[tokio::test]
+async fn an_announced_peer_is_found_through_real_sockets() {
+    let (router, address) = node(&[]);
+    let (seeder, seeder_address) = node(&[address]);
+    let (leecher, _) = node(&[address]);
+    connected(&seeder).await;
+    connected(&leecher).await;
+    let info_hash = InfoHash::new([3; 20]);
+    let announce = seeder.announce(info_hash, PeerPort::Explicit(4_567)).await;
+    let (_, report) = finish(announce).await;
+    assert!(report.stored > 0, "{report:?}");
+    let (found, _) = finish(leecher.find_peers(info_hash).await).await;
+    assert!(found.contains(&SocketAddr::new(seeder_address.ip(), 4_567)));
+    let (_, report) = finish(leecher.find_node(info_hash.as_target()).await).await;
+    assert!(report.answered > 0);
+    let status = router.status().await;
+    assert_eq!(status.ids[0].0, address);
+    assert!(status.stats.answered_announce > 0 && status.stored.0 == 1);
+    assert!(!seeder.snapshot().await.contacts.is_empty());
+    for node in [router, seeder, leecher] {
+        node.stop().await;
+        assert_eq!(node.status().await.contacts, 0);
+        assert_eq!(node.find_peers(info_hash).await.next().await, None);
+    }
+}
+
+#[tokio::test]
+async fn a_closed_port_and_foreign_datagrams_do_not_stop_the_loop() {
+    let (dht, address) = node(&[]);
+    let closed = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let nobody = closed.local_addr().unwrap();
+    drop(closed);
+    // Its time-out comes after the refusal was received as an error.
+    let (_, report) = finish(dht.ping(nobody).await).await;
+    assert_eq!((report.answered, report.timed_out), (0, 1));
+    let stranger = UdpSocket::bind("127.0.0.1:0").unwrap();
+    for garbage in [&b"\x41\x00"[..], b"", b"d", b"dddd"] {
+        stranger.send_to(garbage, address).unwrap();
+    }
+    let (other, other_address) = node(&[]);
+    let (_, report) = finish(dht.ping(other_address).await).await;
+    assert_eq!(report.answered, 1);
+    let status = dht.status().await;
+    assert_eq!(status.dropped.foreign, 2);
+    other.stop().await;
+    dht.stop().await;
+}
+
+#[tokio::test]
+async fn a_bootstrap_name_is_resolved_and_a_bad_one_is_reported() {
+    let (router, address) = node(&[]);
+    let socket = bind_udp("127.0.0.1:0".parse().unwrap()).unwrap();
+    let config = DhtConfig {
+        node: dht::Config::default(),
+        bootstrap: vec![
+            "no port here".to_owned(),
+            format!("localhost:{}", address.port()),
+        ],
+        snapshot: None,
+    };
+    let dht = super::dht::spawn(vec![socket], config, Clock::start(), entropy()).unwrap();
+    connected(&dht).await;
+    let failed = dht.status().await.bootstrap_failed.unwrap();
+    assert!(failed.starts_with("no port here: "), "{failed}");
+    dht.stop().await;
+    router.stop().await;
+}
+
+#[tokio::test]
+async fn the_thread_ends_when_nobody_can_reach_it() {
+    let (dht, address) = node(&[]);
+    let lookup = dht.ping("127.0.0.1:9".parse().unwrap()).await;
+    drop((dht, lookup));
+    // The socket is closed with the loop: its port is free again.
+    let freed = async {
+        while bind_udp(address).is_err() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, freed).await.unwrap();
+}

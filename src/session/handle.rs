@@ -1,0 +1,309 @@
+//! What others hold of a torrent: a way to send commands and to read its latest state.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::net::TcpStream;
+use tokio::sync::{broadcast, mpsc, watch};
+
+use crate::dht::{LookupReport, Step};
+use crate::id::InfoHash;
+use crate::metainfo::{Info, MetainfoError};
+use crate::peer::Accepted;
+use crate::swarm::{self, DiskError, PeerSource, State, Stats};
+
+/// Distinct peers from the DHT that are counted for display; the swarm keeps no more either.
+const PEERS_COUNTED_MAX: usize = 3_000;
+
+/// What a torrent's task is told.
+#[derive(Debug)]
+pub(super) enum Command {
+    /// Addresses somebody named.
+    AddPeers(PeerSource, Vec<SocketAddr>),
+    /// A peer connected to us and its handshake names this torrent.
+    Incoming {
+        /// The stream, read up to and including what `accepted` holds.
+        stream: TcpStream,
+        /// The peer.
+        address: SocketAddr,
+        /// Its handshake.
+        accepted: Accepted,
+    },
+    /// Try the disk again after a failure.
+    RetryDisk,
+    /// End.
+    Stop,
+}
+
+/// Why a torrent does not go on by itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Problem {
+    /// The disk failed. It is tried again, except when other content lies at the torrent's place.
+    Disk(Arc<DiskError>),
+    /// The metadata has the right hash and is still not acceptable.
+    Metadata(MetainfoError),
+}
+
+/// How far the DHT came with one torrent.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DhtProgress {
+    /// Whether there is a DHT node and this torrent uses it (a private one does not, BEP 27).
+    pub enabled: bool,
+    /// Lookups that ended.
+    pub lookups: u32,
+    /// Whether a lookup is under way.
+    pub searching: bool,
+    /// Nodes that answered in the current lookup, or in the last one while the current has no answer.
+    pub nodes_answered: u32,
+    /// Queries of that lookup that timed out.
+    pub nodes_silent: u32,
+    /// Hops that lookup came far; 0 when nobody answered.
+    pub hops: u32,
+    /// Distinct peers found so far.
+    pub peers_found: usize,
+    /// Contacts in the routing table.
+    pub contacts: usize,
+    /// Nodes that stored the last announce.
+    pub stored: u32,
+    /// There is no contact, no bootstrap node and no peer: nothing can ever be found.
+    pub no_way_in: bool,
+    /// Why no bootstrap address could be resolved.
+    pub bootstrap_failed: Option<String>,
+}
+
+/// The latest state of a torrent.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TorrentStatus {
+    /// Phase.
+    pub state: State,
+    /// Numbers of the swarm.
+    pub stats: Stats,
+    /// How the search in the DHT goes.
+    pub dht: DhtProgress,
+    /// Why it stands still.
+    pub problem: Option<Problem>,
+}
+
+/// A torrent of a session. Clones are cheap and speak to the same task.
+#[derive(Debug, Clone)]
+pub struct TorrentHandle {
+    pub(super) info_hash: InfoHash,
+    pub(super) commands: mpsc::Sender<Command>,
+    pub(super) status: watch::Receiver<TorrentStatus>,
+    pub(super) info: watch::Receiver<Option<Arc<Info>>>,
+    pub(super) events: broadcast::Sender<swarm::Event>,
+}
+
+impl TorrentHandle {
+    /// Which torrent.
+    #[must_use]
+    pub fn info_hash(&self) -> InfoHash {
+        self.info_hash
+    }
+
+    /// The latest state, at most 0.2 seconds old while something happens.
+    #[must_use]
+    pub fn status(&self) -> TorrentStatus {
+        self.status.borrow().clone()
+    }
+
+    /// A channel that holds the latest state and tells of changes; closed when the torrent's task ends.
+    #[must_use]
+    pub fn watch(&self) -> watch::Receiver<TorrentStatus> {
+        self.status.clone()
+    }
+
+    /// The info dictionary, once it is known.
+    #[must_use]
+    pub fn info(&self) -> Option<Arc<Info>> {
+        self.info.borrow().clone()
+    }
+
+    /// What happens from now on. A receiver that lags behind loses the oldest events.
+    #[must_use]
+    pub fn events(&self) -> broadcast::Receiver<swarm::Event> {
+        self.events.subscribe()
+    }
+
+    /// Gives the torrent peers that the user named. Nothing happens when the torrent has ended.
+    pub async fn add_peers(&self, addresses: Vec<SocketAddr>) {
+        // The task can only be gone because the session stops; then there is nobody to tell.
+        let _ = self
+            .commands
+            .send(Command::AddPeers(PeerSource::User, addresses))
+            .await;
+    }
+
+    /// Tries the disk again after a failure. Nothing happens when the torrent has ended.
+    pub async fn retry_disk(&self) {
+        let _ = self.commands.send(Command::RetryDisk).await;
+    }
+
+    /// Waits until a state satisfies `condition` and returns it; `None` when the torrent ended before.
+    pub async fn wait_for(
+        &self,
+        condition: impl FnMut(&TorrentStatus) -> bool,
+    ) -> Option<TorrentStatus> {
+        let mut status = self.watch();
+        status
+            .wait_for(condition)
+            .await
+            .ok()
+            .map(|status| status.clone())
+    }
+}
+
+/// Collects what lookups of one torrent say into a [`DhtProgress`].
+#[derive(Debug, Default)]
+pub(super) struct DhtTally {
+    progress: DhtProgress,
+    /// Distinct peers, at most [`PEERS_COUNTED_MAX`].
+    peers: BTreeSet<SocketAddr>,
+    /// Counts of the lookup under way.
+    answered: u32,
+    silent: u32,
+    hops: u32,
+}
+
+impl DhtTally {
+    /// Nothing asked yet.
+    pub(super) fn new(enabled: bool) -> Self {
+        Self {
+            progress: DhtProgress {
+                enabled,
+                ..DhtProgress::default()
+            },
+            ..Self::default()
+        }
+    }
+
+    /// A lookup started.
+    pub(super) fn on_start(&mut self) {
+        self.progress.searching = true;
+        (self.answered, self.silent, self.hops) = (0, 0, 0);
+    }
+
+    /// A node answered or did not.
+    pub(super) fn on_step(&mut self, step: &Step) {
+        if step.rtt.is_some() {
+            self.answered += 1;
+            self.hops = self.hops.max(step.hop);
+            self.progress.nodes_answered = self.answered;
+            self.progress.hops = self.hops;
+        } else {
+            self.silent += 1;
+        }
+        if self.answered > 0 || self.progress.nodes_answered == 0 {
+            self.progress.nodes_silent = self.silent;
+        }
+    }
+
+    /// Nodes named peers.
+    pub(super) fn on_peers(&mut self, peers: &[SocketAddr]) {
+        for &peer in peers {
+            if self.peers.len() < PEERS_COUNTED_MAX {
+                self.peers.insert(peer);
+            }
+        }
+        self.progress.peers_found = self.peers.len();
+    }
+
+    /// The lookup ended; `None` when the node stopped before.
+    pub(super) fn on_done(&mut self, report: Option<&LookupReport>, announced: bool) {
+        self.progress.searching = false;
+        self.progress.lookups += 1;
+        if let Some(report) = report {
+            if report.answered > 0 || self.progress.nodes_answered == 0 {
+                self.progress.nodes_answered = report.answered;
+                self.progress.nodes_silent = report.timed_out;
+                self.progress.hops = report.hops.max(self.hops);
+            }
+            if announced {
+                self.progress.stored = report.stored;
+            }
+        }
+    }
+
+    /// The torrent is private: the DHT is out of bounds.
+    pub(super) fn disable(&mut self) {
+        *self = Self::new(false);
+    }
+
+    /// What to show.
+    pub(super) fn progress(&self) -> &DhtProgress {
+        &self.progress
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn step(answered: bool, hop: u32) -> Step {
+        Step {
+            id: None,
+            address: ([127, 0, 0, 1], 1).into(),
+            method: "get_peers",
+            hop,
+            rtt: answered.then_some(Duration::from_millis(1)),
+            nodes: 0,
+            peers: 0,
+            error: None,
+        }
+    }
+
+    #[test]
+    fn progress_is_counted_while_a_lookup_runs() {
+        let mut tally = DhtTally::new(true);
+        tally.on_start();
+        tally.on_step(&step(true, 1));
+        tally.on_step(&step(false, 2));
+        tally.on_step(&step(true, 3));
+        let progress = tally.progress();
+        assert!(progress.searching);
+        let counts = (
+            progress.nodes_answered,
+            progress.nodes_silent,
+            progress.hops,
+        );
+        assert_eq!(counts, (2, 1, 3));
+    }
+
+    #[test]
+    fn a_lookup_without_answers_does_not_hide_the_one_before() {
+        let mut tally = DhtTally::new(true);
+        tally.on_start();
+        let report = LookupReport {
+            answered: 5,
+            hops: 2,
+            stored: 4,
+            ..LookupReport::default()
+        };
+        tally.on_done(Some(&report), true);
+        tally.on_start();
+        tally.on_step(&step(false, 1));
+        tally.on_done(Some(&LookupReport::default()), false);
+        let progress = tally.progress();
+        assert_eq!(
+            (progress.nodes_answered, progress.hops, progress.stored),
+            (5, 2, 4)
+        );
+        assert_eq!(progress.lookups, 2);
+    }
+
+    #[test]
+    fn peers_are_counted_once_and_up_to_a_bound() {
+        let mut tally = DhtTally::new(true);
+        let peers: Vec<SocketAddr> = (0..4_000u16)
+            .map(|port| ([1, 1, 1, 1], port).into())
+            .collect();
+        tally.on_peers(&peers[..10]);
+        tally.on_peers(&peers[..10]);
+        assert_eq!(tally.progress().peers_found, 10);
+        tally.on_peers(&peers);
+        assert_eq!(tally.progress().peers_found, PEERS_COUNTED_MAX);
+    }
+}

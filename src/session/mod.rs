@@ -1,0 +1,501 @@
+//! A session owns everything that runs: listeners, the DHT node, disk threads, one task per torrent.
+//!
+//! [`Session::start`] binds the sockets and starts the node; [`Session::add`] starts a torrent and gives
+//! back a [`TorrentHandle`]. Peers that connect are sorted by the info hash of their handshake. What the
+//! DHT finds reaches a torrent as addresses, and nothing else connects the two.
+//!
+//! Invariant: every task a session starts has an owner that waits for its end, and
+//! [`Session::stop`] comes back within [`STOP_TIMEOUT`] whatever peers, disks and nodes do.
+
+pub mod config;
+pub mod handle;
+mod keeper;
+mod listen;
+mod publish;
+mod search;
+pub mod state;
+mod torrent;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Mutex, Semaphore, broadcast, mpsc, watch};
+use tokio::task::{JoinHandle, JoinSet};
+
+pub use config::Config;
+pub use handle::{DhtProgress, Problem, TorrentHandle, TorrentStatus};
+pub use state::{StateDir, StateError};
+
+use crate::dht::{Local, PeerPort, Snapshot};
+use crate::disk::Disk;
+use crate::id::InfoHash;
+use crate::krpc::Family;
+use crate::metainfo::{Info, Magnet};
+use crate::net::clock::{Clock, entropy};
+use crate::net::dht::{DhtConfig, DhtHandle};
+use crate::random::Random;
+use crate::swarm::{PeerSource, Torrent};
+use crate::{net, peer};
+use handle::Command;
+use keeper::DhtSummary;
+use listen::{Bound, Kinds};
+use torrent::{Context, Inputs, Outputs, Senders, Task};
+
+/// How long [`Session::stop`] may take.
+pub const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Part of [`STOP_TIMEOUT`] that each of its four steps may take.
+const STOP_STEP_TIMEOUT: Duration = Duration::from_millis(2_400);
+
+/// Accepted streams whose handshake is awaited; more wait in the system's queue.
+const HANDSHAKES_MAX: usize = 64;
+
+/// Wait after a failed accept: the process has no descriptor left, and trying at once does not help.
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+
+/// Events of a torrent kept for a receiver that is slow.
+const EVENTS_MAX: usize = 256;
+
+/// Where incoming peers of each torrent are sent.
+type Routes = watch::Sender<BTreeMap<InfoHash, mpsc::Sender<Command>>>;
+
+/// Why a session could not do something.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SessionError {
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address}")]
+    Listen {
+        /// The address, as configured.
+        address: SocketAddr,
+        /// The system's words.
+        source: io::Error,
+    },
+    /// No address is left to listen on.
+    #[error("there is no address to listen on")]
+    NoAddress,
+    /// The state directory is in use or broken.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// A thread cannot be started.
+    #[error("cannot start the {what} threads")]
+    Threads {
+        /// Whose.
+        what: &'static str,
+        /// The system's words.
+        source: io::Error,
+    },
+    /// The torrent is there already.
+    #[error("torrent {0} is already in this session")]
+    AlreadyAdded(InfoHash),
+}
+
+/// What a torrent is started from.
+#[derive(Debug, Clone)]
+pub enum Source {
+    /// A magnet link: the metadata comes from peers.
+    Magnet(Magnet),
+    /// An info dictionary.
+    Info(Arc<Info>),
+}
+
+impl Source {
+    /// Which torrent.
+    #[must_use]
+    pub fn info_hash(&self) -> InfoHash {
+        match self {
+            Self::Magnet(magnet) => magnet.info_hash,
+            Self::Info(info) => info.info_hash(),
+        }
+    }
+}
+
+/// The user's wishes for one torrent.
+#[derive(Debug, Clone, Default)]
+pub struct AddOptions {
+    /// Folder that holds or gets the content under its own name.
+    pub output: PathBuf,
+    /// Peers to try at once. A magnet link's own peers are added to them.
+    pub peers: Vec<SocketAddr>,
+    /// The content was hashed a moment ago and is complete: it is not read again at the start.
+    pub assume_complete: bool,
+}
+
+/// Everything that runs.
+#[derive(Debug)]
+pub struct Session {
+    config: Config,
+    clock: Clock,
+    listen: Vec<SocketAddr>,
+    disk: Disk,
+    dht: Option<DhtHandle>,
+    summary: watch::Receiver<DhtSummary>,
+    has_way_in: bool,
+    state: Option<Arc<StateDir>>,
+    routes: Arc<Routes>,
+    /// Owner of the torrent tasks.
+    torrents: Mutex<Vec<JoinHandle<()>>>,
+    /// Listeners, and what watches over the DHT. Ended, not asked, at the stop.
+    services: JoinSet<()>,
+}
+
+impl Session {
+    /// Binds the sockets and starts the DHT node and the disk threads.
+    ///
+    /// # Errors
+    ///
+    /// An address cannot be bound ([`SessionError::Listen`], [`SessionError::NoAddress`]), the state
+    /// directory is in use ([`SessionError::State`]), or threads cannot be started.
+    pub async fn start(config: Config) -> Result<Self, SessionError> {
+        let state = match &config.state_dir {
+            Some(path) => Some(Arc::new(StateDir::open(path)?)),
+            None => None,
+        };
+        let kinds = Kinds {
+            tcp: config.tcp,
+            udp: config.dht,
+        };
+        let mut bound = listen::bind(&config.listen, config.listen_explicit, kinds)?;
+        let listen: Vec<SocketAddr> = bound.iter().map(|bound| bound.address).collect();
+        let disk =
+            Disk::start(config.disk_threads.max(1)).map_err(|source| SessionError::Threads {
+                what: "disk",
+                source,
+            })?;
+        let clock = Clock::start();
+        let snapshot = state.as_ref().and_then(|state| state.load_snapshot());
+        let has_contacts = snapshot
+            .as_ref()
+            .is_some_and(|saved| !saved.contacts.is_empty());
+        let has_way_in = has_contacts || !config.bootstrap.is_empty();
+        let dht = start_dht(&config, &mut bound, snapshot, clock)?;
+
+        let (summary_sender, summary) = watch::channel(DhtSummary::default());
+        let mut services = JoinSet::new();
+        if let Some(dht) = &dht {
+            services.spawn(keeper::watch_node(dht.clone(), summary_sender));
+            if let Some(state) = &state {
+                services.spawn(keeper::save_regularly(dht.clone(), Arc::clone(state)));
+            }
+        }
+        let routes = Arc::new(Routes::new(BTreeMap::new()));
+        for listener in bound.into_iter().filter_map(|bound| bound.tcp) {
+            let accept = Acceptor {
+                clock,
+                connection: config.connection.clone(),
+                routes: Arc::clone(&routes),
+            };
+            services.spawn(accept.run(listener));
+        }
+        tracing::info!(?listen, "listening");
+        Ok(Self {
+            config,
+            clock,
+            listen,
+            disk,
+            dht,
+            summary,
+            has_way_in,
+            state,
+            routes,
+            torrents: Mutex::new(Vec::new()),
+            services,
+        })
+    }
+
+    /// The DHT node, unless it is switched off.
+    #[must_use]
+    pub fn dht(&self) -> Option<&DhtHandle> {
+        self.dht.as_ref()
+    }
+
+    /// The state directory, if there is one.
+    #[must_use]
+    pub fn state(&self) -> Option<&StateDir> {
+        self.state.as_deref()
+    }
+
+    /// The addresses that were bound, with the ports that were taken.
+    #[must_use]
+    pub fn listen_addresses(&self) -> Vec<SocketAddr> {
+        self.listen.clone()
+    }
+
+    /// Starts a torrent.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionError::AlreadyAdded`].
+    pub async fn add(
+        &self,
+        source: Source,
+        options: AddOptions,
+    ) -> Result<TorrentHandle, SessionError> {
+        let info_hash = source.info_hash();
+        let mut tasks = self.torrents.lock().await;
+        if self.routes.borrow().contains_key(&info_hash) {
+            return Err(SessionError::AlreadyAdded(info_hash));
+        }
+        let (task, inputs, handle) = self.prepare(&source, options);
+        let commands = handle.commands.clone();
+        self.routes
+            .send_modify(|routes| drop(routes.insert(info_hash, commands)));
+        tasks.push(tokio::spawn(task.run(inputs)));
+        Ok(handle)
+    }
+
+    /// The parts of one torrent, not yet running.
+    fn prepare(&self, source: &Source, options: AddOptions) -> (Task, Inputs, TorrentHandle) {
+        let now = self.clock.now();
+        let same_port = shared_port(&self.listen);
+        let swarm = self.config.torrent(config::peer_id(entropy()), same_port);
+        let disk_jobs_max = swarm.disk_jobs_max;
+        let random = Random::from_entropy(entropy());
+        let mut peers = options.peers;
+        let mut core = match source {
+            Source::Magnet(magnet) => {
+                let core = Torrent::from_magnet(swarm, magnet, random, now);
+                peers.extend(&magnet.peers);
+                core
+            }
+            Source::Info(info) => Torrent::from_info(swarm, Arc::clone(info), random, now),
+        };
+        core.add_peers(now, PeerSource::User, &peers);
+
+        let (commands, command_inputs) = mpsc::channel(torrent::COMMANDS_MAX);
+        let (streams, stream_inputs) = mpsc::channel(torrent::STREAM_INPUTS_MAX);
+        // The disk must never wait for the torrent: each unfinished job has its place here.
+        let (completions, completion_inputs) = mpsc::channel(disk_jobs_max + 1);
+        let (lookups, lookup_inputs) = mpsc::channel(torrent::LOOKUP_INPUTS_MAX);
+        let (info_sender, info) = watch::channel(None);
+        let (events, _) = broadcast::channel(EVENTS_MAX);
+        let first = TorrentStatus {
+            state: core.state(),
+            stats: core.stats(now),
+            dht: DhtProgress {
+                enabled: self.dht.is_some(),
+                ..DhtProgress::default()
+            },
+            problem: None,
+        };
+        let (status_sender, status) = watch::channel(first);
+        let context = Context {
+            clock: self.clock,
+            disk: self.disk.clone(),
+            dht: self.dht.clone(),
+            announce: self.config.announce.clone(),
+            port: same_port.map_or(PeerPort::Implied, PeerPort::Explicit),
+            listen: self.listen.clone(),
+            output: options.output,
+            assume_complete: options.assume_complete,
+            has_way_in: self.has_way_in,
+        };
+        let info_hash = source.info_hash();
+        let handle = TorrentHandle {
+            info_hash,
+            commands,
+            status,
+            info,
+            events: events.clone(),
+        };
+        let senders = Senders {
+            streams,
+            completions,
+            lookups,
+        };
+        let outputs = Outputs {
+            status: status_sender,
+            info: info_sender,
+            events,
+        };
+        let inputs = Inputs {
+            commands: command_inputs,
+            streams: stream_inputs,
+            completions: completion_inputs,
+            lookups: lookup_inputs,
+            dht: self.summary.clone(),
+        };
+        (Task::new(core, context, senders, outputs), inputs, handle)
+    }
+
+    /// Stops everything: torrents end, connections close, the disk finishes what it was given, the
+    /// routing table is saved, the DHT node ends. Comes back within [`STOP_TIMEOUT`].
+    pub async fn stop(mut self) {
+        self.services.shutdown().await;
+        let commands: Vec<_> = self.routes.borrow().values().cloned().collect();
+        let torrents = std::mem::take(self.torrents.get_mut());
+        let ended = tokio::time::timeout(STOP_STEP_TIMEOUT, async move {
+            for command in commands {
+                // A torrent that is gone already needs no command.
+                let _ = command.send(Command::Stop).await;
+            }
+            for torrent in torrents {
+                let _ = torrent.await;
+            }
+        });
+        if ended.await.is_err() {
+            tracing::warn!("a torrent did not stop in time");
+        }
+        if let Some(dht) = self.dht.take() {
+            let snapshot = tokio::time::timeout(STOP_STEP_TIMEOUT, dht.snapshot()).await;
+            if let (Ok(snapshot), Some(state)) = (snapshot, self.state.clone()) {
+                let save = keeper::save(snapshot, state);
+                let _ = tokio::time::timeout(STOP_STEP_TIMEOUT, save).await;
+            }
+            let _ = tokio::time::timeout(STOP_STEP_TIMEOUT / 2, dht.stop()).await;
+        }
+        let disk = self.disk;
+        let drained = tokio::task::spawn_blocking(move || disk.stop());
+        if tokio::time::timeout(STOP_STEP_TIMEOUT / 2, drained)
+            .await
+            .is_err()
+        {
+            tracing::warn!("the disk did not finish in time");
+        }
+    }
+}
+
+/// The port of all addresses, if it is the same everywhere.
+fn shared_port(listen: &[SocketAddr]) -> Option<u16> {
+    let port = listen.first()?.port();
+    listen
+        .iter()
+        .all(|address| address.port() == port)
+        .then_some(port)
+}
+
+/// Starts the DHT node on the UDP sockets that were bound; `None` when it is switched off.
+fn start_dht(
+    config: &Config,
+    bound: &mut [Bound],
+    snapshot: Option<Snapshot>,
+    clock: Clock,
+) -> Result<Option<DhtHandle>, SessionError> {
+    if !config.dht {
+        return Ok(None);
+    }
+    let mut node = config.node.clone();
+    // Lookups tell how far they came, which is what a user who waits wants to know.
+    node.report_steps = true;
+    node.locals = bound
+        .iter()
+        .map(|bound| {
+            let family = Family::of(&bound.address);
+            let saved = snapshot.as_ref().and_then(|snapshot| {
+                snapshot
+                    .ids
+                    .iter()
+                    .find(|(of, _)| *of == family)
+                    .map(|&(_, id)| id)
+            });
+            Local {
+                address: bound.address,
+                id: saved,
+            }
+        })
+        .collect();
+    let sockets = bound
+        .iter_mut()
+        .filter_map(|bound| bound.udp.take())
+        .collect();
+    let config = DhtConfig {
+        node,
+        bootstrap: config.bootstrap.clone(),
+        snapshot,
+    };
+    net::dht::spawn(sockets, config, clock, entropy())
+        .map(Some)
+        .map_err(|source| SessionError::Threads {
+            what: "DHT",
+            source,
+        })
+}
+
+/// Accepts the peers of one listener and sorts them by torrent.
+struct Acceptor {
+    clock: Clock,
+    connection: peer::Config,
+    routes: Arc<Routes>,
+}
+
+impl Acceptor {
+    /// Accepts until it is ended.
+    async fn run(self, listener: TcpListener) {
+        let places = Arc::new(Semaphore::new(HANDSHAKES_MAX));
+        let mut handshakes = JoinSet::new();
+        loop {
+            while handshakes.try_join_next().is_some() {}
+            let place = Arc::clone(&places).acquire_owned().await;
+            let Ok(place) = place else { return };
+            let (stream, address) = match listener.accept().await {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a peer");
+                    tokio::time::sleep(ACCEPT_RETRY).await;
+                    continue;
+                }
+            };
+            let (clock, connection) = (self.clock, self.connection.clone());
+            let routes = Arc::clone(&self.routes);
+            handshakes.spawn(async move {
+                greet(stream, address, clock, &connection, &routes).await;
+                drop(place);
+            });
+        }
+    }
+}
+
+/// Reads the handshake of one accepted stream and hands the stream to its torrent. One for a torrent
+/// that is not here is closed, as is one that breaks a rule or takes too long.
+async fn greet(
+    mut stream: TcpStream,
+    address: SocketAddr,
+    clock: Clock,
+    connection: &peer::Config,
+    routes: &Routes,
+) {
+    let accepted = match net::peer::read_handshake(&mut stream, clock, connection).await {
+        Ok(accepted) => accepted,
+        Err(error) => {
+            tracing::debug!(peer = %address, %error, "handshake refused");
+            return;
+        }
+    };
+    let info_hash = accepted.handshake.info_hash;
+    let route = routes.borrow().get(&info_hash).cloned();
+    let Some(route) = route else {
+        tracing::debug!(peer = %address, %info_hash, "no such torrent");
+        return;
+    };
+    if route
+        .try_send(Command::Incoming {
+            stream,
+            address,
+            accepted,
+        })
+        .is_err()
+    {
+        tracing::debug!(peer = %address, %info_hash, "torrent too busy for another peer");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_is_announced_only_if_all_addresses_have_it() {
+        let port = |listen: &[&str]| {
+            let listen: Vec<SocketAddr> = listen.iter().map(|a| a.parse().unwrap()).collect();
+            shared_port(&listen)
+        };
+        assert_eq!(port(&["0.0.0.0:1", "[::]:1"]), Some(1));
+        assert_eq!(port(&["0.0.0.0:1", "[::]:2"]), None);
+        assert_eq!(port(&[]), None);
+    }
+}

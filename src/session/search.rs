@@ -1,0 +1,192 @@
+//! One torrent's search for peers in the DHT: what is due, the lookup under way, what it brought.
+//!
+//! Invariant: at most one lookup of a torrent is under way, and the torrent's task never waits for the
+//! DHT: helpers do, and their results come back through a bounded channel.
+
+use std::net::SocketAddr;
+
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use super::handle::{DhtProgress, DhtTally};
+use super::listen::is_own;
+use crate::announce::{Config, Due, Outcome, Schedule};
+use crate::dht::{Event, LookupReport, PeerPort};
+use crate::id::InfoHash;
+use crate::net::dht::DhtHandle;
+use crate::time::Instant;
+
+/// Helpers at the same time: one lookup, and nodes named by peers on their way to the DHT. A node over
+/// it is forgotten.
+const HELPERS_MAX: usize = 16;
+
+/// What the lookups of a torrent bring.
+#[derive(Debug)]
+pub(super) enum LookupInput {
+    /// Something of the lookup under way.
+    Event(Event),
+    /// The lookup has ended.
+    Done(Due),
+}
+
+/// How a torrent takes part in the DHT.
+#[derive(Debug, Clone)]
+pub(super) struct Announcement {
+    /// Which torrent.
+    pub(super) info_hash: InfoHash,
+    /// The port others are told.
+    pub(super) port: PeerPort,
+    /// How often.
+    pub(super) config: Config,
+    /// Addresses we listen on: nodes name us among the others.
+    pub(super) listen: Vec<SocketAddr>,
+}
+
+/// The search of one torrent.
+pub(super) struct Search {
+    /// `None` when the DHT is off, or out of bounds for this torrent.
+    dht: Option<DhtHandle>,
+    announcement: Announcement,
+    schedule: Schedule,
+    wants_peers: bool,
+    /// Whether the node had a contact when it was last looked at.
+    has_contacts: bool,
+    tally: DhtTally,
+    /// The report of the lookup under way, between its last event and its end.
+    report: Option<LookupReport>,
+    helpers: JoinSet<()>,
+    results: mpsc::Sender<LookupInput>,
+}
+
+impl Search {
+    /// A search whose first announce is due at once. What it brings goes to `results`.
+    pub(super) fn new(
+        dht: Option<DhtHandle>,
+        announcement: Announcement,
+        results: mpsc::Sender<LookupInput>,
+        now: Instant,
+    ) -> Self {
+        Self {
+            tally: DhtTally::new(dht.is_some()),
+            dht,
+            schedule: Schedule::new(announcement.config.clone(), now),
+            announcement,
+            wants_peers: false,
+            has_contacts: false,
+            report: None,
+            helpers: JoinSet::new(),
+            results,
+        }
+    }
+
+    /// When something is due.
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        self.dht.as_ref()?;
+        self.schedule.poll_timeout().map(|wake| wake.at)
+    }
+
+    /// Starts what is due now, in a helper.
+    pub(super) fn start_due(&mut self, now: Instant) {
+        let Some(dht) = self.dht.clone() else { return };
+        let Some(due) = self.schedule.poll_due(now) else {
+            return;
+        };
+        self.tally.on_start();
+        let Announcement {
+            info_hash, port, ..
+        } = self.announcement;
+        let results = self.results.clone();
+        self.helpers.spawn(async move {
+            let mut lookup = match due {
+                Due::DhtAnnounce => dht.announce(info_hash, port).await,
+                Due::DhtLookup => dht.find_peers(info_hash).await,
+            };
+            while let Some(event) = lookup.next().await {
+                // The receiver outlives this helper, except when the torrent ends.
+                let _ = results.send(LookupInput::Event(event)).await;
+            }
+            let _ = results.send(LookupInput::Done(due)).await;
+        });
+    }
+
+    /// A lookup brought something; gives the peers that it named, ourselves left out.
+    pub(super) fn on_input(&mut self, now: Instant, input: LookupInput) -> Vec<SocketAddr> {
+        match input {
+            LookupInput::Event(Event::PeersFound { mut peers, .. }) => {
+                let ours = &self.announcement.listen;
+                peers.retain(|&peer| !is_own(ours, peer));
+                self.tally.on_peers(&peers);
+                return peers;
+            }
+            LookupInput::Event(Event::Step { step, .. }) => self.tally.on_step(&step),
+            LookupInput::Event(Event::LookupDone { report, .. }) => self.report = Some(report),
+            LookupInput::Event(Event::TableChanged { .. }) => {}
+            LookupInput::Done(due) => self.on_done(now, due),
+        }
+        Vec::new()
+    }
+
+    /// The lookup under way has ended.
+    fn on_done(&mut self, now: Instant, due: Due) {
+        let report = self.report.take();
+        let count = |of: fn(&LookupReport) -> u32| report.as_ref().map_or(0, of);
+        let outcome = Outcome {
+            peers: count(|report| report.peers),
+            answered: count(|report| report.answered),
+            stored: count(|report| report.stored),
+        };
+        let info_hash = self.announcement.info_hash;
+        tracing::debug!(%info_hash, ?due, ?outcome, "lookup done");
+        self.tally.on_done(report.as_ref(), due == Due::DhtAnnounce);
+        self.schedule.handle_done(now, due, outcome);
+    }
+
+    /// The DHT node has so many contacts. With the first one after none, what failed for want of them is
+    /// tried again at once: the schedule begins anew.
+    pub(super) fn on_contacts(&mut self, now: Instant, contacts: usize) {
+        let had_contacts = std::mem::replace(&mut self.has_contacts, contacts > 0);
+        let progress = self.tally.progress();
+        let failed = progress.lookups > 0 && progress.nodes_answered == 0 && !progress.searching;
+        if self.has_contacts && !had_contacts && failed {
+            self.schedule = Schedule::new(self.announcement.config.clone(), now);
+            self.schedule.set_wants_peers(now, self.wants_peers);
+        }
+    }
+
+    /// The torrent lacks peers, or has enough.
+    pub(super) fn set_wants_peers(&mut self, now: Instant, wants: bool) {
+        self.wants_peers = wants;
+        self.schedule.set_wants_peers(now, wants);
+    }
+
+    /// Tells the DHT about a node that a peer named.
+    pub(super) fn add_node(&mut self, address: SocketAddr) {
+        let Some(dht) = self.dht.clone() else { return };
+        if self.helpers.len() < HELPERS_MAX {
+            self.helpers
+                .spawn(async move { dht.add_node(address).await });
+        }
+    }
+
+    /// The torrent turned out to be private: the DHT is out of bounds (BEP 27).
+    pub(super) fn disable(&mut self) {
+        self.dht = None;
+        self.helpers.abort_all();
+        self.tally.disable();
+    }
+
+    /// How far the search came.
+    pub(super) fn progress(&self) -> &DhtProgress {
+        self.tally.progress()
+    }
+
+    /// Waits until a helper ends; `None` at once when there is none. May be dropped.
+    pub(super) async fn helper_ended(&mut self) -> Option<()> {
+        self.helpers.join_next().await.map(drop)
+    }
+
+    /// Ends the helpers and waits for them.
+    pub(super) async fn stop(&mut self) {
+        self.helpers.shutdown().await;
+    }
+}

@@ -1,0 +1,14 @@
+//! Tests of the drivers: real sockets on the loopback interface, real files, the built command.
+
+#![expect(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    clippy::unwrap_used,
+    reason = "tests wait for processes, with a bound, and hold ports"
+)]
+
+mod cli;
+mod command;
+mod magnet;
+mod seed;
+mod tidy;

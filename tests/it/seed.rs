@@ -1,0 +1,124 @@
+//! Seeding with the built command: what it prints, what it keeps, what it refuses.
+
+use std::fs;
+
+use crate::command::{Running, run, stderr, stdout, text};
+
+#[test]
+fn the_magnet_link_is_the_first_line_and_the_torrent_is_kept() {
+    let home = tempfile::tempdir().unwrap();
+    let file = home.path().join("a file.bin");
+    fs::write(&file, vec![3; 100_000]).unwrap();
+    let (path, state) = (file.to_str().unwrap(), home.path().join("own state"));
+    let out = home.path().join("out.torrent");
+    let mut seeder = Running::start(
+        home.path(),
+        &[
+            "seed",
+            path,
+            "--listen",
+            "127.0.0.1:0",
+            "--bootstrap",
+            "none",
+            "--state-dir",
+            state.to_str().unwrap(),
+            "--torrent-out",
+            out.to_str().unwrap(),
+        ],
+    );
+    let magnet = seeder.line();
+    assert!(magnet.starts_with("magnet:?xt=urn:btih:"), "{magnet}");
+    let ended = seeder.interrupt();
+    assert_eq!(ended.status.code(), Some(130), "{}", stderr(&ended));
+
+    let shown = run(home.path(), &["show", "--json", out.to_str().unwrap()]);
+    let shown = stdout(&shown);
+    assert_eq!(text(shown.trim(), "name"), "a file.bin");
+    let hash = text(shown.trim(), "info_hash");
+    assert!(magnet.contains(&hash));
+    let kept = state.join("torrents").join(format!("{hash}.torrent"));
+    assert_eq!(fs::read(kept).unwrap(), fs::read(out).unwrap());
+}
+
+#[test]
+fn a_torrent_is_seeded_from_the_folder_that_holds_its_content() {
+    let home = tempfile::tempdir().unwrap();
+    let data = home.path().join("data");
+    fs::create_dir(&data).unwrap();
+    fs::write(data.join("file"), vec![9; 70_000]).unwrap();
+    let torrent = home.path().join("file.torrent");
+    let (content, torrent) = (data.join("file"), torrent.to_str().unwrap());
+    let made = run(
+        home.path(),
+        &["create", content.to_str().unwrap(), "-o", torrent],
+    );
+    assert_eq!(made.status.code(), Some(0), "{}", stderr(&made));
+
+    let data_text = data.to_str().unwrap();
+    let common = ["--listen", "127.0.0.1:0", "--bootstrap", "none", "--json"];
+    let arguments = [&["seed", torrent, "--data", data_text], &common[..]].concat();
+    let mut seeder = Running::start(home.path(), &arguments);
+    let line = seeder.line();
+    assert_eq!(text(&line, "event"), "seeding");
+    assert_eq!(text(&line, "name"), "file");
+    seeder.line_with(&["progress"]);
+    seeder.line_with(&["progress"]);
+    let ended = seeder.interrupt();
+    assert_eq!(ended.status.code(), Some(130));
+    // Nobody can find it: whoever seeds is told so.
+    let said = stderr(&ended);
+    assert!(
+        said.contains("--bootstrap HOST:PORT") && said.contains("--peer"),
+        "{said}"
+    );
+
+    fs::write(data.join("file"), vec![8; 70_000]).unwrap();
+    let ended = run(home.path(), &arguments);
+    assert_eq!(ended.status.code(), Some(1));
+    let failure = stdout(&ended);
+    assert_eq!(text(failure.lines().last().unwrap(), "event"), "failed");
+    assert!(
+        failure.contains("another file lies at its place"),
+        "{failure}"
+    );
+    assert!(failure.contains("--data DIR"), "{failure}");
+
+    fs::remove_file(data.join("file")).unwrap();
+    let ended = run(home.path(), &arguments);
+    assert_eq!(ended.status.code(), Some(1));
+    assert!(
+        stdout(&ended).contains("pieces are missing or wrong"),
+        "{}",
+        stdout(&ended)
+    );
+}
+
+#[test]
+fn a_second_process_on_one_state_directory_is_told_what_to_do() {
+    let home = tempfile::tempdir().unwrap();
+    fs::write(home.path().join("file"), "x").unwrap();
+    let path = home.path().join("file");
+    let arguments = [
+        "seed",
+        path.to_str().unwrap(),
+        "--listen",
+        "127.0.0.1:0",
+        "--bootstrap",
+        "none",
+    ];
+    let mut first = Running::start(home.path(), &arguments);
+    first.line();
+    let second = run(home.path(), &arguments);
+    assert_eq!(second.status.code(), Some(1));
+    assert!(
+        stderr(&second).contains("in use by another trackless"),
+        "{}",
+        stderr(&second)
+    );
+    assert!(stderr(&second).contains("hint: "), "{}", stderr(&second));
+    assert!(
+        stderr(&second).contains("--state-dir"),
+        "{}",
+        stderr(&second)
+    );
+}
