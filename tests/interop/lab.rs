@@ -1,0 +1,273 @@
+//! A closed network of programs: one namespace, one address for each.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Addresses in the namespace: 10.77.0.1 to 10.77.0.40.
+const ADDRESSES: u8 = 40;
+
+/// How long any one step may take before a test gives up on it.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+
+/// One lab at a time: each test moves hundreds of megabytes through all cores there are.
+static TURN: Mutex<()> = Mutex::new(());
+
+/// Names of namespaces must differ between tests and between runs.
+static NEXT: AtomicU32 = AtomicU32::new(0);
+
+/// A program by the name its package has, and whether it is here.
+pub(crate) type Need = (&'static str, fn() -> bool);
+
+/// A network namespace with a loopback interface and nothing else, and a folder for files.
+pub(crate) struct Lab {
+    namespace: String,
+    folder: tempfile::TempDir,
+    _turn: MutexGuard<'static, ()>,
+}
+
+impl Lab {
+    /// A new lab, or `None` where one cannot be had: then the reason was printed.
+    ///
+    /// # Panics
+    ///
+    /// Under `CI`, where nothing may be skipped.
+    pub(crate) fn open(programs: &[Need]) -> Option<Self> {
+        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut missing: Vec<&str> = programs
+            .iter()
+            .filter(|(_, there)| !there())
+            .map(|&(name, _)| name)
+            .collect();
+        let namespace = format!(
+            "trackless-{}-{}",
+            std::process::id(),
+            NEXT.fetch_add(1, Ordering::Relaxed)
+        );
+        if missing.is_empty() && !run("ip", &["netns", "add", &namespace]) {
+            missing.push("a network namespace (needs root and iproute2)");
+        }
+        if !missing.is_empty() {
+            let reason = format!("missing: {}", missing.join(", "));
+            assert!(
+                std::env::var_os("CI").is_none(),
+                "not skipped in CI; {reason}"
+            );
+            eprintln!("skipped; {reason}");
+            return None;
+        }
+        let lab = Self {
+            namespace,
+            folder: tempfile::tempdir().unwrap(),
+            _turn: turn,
+        };
+        assert!(run(
+            "ip",
+            &["-n", &lab.namespace, "link", "set", "lo", "up"]
+        ));
+        for host in 1..=ADDRESSES {
+            let address = format!("{}/32", address(host));
+            assert!(run(
+                "ip",
+                &["-n", &lab.namespace, "addr", "add", &address, "dev", "lo"]
+            ));
+        }
+        Some(lab)
+    }
+
+    /// A folder of this name in the lab, made if needed.
+    pub(crate) fn folder(&self, name: &str) -> PathBuf {
+        let path = self.folder.path().join(name);
+        std::fs::create_dir_all(&path).unwrap();
+        path
+    }
+
+    /// Starts a program inside the namespace.
+    pub(crate) fn start(&self, name: &str, program: &Path, arguments: &[&str]) -> Program {
+        let mut child = Command::new("ip")
+            .args(["netns", "exec", &self.namespace])
+            .arg(program)
+            .args(arguments)
+            .env("RUST_BACKTRACE", "1")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (sender, lines) = channel();
+        let errors = BufReader::new(child.stderr.take().unwrap());
+        let stderr_sender = sender.clone();
+        std::thread::spawn(move || {
+            for line in errors.lines().map_while(Result::ok) {
+                let _ = stderr_sender.send(Line::Error(line));
+            }
+        });
+        let output = BufReader::new(child.stdout.take().unwrap());
+        std::thread::spawn(move || {
+            for line in output.lines().map_while(Result::ok) {
+                let _ = sender.send(Line::Output(line));
+            }
+        });
+        Program {
+            name: name.to_owned(),
+            child,
+            lines,
+            said: Vec::new(),
+        }
+    }
+
+    /// Starts `trackless` with a state folder of its own, at an address of its own.
+    pub(crate) fn trackless(&self, host: u8, arguments: &[&str]) -> Program {
+        let state = self.folder(&format!("state-{host}"));
+        let listen = format!("{}:6881", address(host));
+        let mut all = arguments.to_vec();
+        all.extend(["--listen", &listen, "--state-dir", state.to_str().unwrap()]);
+        let name = format!("trackless {} at {listen}", arguments[0]);
+        self.start(&name, Path::new(env!("CARGO_BIN_EXE_trackless")), &all)
+    }
+
+    /// A private DHT of `count` nodes at the first addresses; all of them know only the first.
+    pub(crate) fn dht(&self, count: u8) -> Vec<Program> {
+        (1..=count)
+            .map(|host| {
+                let bootstrap = if host == 1 {
+                    "none".to_owned()
+                } else {
+                    entry()
+                };
+                let mut node = self.trackless(host, &["node", "--bootstrap", &bootstrap]);
+                node.wait_for("its first line", |line| line.contains(&address(host)));
+                node
+            })
+            .collect()
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        run("ip", &["netns", "delete", &self.namespace]);
+    }
+}
+
+/// The address of a host in the lab.
+pub(crate) fn address(host: u8) -> String {
+    format!("10.77.0.{host}")
+}
+
+/// The one DHT node that everybody is told of.
+pub(crate) fn entry() -> String {
+    format!("{}:6881", address(1))
+}
+
+/// Runs a short command; whether it succeeded. What it says goes nowhere.
+pub(crate) fn run(program: &str, arguments: &[&str]) -> bool {
+    Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
+}
+
+/// A line that a program printed.
+enum Line {
+    /// On standard output.
+    Output(String),
+    /// On standard error.
+    Error(String),
+}
+
+/// A running program; killed and waited for when dropped.
+pub(crate) struct Program {
+    name: String,
+    child: Child,
+    lines: Receiver<Line>,
+    said: Vec<String>,
+}
+
+impl Program {
+    /// Waits for a line on standard output that fits, and returns it.
+    ///
+    /// # Panics
+    ///
+    /// If the program ends or [`PATIENCE`] runs out first; shows what it said.
+    pub(crate) fn wait_for(&mut self, what: &str, fits: impl Fn(&str) -> bool) -> String {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.lines.recv_timeout(left) {
+                Ok(Line::Output(line)) => {
+                    self.said.push(line.clone());
+                    if fits(&line) {
+                        return line;
+                    }
+                }
+                Ok(Line::Error(line)) => self.said.push(line),
+                Err(RecvTimeoutError::Timeout) => self.give_up(what, "it never came"),
+                Err(RecvTimeoutError::Disconnected) => self.give_up(what, "the program ended"),
+            }
+        }
+    }
+
+    /// Waits until the program ended by itself with success.
+    pub(crate) fn wait(&mut self) {
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                self.drain();
+                assert!(
+                    status.success(),
+                    "{}: {status}\n{}",
+                    self.name,
+                    self.said.join("\n")
+                );
+                return;
+            }
+            self.drain();
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        self.give_up("its end", "it goes on");
+    }
+
+    /// Closes its standard input, which tells it to go, and waits until it went: what it holds in memory
+    /// is on disk then.
+    pub(crate) fn finish(&mut self) {
+        drop(self.child.stdin.take());
+        self.wait();
+    }
+
+    fn drain(&mut self) {
+        while let Ok(Line::Output(line) | Line::Error(line)) = self.lines.try_recv() {
+            self.said.push(line);
+        }
+    }
+
+    fn give_up(&mut self, what: &str, why: &str) -> ! {
+        self.drain();
+        let said = self
+            .said
+            .iter()
+            .rev()
+            .take(40)
+            .rev()
+            .cloned()
+            .collect::<Vec<_>>()
+            .join("\n");
+        panic!(
+            "{}: waited for {what}, but {why}. It said:\n{said}",
+            self.name
+        )
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
