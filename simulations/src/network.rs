@@ -66,10 +66,16 @@ pub enum Happening {
     Task(u64),
 }
 
+/// Happenings at one moment from which on something must be waking itself without end. Ours: far more
+/// than a million hosts that start together bring about.
+const SIMULTANEOUS_MAX: u64 = 10_000_000;
+
 /// What happens next, and the time.
 #[derive(Debug)]
 pub struct Agenda {
     now: Instant,
+    /// Happenings taken since time last moved.
+    simultaneous: u64,
     sequence: u64,
     taken: u64,
     queue: Box<dyn Queue<Happening>>,
@@ -81,6 +87,7 @@ impl Agenda {
     pub fn new(queue: Box<dyn Queue<Happening>>) -> Self {
         Self {
             now: Instant::ZERO,
+            simultaneous: 0,
             sequence: 0,
             taken: 0,
             queue,
@@ -110,6 +117,10 @@ impl Agenda {
     }
 
     /// Moves time to the next happening and takes it; to `until` if none is due before.
+    ///
+    /// # Panics
+    ///
+    /// If time stands still: some core asks for a wake-up at once, each time it is woken.
     pub fn next(&mut self, until: Instant) -> Option<Happening> {
         if self.queue.next_at().is_none_or(|at| at > until) {
             self.now = self.now.max(until);
@@ -117,6 +128,17 @@ impl Agenda {
         }
         let entry = self.queue.pop()?;
         debug_assert!(entry.at >= self.now, "time does not go back");
+        self.simultaneous = if entry.at > self.now {
+            0
+        } else {
+            self.simultaneous + 1
+        };
+        assert!(
+            self.simultaneous < SIMULTANEOUS_MAX,
+            "time stands still at {:?}: {:?}",
+            entry.at,
+            entry.happening
+        );
         self.now = entry.at;
         self.taken += 1;
         Some(entry.happening)

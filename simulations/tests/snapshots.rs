@@ -19,7 +19,7 @@ const SMALL_DHT: &[(&str, &str)] = &[
 ];
 
 /// Settings of a swarm that is small enough for each test run.
-const SMALL_SWARM: &[(&str, &str)] = &[("peers", "6"), ("size", "4MiB"), ("piece_length", "64KiB")];
+const SMALL_SWARM: &[(&str, &str)] = &[("peers", "10"), ("size", "32MiB")];
 
 fn run(name: &str, seed: u64, settings: &[(&str, &str)]) -> Report {
     let overrides: Vec<(String, String)> = settings

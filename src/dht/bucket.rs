@@ -1,8 +1,9 @@
 //! One bucket, and the replacements for all of them.
 //!
 //! The contacts themselves are in one flat vector of the routing table, bucket after bucket; a
-//! [`Bucket`] says where its run begins. Replacements are verified nodes that found their bucket full;
-//! most buckets of most nodes have none, so all share one vector, which stays empty until the first comes.
+//! [`Bucket`] says where its run begins. Replacements are verified nodes that found their bucket
+//! full; most buckets of most nodes have none, so all share one vector, which stays empty until the
+//! first comes.
 //!
 //! Invariant: no more than [`REPLACEMENTS_MAX`] replacements wait for one bucket.
 
@@ -20,8 +21,9 @@ pub(super) const REPLACEMENTS_MAX: usize = 4;
 pub(super) struct Bucket {
     /// Index of its first contact in the table's vector.
     pub(super) start: u16,
-    /// The "last changed" of BEP 5, in seconds since the node started.
-    pub(super) touched_secs: u32,
+    /// When it is refreshed if it does not change before, in seconds since the node started: the
+    /// "last changed" of BEP 5 and 15 minutes.
+    pub(super) refresh_at_secs: u32,
 }
 
 /// Verified nodes that wait for a place in a full bucket.
@@ -42,8 +44,8 @@ impl<const N: usize> Replacements<N>
 where
     IpAddr: From<[u8; N]>,
 {
-    /// Adds a node that has just answered. `belongs` says which ids share its bucket. If that has its
-    /// share of replacements, the one heard from longest ago gives way.
+    /// Adds a node that has just answered. `belongs` says which ids share its bucket. If that has
+    /// its share of replacements, the one heard from longest ago gives way.
     pub(super) fn push(&mut self, contact: Contact<N>, belongs: impl Fn(&NodeId) -> bool) {
         let rivals = || {
             self.contacts

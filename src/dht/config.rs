@@ -9,11 +9,12 @@ use crate::id::NodeId;
 /// Contacts in a bucket and nodes in an answer: the `K` of BEP 5.
 pub const BUCKET_SIZE: usize = 8;
 
-/// Queries in flight per lookup. Ours: the Kademlia paper's alpha of 3, plus one so that a single dead
-/// contact does not stop progress; each costs one datagram and 100 bytes of state.
+/// Queries in flight per lookup. Ours: the Kademlia paper's alpha of 3, plus one so that a single
+/// dead contact does not stop progress; each costs one datagram and 100 bytes of state.
 pub const LOOKUP_PARALLELISM: usize = 4;
 
-/// A contact heard from within this time is good, a bucket unchanged for longer is refreshed (BEP 5).
+/// A contact heard from within this time is good, a bucket unchanged for longer is refreshed (BEP
+/// 5).
 pub const REFRESH_INTERVAL: Duration = Duration::from_secs(15 * 60);
 
 /// Limits and intervals. `Default` is what a real node uses.
@@ -25,34 +26,36 @@ pub struct Config {
     /// Contacts in a bucket, nodes in an answer, nodes an announce is stored at. Default
     /// [`BUCKET_SIZE`]; more than 20 do not fit into an answer.
     pub bucket_size: usize,
-    /// Queries in flight per lookup and local address that have not passed their soft time-out. Default
-    /// [`LOOKUP_PARALLELISM`].
+    /// Queries in flight per lookup and local address that have not passed their soft time-out.
+    /// Default [`LOOKUP_PARALLELISM`].
     pub lookup_parallelism: usize,
-    /// Lookups that run at once; more wait for their turn. Default 64: with four queries each that is as
-    /// many flows as a home router's NAT table bears.
+    /// Lookups that run at once; more wait for their turn. Default 64: with four queries each that
+    /// is as many flows as a home router's NAT table bears.
     pub lookups_max: usize,
-    /// Lookups that wait for their turn; one over that ends at once, without a query. Default 1,024.
+    /// Lookups that wait for their turn; one over that ends at once, without a query. Default
+    /// 1,024.
     pub lookups_queued_max: usize,
-    /// Nodes a lookup remembers per local address, 96 bytes each. The farthest one that was not asked
-    /// yet gives way. Default 128.
+    /// Nodes a lookup remembers per local address, 96 bytes each. The farthest one that was not
+    /// asked yet gives way. Default 128.
     pub lookup_candidates_max: usize,
     /// Distinct peers one lookup reports; further ones are not looked at. Default 2,000.
     pub lookup_peers_max: usize,
-    /// How long a lookup waits for the first contact while none is known. Then it ends with a report
-    /// that says 0 queries. Default 10 s.
+    /// How long a lookup waits for the first contact while none is known. Then it ends with a
+    /// report that says 0 queries. Default 10 s.
     pub lookup_wait: Duration,
-    /// A contact heard from within this time is good, a bucket unchanged for longer is refreshed. Default
-    /// [`REFRESH_INTERVAL`].
+    /// A contact heard from within this time is good, a bucket unchanged for longer is refreshed.
+    /// Default [`REFRESH_INTERVAL`].
     pub refresh_interval: Duration,
-    /// A query's time-out before anything was measured. Default 1 s; adaptive afterwards (RFC 6298).
+    /// A query's time-out before anything was measured. Default 1 s; adaptive afterwards (RFC
+    /// 6298).
     pub query_timeout_initial: Duration,
     /// Upper bound of the adaptive time-outs. Default 2 s.
     pub query_timeout_max: Duration,
-    /// Soft time-out before anything was measured: after it a lookup asks somebody else in addition.
-    /// Default 250 ms, a long round trip between continents.
+    /// Soft time-out before anything was measured: after it a lookup asks somebody else in
+    /// addition. Default 250 ms, a long round trip between continents.
     pub soft_timeout_initial: Duration,
-    /// Lower bound of the adaptive soft time-out. Default 50 ms, so that a busy machine on a fast network
-    /// is not asked twice.
+    /// Lower bound of the adaptive soft time-out. Default 50 ms, so that a busy machine on a fast
+    /// network is not asked twice.
     pub soft_timeout_min: Duration,
     /// Queries in flight in all, 120 bytes each; what does not fit is asked later. Default 512.
     pub pending_max: usize,
@@ -63,13 +66,13 @@ pub struct Config {
     /// Datagrams that wait to be sent, for a driver that does not drain them; more are dropped and
     /// counted. Default 1,024.
     pub transmits_max: usize,
-    /// Events that wait to be taken; more are dropped and counted, except `LookupDone`, of which there
-    /// are as many as lookups were started. Default 1,024.
+    /// Events that wait to be taken; more are dropped and counted, except `LookupDone`, of which
+    /// there are as many as lookups were started. Default 1,024.
     pub events_max: usize,
     /// Addresses in the bootstrap list. Default 64.
     pub bootstrap_max: usize,
-    /// Longest pause between two attempts to get into the DHT; the first is 1 s, each doubles. Default
-    /// 1 minute, so that a network that comes back is noticed within it.
+    /// Longest pause between two attempts to get into the DHT; the first is 1 s, each doubles.
+    /// Default 1 minute, so that a network that comes back is noticed within it.
     pub bootstrap_backoff_max: Duration,
     /// How long an announced peer is kept. Default 30 minutes.
     pub peer_lifetime: Duration,
@@ -151,7 +154,7 @@ pub struct LookupId(pub u64);
 /// Which port an announce tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PeerPort {
-    /// This one.
+    /// This one, not 0.
     Explicit(u16),
     /// The source port of the datagram (`implied_port` of BEP 5).
     Implied,

@@ -8,8 +8,8 @@ use std::time::Duration;
 use crate::id::NodeId;
 use crate::krpc::ContactInfo;
 
-/// Queries in a row a contact may leave unanswered and still be handed out to others. Ours: with one, 2 %
-/// packet loss hides as many contacts as heavy churn.
+/// Queries in a row a contact may leave unanswered and still be handed out to others. Ours: with
+/// one, 2 % packet loss hides as many contacts as heavy churn.
 const FAILURES_GOOD_MAX: u8 = 1;
 
 /// Queries in a row without an answer that make a contact bad. BEP 5: "fail to respond to multiple
@@ -91,7 +91,8 @@ impl<const N: usize> Contact<N> {
         (self.rtt != 0).then(|| unpack_rtt(self.rtt))
     }
 
-    /// Good in the sense of BEP 5: heard from within the interval, and no more than one answer missing.
+    /// Good in the sense of BEP 5: heard from within the interval, and no more than one answer
+    /// missing.
     pub(super) const fn is_good(&self, now_secs: u32, interval_secs: u32) -> bool {
         self.failures <= FAILURES_GOOD_MAX
             && now_secs.saturating_sub(self.seen_secs) <= interval_secs
@@ -126,7 +127,8 @@ impl<const N: usize> Contact<N> {
     }
 }
 
-/// The bytes of an IP address, `None` when it is of the other family. IPv4 mapped into IPv6 is IPv4.
+/// The bytes of an IP address, `None` when it is of the other family. IPv4 mapped into IPv6 is
+/// IPv4.
 pub(super) fn pack_ip<const N: usize>(ip: IpAddr) -> Option<[u8; N]> {
     match ip.to_canonical() {
         IpAddr::V4(ip) => <[u8; N]>::try_from(ip.octets().as_slice()).ok(),
@@ -134,8 +136,8 @@ pub(super) fn pack_ip<const N: usize>(ip: IpAddr) -> Option<[u8; N]> {
     }
 }
 
-/// A round-trip time as a logarithm: five bits of exponent, three of mantissa, so that 4 µs to more than
-/// an hour fit into one byte with an error below 13 %. Never 0.
+/// A round-trip time as a logarithm: five bits of exponent, three of mantissa, so that 8 µs to more
+/// than an hour fit into one byte with an error below 13 %. Never 0.
 fn pack_rtt(rtt: Duration) -> u8 {
     let micros = u32::try_from(rtt.as_micros()).unwrap_or(u32::MAX).max(8);
     let exponent = micros.ilog2();

@@ -23,8 +23,8 @@ pub struct Transmit {
 /// What happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// A node named peers: reported as soon as it did. Addresses whose scope is narrower than that of the
-    /// node that named them are not among them.
+    /// A node named peers: reported as soon as it did. Addresses whose scope is narrower than that
+    /// of the node that named them are not among them.
     PeersFound {
         /// The lookup.
         lookup: LookupId,

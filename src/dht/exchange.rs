@@ -1,6 +1,7 @@
 //! What it takes to send a query: the transactions, the outbox and the generator, in one place.
 //!
-//! Invariant: every query that leaves the node is in flight in [`Rpc`], under a fresh transaction id.
+//! Invariant: every query that leaves the node is in flight in [`Rpc`], under a fresh transaction
+//! id.
 
 use std::net::SocketAddr;
 use std::time::Duration;

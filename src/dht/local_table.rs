@@ -49,8 +49,18 @@ pub(super) struct LocalTable {
     pub(super) joining: Joining,
     /// The bucket refresh that runs; one at a time.
     pub(super) refreshing: Option<LookupId>,
+    /// When our own id is looked up again because too few are known, in seconds since the node
+    /// started.
+    rejoin_at_secs: Option<u32>,
+    /// The pause before that, in seconds.
+    rejoin_pause_secs: u32,
     table: Table,
 }
+
+/// First pause before our own id is looked up again while fewer contacts than a bucket holds are
+/// known; each further one is twice as long. Ours: nodes that were all started at once find nobody
+/// at first.
+const REJOIN_PAUSE_SECS: u32 = 2;
 
 impl LocalTable {
     /// An empty table for a configured socket.
@@ -63,6 +73,8 @@ impl LocalTable {
             family,
             joining: Joining::Alone,
             refreshing: None,
+            rejoin_at_secs: None,
+            rejoin_pause_secs: REJOIN_PAUSE_SECS,
             table: Table::new(family, own, config),
         }
     }
@@ -72,6 +84,41 @@ impl LocalTable {
         if self.len() == 0 {
             self.table = Table::new(self.family, own, config);
         }
+    }
+
+    /// Our own id has been looked up. As long as fewer than `bucket_size` good contacts are known
+    /// it is looked up again, after a pause that doubles up to the refresh interval.
+    pub(super) fn on_joined(&mut self, now_secs: u32, config: &Config) {
+        self.touch_own(now_secs);
+        if self.good_count(now_secs) >= config.bucket_size {
+            self.rejoin_pause_secs = REJOIN_PAUSE_SECS;
+            self.rejoin_at_secs = None;
+            return;
+        }
+        self.rejoin_at_secs = Some(now_secs.saturating_add(self.rejoin_pause_secs));
+        let interval_secs = u32::try_from(config.refresh_interval.as_secs()).unwrap_or(u32::MAX);
+        self.rejoin_pause_secs = self
+            .rejoin_pause_secs
+            .saturating_mul(2)
+            .min(interval_secs)
+            .max(REJOIN_PAUSE_SECS);
+    }
+
+    /// The target of the next refresh, if one is due; see [`RoutingTable::due_refresh`].
+    pub(super) fn due_lookup(&mut self, now_secs: u32, random: &mut Random) -> Option<NodeId> {
+        if self.rejoin_at_secs.is_some_and(|at| at <= now_secs) {
+            self.rejoin_at_secs = None;
+            return Some(self.own());
+        }
+        self.due_refresh(now_secs, random)
+    }
+
+    /// When [`LocalTable::due_lookup`] next has something, in seconds.
+    pub(super) fn next_lookup(&self) -> Option<u32> {
+        self.rejoin_at_secs
+            .into_iter()
+            .chain(self.next_refresh())
+            .min()
     }
 
     /// Whether this address can send to and hear from `address`.
@@ -160,22 +207,22 @@ impl LocalTable {
     }
 
     /// See [`RoutingTable::due_refresh`].
-    pub(super) fn due_refresh(&mut self, now_secs: u32, random: &mut Random) -> Option<NodeId> {
+    fn due_refresh(&mut self, now_secs: u32, random: &mut Random) -> Option<NodeId> {
         either!(&mut self.table, table => table.due_refresh(now_secs, random))
     }
 
     /// See [`RoutingTable::next_refresh`].
-    pub(super) fn next_refresh(&self) -> Option<u32> {
+    fn next_refresh(&self) -> Option<u32> {
         either!(&self.table, table => table.next_refresh())
     }
 
-    /// See [`RoutingTable::want_refresh`].
-    pub(super) fn want_refresh(&mut self, now_secs: u32) {
-        either!(&mut self.table, table => table.want_refresh(now_secs));
+    /// See [`RoutingTable::spread_refreshes`].
+    pub(super) fn spread_refreshes(&mut self, now_secs: u32, random: &mut Random) {
+        either!(&mut self.table, table => table.spread_refreshes(now_secs, random));
     }
 
     /// See [`RoutingTable::touch_own`].
-    pub(super) fn touch_own(&mut self, now_secs: u32) {
+    fn touch_own(&mut self, now_secs: u32) {
         either!(&mut self.table, table => table.touch_own(now_secs));
     }
 

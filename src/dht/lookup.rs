@@ -1,4 +1,5 @@
-//! One lookup: a walk for each local address, the peers found on the way, and the report at its end.
+//! One lookup: a walk for each local address, the peers found on the way, and the report at its
+//! end.
 //!
 //! Invariant: each peer is reported once, and no more than `lookup_peers_max` of them.
 
@@ -29,7 +30,7 @@ pub(super) enum Kind {
 
 impl Kind {
     /// The torrent that is looked for.
-    const fn info_hash(self) -> Option<InfoHash> {
+    pub(super) const fn info_hash(self) -> Option<InfoHash> {
         match self {
             Self::FindPeers(info_hash) | Self::Announce(info_hash, _) => Some(info_hash),
             Self::FindNode | Self::Ping(_) => None,
@@ -110,8 +111,8 @@ impl Lookup {
         self.walks.iter_mut().find(|walk| walk.local == local)
     }
 
-    /// Whether it has walked and has nothing more to do. A walk that never found anybody to ask does not
-    /// hold up the others.
+    /// Whether it has walked and has nothing more to do. A walk that never found anybody to ask
+    /// does not hold up the others.
     pub(super) fn is_done(&self) -> bool {
         let mut done = 0;
         for walk in &self.walks {
@@ -134,7 +135,7 @@ impl Lookup {
         !self.walks.is_empty() && self.walks.iter().all(|walk| walk.phase == Phase::Waiting)
     }
 
-    /// A node named peers. Returns how many, and tells the new ones.
+    /// A node named peers. Returns how many it named, and tells those that are new and may be used.
     pub(super) fn on_peers(
         &mut self,
         values: CompactPeers<'_>,
@@ -142,17 +143,28 @@ impl Lookup {
         peers_max: usize,
         outbox: &mut Outbox,
     ) -> usize {
-        let Some(info_hash) = self.kind.info_hash() else {
-            return 0;
-        };
         let mut named = 0;
+        let usable = values
+            .iter()
+            .inspect(|_| named += 1)
+            .filter(|peer| address::is_usable(*peer, namer.ip()));
+        self.add_peers(usable, peers_max, outbox);
+        named
+    }
+
+    /// Tells those of the peers that are new, up to the bound.
+    pub(super) fn add_peers(
+        &mut self,
+        peers: impl Iterator<Item = SocketAddr>,
+        peers_max: usize,
+        outbox: &mut Outbox,
+    ) {
+        let Some(info_hash) = self.kind.info_hash() else {
+            return;
+        };
         let mut found = Vec::new();
-        for peer in values.iter() {
-            named += 1;
-            if self.peers.len() < peers_max
-                && address::is_usable(peer, namer.ip())
-                && self.peers.insert(peer)
-            {
+        for peer in peers {
+            if self.peers.len() < peers_max && self.peers.insert(peer) {
                 found.push(peer);
             }
         }
@@ -163,7 +175,6 @@ impl Lookup {
                 peers: found,
             });
         }
-        named
     }
 
     /// A query of this lookup was answered or failed.

@@ -1,20 +1,23 @@
-//! One DHT node: it finds peers, is one of those that store them, and keeps its place among the others
-//! (BEP 5; IPv6: BEP 32; read-only nodes: BEP 43).
+//! One DHT node: it finds peers, is one of those that store them, and keeps its place among the
+//! others (BEP 5; IPv6: BEP 32; read-only nodes: BEP 43).
 //!
-//! [`Node`] is a state machine without clock and socket. A driver hands it datagrams and the time, and
-//! takes from it datagrams, events and the moment it wants to be woken at:
+//! [`Node`] is a state machine without clock and socket. A driver hands it datagrams and the time,
+//! and takes from it datagrams, events and the moment it wants to be woken at:
 //!
 //! - `node` takes the inputs apart; `rpc` matches answers to queries and watches their time-outs;
 //! - `server` answers queries from the tables and the [`peer_store`], with write [`token`]s;
 //! - each local address has a `local_table` with a `routing_table` of `bucket`s of `contact`s;
 //! - `search` runs lookups: a `lookup` has one `walk` for each local address;
-//! - `upkeep` verifies nodes before they enter a table, checks contacts, refreshes buckets, and finds the
-//!   way into the DHT;
+//! - `upkeep` verifies nodes before they enter a table, checks contacts and refreshes buckets;
+//!   `bootstrap` finds the way into the DHT; a [`snapshot`] brings back what was known before a
+//!   restart;
 //! - `exchange` and `outbox` hold what is needed to send.
 //!
 //! Invariant: nobody enters a routing table who has not answered a query of ours, with the right
-//! transaction id, from the address we asked; and everything a stranger can fill has a bound in [`Config`].
+//! transaction id, from the address we asked; and everything a stranger can fill has a bound in
+//! [`Config`].
 
+mod bootstrap;
 mod bucket;
 pub mod config;
 mod contact;
@@ -37,7 +40,9 @@ mod walk;
 #[cfg(test)]
 mod tests;
 
-pub use config::{BUCKET_SIZE, Config, Local, LocalId, LookupId, PeerPort};
+pub use config::{
+    BUCKET_SIZE, Config, LOOKUP_PARALLELISM, Local, LocalId, LookupId, PeerPort, REFRESH_INTERVAL,
+};
 pub use event::{Event, LookupReport, Stats, Step, Transmit, WakeReason};
 pub use node::Node;
 pub use snapshot::Snapshot;

@@ -1,6 +1,6 @@
 //! The node itself: what the driver calls, and the one wake-up.
 //!
-//! Each input is decoded and handed to the part it concerns; then [`Node::drive`](super::search) lets the
+//! Each input is decoded and handed to the part it concerns; then `Node::drive` lets the
 //! lookups take their steps. `now` never goes back here: an earlier one counts as the last.
 //!
 //! Invariant: after every call, whatever is to be sent or told waits in the outbox, and
@@ -8,6 +8,9 @@
 
 use std::net::SocketAddr;
 
+use tracing::{debug, trace};
+
+use super::bootstrap::Bootstrap;
 use super::config::{Config, LocalId};
 use super::event::{Event, Stats, Transmit, WakeReason};
 use super::exchange::Exchange;
@@ -17,7 +20,7 @@ use super::routing_table::Choice;
 use super::rpc::{Due, Pending, Purpose};
 use super::search::Failure;
 use super::server::{Asker, Server, refuse};
-use super::upkeep::{Bootstrap, Verification};
+use super::upkeep::Verification;
 use crate::address::Scope;
 use crate::id::{ID_LENGTH, NodeId};
 use crate::krpc::{Body, ContactInfo, DecodeError, Family, Message, Query, Response};
@@ -36,7 +39,7 @@ pub struct Node {
     pub(super) lookups: Lookups,
     pub(super) verification: Verification,
     pub(super) bootstrap: Bootstrap,
-    server: Server,
+    pub(super) server: Server,
     /// The next round of checks; `None` while there is no contact.
     pub(super) maintenance_at: Option<Instant>,
     /// The last round in which contacts were checked.
@@ -48,7 +51,8 @@ pub struct Node {
 }
 
 impl Node {
-    /// A node with empty tables. It does nothing until it is given addresses to start from, or is asked.
+    /// A node with empty tables. It does nothing until it is given addresses to start from, or is
+    /// asked.
     #[must_use]
     pub fn new(config: Config, mut random: Random, now: Instant) -> Self {
         let tables = (0..=u8::MAX)
@@ -90,6 +94,7 @@ impl Node {
             .is_some_and(|table| table.reaches(&from));
         if !reachable || Scope::of(from.ip()).is_none() {
             stats.malformed += 1;
+            trace!(?local, %from, "datagram from nowhere");
             return;
         }
         match Message::decode(payload) {
@@ -108,6 +113,7 @@ impl Node {
             }
             Err(DecodeError::Refused { .. } | DecodeError::Garbage | DecodeError::BadResponse) => {
                 stats.malformed += 1;
+                trace!(%from, length = payload.len(), "no message");
             }
         }
         self.drive(now);
@@ -133,6 +139,7 @@ impl Node {
         }
         let Some(pending) = self.exchange.rpc.accept(local, from, message.transaction) else {
             self.exchange.outbox.stats.unsolicited += 1;
+            trace!(%from, "answer nobody waits for");
             return;
         };
         if pending.purpose == Purpose::Verify {
@@ -149,8 +156,8 @@ impl Node {
         }
     }
 
-    /// Answers a query, and offers the asker to the table: a contact is alive, an unknown node is pinged
-    /// if there is a place for it, one that is read-only (BEP 43) is neither.
+    /// Answers a query, and offers the asker to the table: a contact is alive, an unknown node is
+    /// pinged if there is a place for it, one that is read-only (BEP 43) is neither.
     fn on_query(&mut self, now: Instant, asker: &Asker<'_>, query: &Query<'_>, is_read_only: bool) {
         let Some(own) = self.tables.get(usize::from(asker.local.0)) else {
             return;
@@ -179,6 +186,7 @@ impl Node {
         {
             // Whoever it is now, the contact we meant is not there any more.
             self.exchange.outbox.stats.id_mismatches += 1;
+            debug!(to = %asked.address, "another id answered");
             if let Some(table) = self.tables.get_mut(usize::from(pending.local.0)) {
                 table.remove(&asked);
             }
@@ -292,7 +300,8 @@ impl Node {
             .map_or(NodeId::new([0; ID_LENGTH]), LocalTable::own)
     }
 
-    /// The good contacts closest to a target, at most `bucket_size`, from the first table of the family.
+    /// The good contacts closest to a target, at most `bucket_size`, from the first table of the
+    /// family.
     #[must_use]
     pub fn closest(&self, family: Family, target: NodeId) -> Vec<ContactInfo> {
         let mut closest = Vec::new();
@@ -318,8 +327,8 @@ impl Node {
         )
     }
 
-    /// Bytes of memory this node takes: the struct itself and, by capacity, everything it owns on the heap.
-    /// Of the store of peers it is an estimate; what the allocator adds does not count.
+    /// Bytes of memory this node takes: the struct itself and, by capacity, everything it owns on
+    /// the heap. Of the store of peers it is an estimate; what the allocator adds does not count.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
         size_of::<Self>()

@@ -1,6 +1,7 @@
 //! What waits to be taken by the driver: datagrams and events, both bounded, and the counters.
 //!
-//! Invariant: a driver that never drains costs a bounded amount of memory, and `LookupDone` is not lost.
+//! Invariant: a driver that never drains costs a bounded amount of memory, and `LookupDone` is not
+//! lost.
 
 use std::collections::VecDeque;
 

@@ -1,12 +1,12 @@
 //! The routing table of one local address (BEP 5): buckets, splitting, eviction, closest contacts.
 //!
-//! Bucket `i` holds the contacts that share exactly `i` leading bits with our own id, the last bucket
-//! all that share at least as many as its number; only that one is ever split, because only there our own
-//! id falls. The contacts lie in one vector, bucket after bucket.
+//! Bucket `i` holds the contacts that share exactly `i` leading bits with our own id, the last
+//! bucket all that share at least as many as its number; only that one is ever split, because only
+//! there our own id falls. The contacts lie in one vector, bucket after bucket.
 //!
-//! Who may enter: nodes that answered a query of ours, once per id, once per address, and for global
-//! addresses once per IP. Who is there stays while it answers: a newcomer takes the place of a bad
-//! contact or waits as a replacement.
+//! Who may enter: nodes that answered a query of ours, once per id, once per address, and for
+//! global addresses once per IP. Who is there stays while it answers: a newcomer takes the place of
+//! a bad contact or waits as a replacement.
 //!
 //! Invariant: every contact is in the bucket its id belongs to, and no bucket holds more than
 //! `bucket_size` contacts.
@@ -31,8 +31,8 @@ const BUCKETS_MAX: usize = 8 * ID_LENGTH;
 /// Largest bucket that can be configured: 160 of them fit the 16-bit indices of the table.
 const BUCKET_SIZE_MAX: usize = 400;
 
-/// A contact not heard from for this share of the refresh interval is pinged, so that it does not become
-/// questionable while it is there: 7/8, which leaves two minutes of fifteen for the pings.
+/// A contact not heard from for this share of the refresh interval is pinged, so that it does not
+/// become questionable while it is there: 7/8, which leaves two minutes of fifteen for the pings.
 const CHECK_AFTER_EIGHTHS: u32 = 7;
 
 /// Which contacts a caller can use.
@@ -85,7 +85,7 @@ where
             contacts: Vec::new(),
             buckets: vec![Bucket {
                 start: 0,
-                touched_secs: 0,
+                refresh_at_secs: 0,
             }],
             replacements: Replacements::default(),
         }
@@ -116,8 +116,8 @@ where
         let is_same = same_host(&newcomer);
         if let Some(index) = self.contacts.iter().position(&is_same) {
             let known = &self.contacts[index];
-            // The address has a new id, so the old one is gone. Another port of a known host has to wait
-            // until that one is bad.
+            // The address has a new id, so the old one is gone. Another port of a known host has to
+            // wait until that one is bad.
             if known.port() != newcomer.port() && !known.is_bad() {
                 return Inserted::Refused;
             }
@@ -148,7 +148,7 @@ where
         }
         // A bucket with room is refreshed even when its contacts answer: somebody may be missing.
         if is_full {
-            self.buckets[bucket].touched_secs = now_secs;
+            self.touch(bucket, now_secs);
         }
         Inserted::Known
     }
@@ -160,13 +160,13 @@ where
             let range = self.range(bucket);
             if range.len() < self.bucket_size {
                 self.insert_at(range.end, bucket, newcomer);
-                self.buckets[bucket].touched_secs = now_secs;
+                self.touch(bucket, now_secs);
                 return Inserted::Added;
             }
             let worst = range.clone().max_by_key(|&at| self.contacts[at].failures());
             if let Some(bad) = worst.filter(|&at| self.contacts[at].is_bad()) {
                 self.contacts[bad] = newcomer;
-                self.buckets[bucket].touched_secs = now_secs;
+                self.touch(bucket, now_secs);
                 return Inserted::Added;
             }
             if bucket + 1 < self.buckets.len() || self.buckets.len() >= BUCKETS_MAX {
@@ -192,11 +192,12 @@ where
         self.buckets.reserve_exact(1);
         self.buckets.push(Bucket {
             start: index_u16(start + farther),
-            touched_secs: now_secs,
+            refresh_at_secs: now_secs.saturating_add(self.interval_secs),
         });
     }
 
-    /// A query came from a contact: it is alive. `false` when id and address are not those of a contact.
+    /// A query came from a contact: it is alive. `false` when id and address are not those of a
+    /// contact.
     pub(super) fn on_query(&mut self, now_secs: u32, info: &ContactInfo) -> bool {
         match self.find_exact(info) {
             Some(index) => {
@@ -207,8 +208,8 @@ where
         }
     }
 
-    /// Whether an unknown node that asked us something is worth a ping: there is a place for it, or its
-    /// address is that of a contact with another id.
+    /// Whether an unknown node that asked us something is worth a ping: there is a place for it, or
+    /// its address is that of a contact with another id.
     pub(super) fn wants(&self, info: &ContactInfo) -> bool {
         let Some(newcomer) = Contact::new(info, 0, None) else {
             return false;
@@ -233,9 +234,9 @@ where
             || self.contacts[range].iter().any(Contact::is_bad)
     }
 
-    /// A contact left a query unanswered. A bad one gives way to a replacement, which is returned: it
-    /// should be pinged, because it may be gone too. Without one it goes if anybody else is good; if
-    /// nobody is, our own network may be down and the contact is all we have.
+    /// A contact left a query unanswered. A bad one gives way to a replacement, which is returned:
+    /// it should be pinged, because it may be gone too. Without one it goes if anybody else is
+    /// good; if nobody is, our own network may be down and the contact is all we have.
     pub(super) fn on_failure(&mut self, now_secs: u32, info: &ContactInfo) -> Option<ContactInfo> {
         let index = self.find_exact(info)?;
         self.contacts[index].on_failure();
@@ -247,7 +248,7 @@ where
         let belongs = |id: &NodeId| bucket_index(&own, id, last) == bucket;
         if let Some(replacement) = self.replacements.take(belongs) {
             self.contacts[index] = replacement;
-            self.buckets[bucket].touched_secs = now_secs;
+            self.touch(bucket, now_secs);
             return Some(replacement.info());
         }
         if self.has_good(now_secs) {
@@ -266,9 +267,9 @@ where
     /// Appends the contacts closest to a target, closest first, at most `max`, without the one at
     /// `except`.
     ///
-    /// Buckets are visited by distance: with `d` the XOR of our id and the target, first those whose
-    /// bit of `d` is set, nearest the root first, then our own, then the others, deepest first. So only
-    /// contacts of the few buckets that are needed are compared.
+    /// Buckets are visited by distance: with `d` the XOR of our id and the target, first those
+    /// whose bit of `d` is set, nearest the root first, then our own, then the others, deepest
+    /// first. So only contacts of the few buckets that are needed are compared.
     pub(super) fn closest(
         &self,
         now_secs: u32,
@@ -334,8 +335,8 @@ where
         self.contacts[self.find_exact(info)?].rtt()
     }
 
-    /// Appends the contacts that should be pinged: those not heard from for most of the interval, and
-    /// those that failed to answer. Returns when the next one will be due, in seconds.
+    /// Appends the contacts that should be pinged: those not heard from for most of the interval,
+    /// and those that failed to answer. Returns when the next one will be due, in seconds.
     pub(super) fn due_checks(&self, now_secs: u32, out: &mut Vec<ContactInfo>) -> Option<u32> {
         let after = self.interval_secs / 8 * CHECK_AFTER_EIGHTHS;
         let mut next: Option<u32> = None;
@@ -350,15 +351,12 @@ where
         next
     }
 
-    /// A target in the bucket that has been unchanged for the refresh interval, if there is one; it counts
-    /// as changed from now on. The target in the last bucket is our own id.
+    /// A target in the bucket that has been unchanged for the refresh interval, if there is one; it
+    /// counts as changed from now on. The target in the last bucket is our own id.
     pub(super) fn due_refresh(&mut self, now_secs: u32, random: &mut Random) -> Option<NodeId> {
-        let interval_secs = self.interval_secs;
-        let bucket = self
-            .buckets
-            .iter()
-            .position(|bucket| bucket.touched_secs.saturating_add(interval_secs) <= now_secs)?;
-        self.buckets[bucket].touched_secs = now_secs;
+        let due = |bucket: &Bucket| bucket.refresh_at_secs <= now_secs;
+        let bucket = self.buckets.iter().position(due)?;
+        self.touch(bucket, now_secs);
         if bucket + 1 == self.buckets.len() {
             return Some(self.own);
         }
@@ -369,30 +367,35 @@ where
         Some(target.with_bit(depth, !self.own.bit(depth)))
     }
 
-    /// When [`RoutingTable::due_refresh`] next has something, in seconds; `None` while there is no contact.
+    /// When [`RoutingTable::due_refresh`] next has something, in seconds; `None` while there is no
+    /// contact.
     pub(super) fn next_refresh(&self) -> Option<u32> {
-        let touched = self.buckets.iter().map(|bucket| bucket.touched_secs).min();
-        touched
-            .filter(|_| !self.contacts.is_empty())
-            .map(|touched| touched.saturating_add(self.interval_secs))
+        let dues = self.buckets.iter().map(|bucket| bucket.refresh_at_secs);
+        dues.min().filter(|_| !self.contacts.is_empty())
     }
 
-    /// Makes every bucket with room due for a refresh, except the last: after a lookup of our own id
-    /// that one has just been filled, and the others have met few.
-    pub(super) fn want_refresh(&mut self, now_secs: u32) {
-        let long_ago = now_secs.saturating_sub(self.interval_secs);
+    /// Gives every bucket with room, except the last, a time of its own for its first refresh:
+    /// after a lookup of our own id these have met few nodes, but filling them all at once would
+    /// make joining several times as dear. The first third of the interval is left out: whatever
+    /// wants to be found by then fills them by the way.
+    pub(super) fn spread_refreshes(&mut self, now_secs: u32, random: &mut Random) {
+        let third = self.interval_secs / 3;
         for bucket in 0..self.buckets.len() - 1 {
             if self.range(bucket).len() < self.bucket_size {
-                self.buckets[bucket].touched_secs = long_ago;
+                let wait = third.saturating_add(random.below(third.saturating_mul(2)));
+                self.buckets[bucket].refresh_at_secs = now_secs.saturating_add(wait);
             }
         }
     }
 
     /// Our own bucket has just been looked for.
     pub(super) fn touch_own(&mut self, now_secs: u32) {
-        if let Some(bucket) = self.buckets.last_mut() {
-            bucket.touched_secs = now_secs;
-        }
+        self.touch(self.buckets.len() - 1, now_secs);
+    }
+
+    /// A bucket has changed.
+    fn touch(&mut self, bucket: usize, now_secs: u32) {
+        self.buckets[bucket].refresh_at_secs = now_secs.saturating_add(self.interval_secs);
     }
 
     /// Bytes on the heap.
@@ -434,7 +437,8 @@ where
 
     fn insert_at(&mut self, index: usize, bucket: usize, contact: Contact<N>) {
         if self.contacts.len() == self.contacts.capacity() {
-            // A bucket's worth at a time: doubling would leave half of a small node's memory unused.
+            // A bucket's worth at a time: doubling would leave half of a small node's memory
+            // unused.
             self.contacts.reserve_exact(self.bucket_size);
         }
         self.contacts.insert(index, contact);
@@ -453,8 +457,8 @@ where
     }
 }
 
-/// Whether a contact is the same host as `newcomer`: the same IP, for addresses that are not global the
-/// same port too, so that many nodes on one machine or in one test network know each other.
+/// Whether a contact is the same host as `newcomer`: the same IP, for addresses that are not global
+/// the same port too, so that many nodes on one machine or in one test network know each other.
 fn same_host<const N: usize>(newcomer: &Contact<N>) -> impl Fn(&Contact<N>) -> bool + use<N>
 where
     IpAddr: From<[u8; N]>,

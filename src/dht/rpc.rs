@@ -1,11 +1,12 @@
 //! Queries in flight: transaction ids, time-outs, and matching answers to them.
 //!
 //! A query has two time-outs. After the soft one, a little more than round trips take here, whoever
-//! waits for it goes on with somebody else, and a late answer is still welcome. After the hard one it has
-//! failed. Both follow the measured round-trip times (RFC 6298).
+//! waits for it goes on with somebody else, and a late answer is still welcome. After the hard one
+//! it has failed. Both follow the measured round-trip times (RFC 6298).
 //!
-//! Invariant: an answer is matched only if it comes to the local address that asked, from the address
-//! that was asked, with the transaction id that was drawn for it; and each query is answered at most once.
+//! Invariant: an answer is matched only if it comes to the local address that asked, from the
+//! address that was asked, with the transaction id that was drawn for it; and each query is
+//! answered at most once.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -16,12 +17,12 @@ use crate::krpc::ContactInfo;
 use crate::random::Random;
 use crate::time::Instant;
 
-/// Bytes in a transaction id of ours. BEP 5 calls two enough; with four a stranger who can forge the
-/// source address has to send 2^31 datagrams within a time-out for an even chance.
+/// Bytes in a transaction id of ours. BEP 5 calls two enough; with four a stranger who can forge
+/// the source address has to send 2^31 datagrams within a time-out for an even chance.
 pub(super) const TRANSACTION_LENGTH: usize = 4;
 
-/// Shortest hard time-out. Ours: RFC 6298 says 1 s, but here nothing is sent again and another node is as
-/// good; half of it forgives a busy machine.
+/// Shortest hard time-out. Ours: RFC 6298 says 1 s, but here nothing is sent again and another node
+/// is as good; half of it forgives a busy machine.
 const HARD_TIMEOUT_MIN: Duration = Duration::from_millis(500);
 
 /// Queries for which memory is kept when none is in flight.
@@ -121,8 +122,8 @@ impl Rpc {
             .any(|pending| pending.local == local && pending.to == *address)
     }
 
-    /// Notes a query that is about to be sent and draws its transaction id. `rtt` is what the contact
-    /// took before, if known.
+    /// Notes a query that is about to be sent and draws its transaction id. `rtt` is what the
+    /// contact took before, if known.
     pub(super) fn open(
         &mut self,
         now: Instant,
@@ -257,8 +258,8 @@ impl Timeouts {
         self.measured.map(|(mean, deviation)| mean + deviation * 4)
     }
 
-    /// After this time somebody else is asked too. A contact known to be quick is not waited for as long
-    /// as a stranger; a slow one no longer.
+    /// After this time somebody else is asked too. A contact known to be quick is not waited for as
+    /// long as a stranger; a slow one no longer.
     fn soft(&self, rtt: Option<Duration>) -> Duration {
         let usual = self.usual().unwrap_or(self.soft_initial);
         let wanted = rtt.map_or(usual, |rtt| usual.min(rtt * 2));

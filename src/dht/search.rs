@@ -1,11 +1,16 @@
-//! How a node runs its lookups: starting them, sending what they want to ask, handing them the answers.
+//! How a node runs its lookups: starting them, sending what they want to ask, handing them the
+//! answers.
 //!
-//! Inputs only mark a lookup; [`Node::drive`] then lets every marked one take its steps, in the order in
-//! which they were started. So nothing here calls itself, however many lookups end at once.
+//! Inputs only mark a lookup; [`Node::drive`] then lets every marked one take its steps, in the
+//! order in which they were started. So nothing here calls itself, however many lookups end at
+//! once.
 //!
-//! Invariant: each lookup of the caller that was not cancelled is told of by exactly one `LookupDone`.
+//! Invariant: each lookup of the caller that was not cancelled is told of by exactly one
+//! `LookupDone`.
 
 use std::net::SocketAddr;
+
+use tracing::debug;
 
 use super::config::{LookupId, PeerPort};
 use super::event::Step;
@@ -19,8 +24,8 @@ use crate::krpc::{ContactInfo, Family, Method, Response, Want};
 use crate::time::Instant;
 
 impl Node {
-    /// Finds peers of a torrent (`get_peers`), over every local address. They are told as they are found;
-    /// the lookup ends when the closest nodes have answered.
+    /// Finds peers of a torrent (`get_peers`), over every local address. They are told as they are
+    /// found; the lookup ends when the closest nodes have answered.
     pub fn find_peers(&mut self, now: Instant, info_hash: InfoHash) -> LookupId {
         self.start(now, Kind::FindPeers(info_hash), info_hash.as_target())
     }
@@ -36,8 +41,8 @@ impl Node {
         self.start(now, Kind::FindNode, target)
     }
 
-    /// Sends one ping; ends with `LookupDone` when it was answered or not. A report of 0 queries says
-    /// that no local address is of that family.
+    /// Sends one ping; ends with `LookupDone` when it was answered or not. A report of 0 queries
+    /// says that no local address is of that family.
     pub fn ping(&mut self, now: Instant, to: SocketAddr) -> LookupId {
         self.start(now, Kind::Ping(to), NodeId::new([0; ID_LENGTH]))
     }
@@ -81,7 +86,8 @@ impl Node {
         self.lookups.active.push(lookup);
     }
 
-    /// Lets the lookups take their steps, starts those whose turn has come, and pings who waits for it.
+    /// Lets the lookups take their steps, starts those whose turn has come, and pings who waits for
+    /// it.
     pub(super) fn drive(&mut self, now: Instant) {
         if self.is_starved && !self.exchange.rpc.is_full() {
             self.is_starved = false;
@@ -116,9 +122,22 @@ impl Node {
             lookup
                 .walks
                 .extend(tables.map(|table| Walk::new(now, &self.config, table, lookup.target)));
+            self.tell_stored(now, &mut lookup);
         }
         self.lookups.active.push(lookup);
         true
+    }
+
+    /// Tells the peers that announced themselves to us: in a small network we are one of the nodes
+    /// closest to the torrent, and nobody else may have them.
+    fn tell_stored(&mut self, now: Instant, lookup: &mut Lookup) {
+        let Some(info_hash) = lookup.kind.info_hash() else {
+            return;
+        };
+        let max = self.config.lookup_peers_max;
+        let random = &mut self.exchange.random;
+        let stored = self.server.stored_peers(now, info_hash, max, random);
+        lookup.add_peers(stored.into_iter(), max, &mut self.exchange.outbox);
     }
 
     /// Sends the only query of a ping.
@@ -216,10 +235,17 @@ impl Node {
     /// Ends a lookup.
     fn end(&mut self, now: Instant, index: usize) {
         let lookup = self.lookups.remove(index);
-        let origin = lookup.origin;
+        debug!(
+            target = %lookup.target,
+            origin = ?lookup.origin,
+            queries = lookup.report.queries,
+            answered = lookup.report.answered,
+            "lookup ends"
+        );
+        let (origin, target) = (lookup.origin, lookup.target);
         let report_steps = self.config.report_steps;
         lookup.finish(now, &mut self.exchange.outbox, report_steps);
-        self.on_own_done(now, origin);
+        self.on_own_done(now, origin, target);
     }
 
     /// Ends the lookups that have waited long enough for somebody to ask.
@@ -434,10 +460,11 @@ fn close_announce(walk: &mut Walk) {
     }
 }
 
-/// The arguments `port` and `implied_port` of an announce from a socket with this port, 0 when unknown.
+/// The arguments `port` and `implied_port` of an announce from a socket with this port, 0 when
+/// unknown.
 ///
-/// BEP 5 wants a port beside `implied_port`, to be ignored; for nodes that do not know that argument it
-/// should be as right as possible, and it must not be 0, which some refuse.
+/// BEP 5 wants a port beside `implied_port`, to be ignored; for nodes that do not know that
+/// argument it should be as right as possible, and it must not be 0, which some refuse.
 const fn announced_port(port: PeerPort, local_port: u16) -> (u16, bool) {
     match (port, local_port) {
         (PeerPort::Explicit(port), _) => (port, false),

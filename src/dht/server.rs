@@ -1,10 +1,10 @@
 //! Answers to queries (BEP 5, BEP 32).
 //!
-//! A query is decoded before it comes here and the asker is offered to the table after; this part only
-//! looks things up, so whatever limits strangers can be put in front of it.
+//! A query is decoded before it comes here and the asker is offered to the table after; this part
+//! only looks things up, so whatever limits strangers can be put in front of it.
 //!
-//! Invariant: a query changes nothing but the store of peers, and that only with a token issued to the
-//! asker's address for that torrent.
+//! Invariant: a query changes nothing but the store of peers, and that only with a token issued to
+//! the asker's address for that torrent.
 
 use std::net::SocketAddr;
 
@@ -18,6 +18,7 @@ use crate::id::{InfoHash, NodeId};
 use crate::krpc::{
     ContactInfo, ErrorCode, Family, Method, Query, ResponseWriter, Want, write_error,
 };
+use crate::random::Random;
 use crate::time::Instant;
 
 /// Answers queries.
@@ -157,8 +158,24 @@ impl Server {
             .send(asker.local, asker.address, |out| response.write(out));
     }
 
-    /// Collects the closest good contacts of the wanted families (BEP 32): from the table that was asked
-    /// if it is of the family, else from the first that is.
+    /// Peers of a torrent that announced themselves to us, at most `max` of each family.
+    pub(super) fn stored_peers(
+        &self,
+        now: Instant,
+        info_hash: InfoHash,
+        max: usize,
+        random: &mut Random,
+    ) -> Vec<SocketAddr> {
+        let mut peers = Vec::new();
+        for family in [Family::V4, Family::V6] {
+            self.store
+                .sample(now, info_hash, family, max, random, &mut peers);
+        }
+        peers
+    }
+
+    /// Collects the closest good contacts of the wanted families (BEP 32): from the table that was
+    /// asked if it is of the family, else from the first that is.
     fn gather(
         &mut self,
         now: Instant,

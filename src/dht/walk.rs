@@ -1,15 +1,15 @@
 //! The way of one lookup through the DHT of one local address: whom to ask next, and when to stop.
 //!
-//! Candidates are kept in order of their distance to the target. The closest ones that have not failed are
-//! asked, a few at a time; whoever passes the soft time-out no longer counts, neither against that
-//! number nor among the closest, until its answer comes after all. The walk ends when the closest have
-//! answered.
+//! Candidates are kept in order of their distance to the target. The closest ones that have not
+//! failed are asked, a few at a time; whoever passes the soft time-out no longer counts, neither
+//! against that number nor among the closest, until its answer comes after all. The walk ends when
+//! the closest have answered.
 //!
-//! Nobody's word is taken for more than it is worth: one answer adds two buckets of candidates at most,
-//! each address is asked once, each global IP too, and the queries of a walk are limited.
+//! Nobody's word is taken for more than it is worth: one answer adds two buckets of candidates at
+//! most, each address is asked once, each global IP too, and the queries of a walk are limited.
 //!
-//! Invariant: the candidates are sorted, each address is among them once, and there are no more than
-//! `candidates_max`.
+//! Invariant: the candidates are sorted, each address is among them once, and there are no more
+//! than `candidates_max`.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -24,9 +24,9 @@ use crate::time::Instant;
 #[cfg(test)]
 mod tests;
 
-/// Queries of one walk for each node it wants to find: 12, so 96 for the 8 closest. Ours: five times what
-/// a walk takes among ten thousand nodes; without a limit, a liar who names ever closer nodes keeps it
-/// going.
+/// Queries of one walk for each node it wants to find: 12, so 96 for the 8 closest. Ours: five
+/// times what a walk takes among ten thousand nodes; without a limit, a liar who names ever closer
+/// nodes keeps it going.
 const QUERIES_PER_NODE: usize = 12;
 
 /// What is known of a candidate.
@@ -139,9 +139,9 @@ impl Walk {
 
     /// What to do next in the search.
     ///
-    /// The `wanted` closest candidates count that have neither failed nor stalled: the first of them that
-    /// was not asked is asked, and when all have answered the search is over. If nobody answered yet, it
-    /// waits for the stalled ones too.
+    /// The `wanted` closest candidates count that have neither failed nor stalled: the first of
+    /// them that was not asked is asked, and when all have answered the search is over. If nobody
+    /// answered yet, it waits for the stalled ones too.
     pub(super) fn next(&self) -> Next {
         let mut in_flight = 0;
         let mut stalled = false;
@@ -288,8 +288,8 @@ impl Walk {
         }
     }
 
-    /// Adds a candidate unless it is ourselves, of the other family, or there already. A full list loses
-    /// the farthest candidate that was not asked.
+    /// Adds a candidate unless it is ourselves, of the other family, or there already. A full list
+    /// loses the farthest candidate that was not asked.
     fn add(&mut self, info: ContactInfo, hop: u32) {
         let is_ours = info.id == self.own.id || info.address == self.own.address;
         if is_ours || Family::of(&info.address) != self.family || self.has_host(&info.address) {

@@ -3,6 +3,9 @@
 //! Every ten seconds the peers are ranked anew. While we fetch, those that send us most come first; while we
 //! seed, everybody gets a turn. One more slot is optimistic: it goes to somebody at random, newcomers with
 //! better chances, so that those who have nothing to give yet can begin.
+//!
+//! A slot that becomes free in between is given away at once, but nobody loses one: each choke voids the
+//! requests that are on their way, and what is asked again elsewhere may come twice.
 
 use std::time::Duration;
 
@@ -55,6 +58,8 @@ pub(super) struct Choker {
     slots: usize,
     optimistic: Option<ConnectionId>,
     next_round: Instant,
+    /// Slots may be free, and somebody may want them.
+    hurried: Option<Instant>,
     next_optimistic: Instant,
     random: Random,
 }
@@ -65,19 +70,21 @@ impl Choker {
             slots,
             optimistic: None,
             next_round: now,
+            hurried: None,
             next_optimistic: now,
             random,
         }
     }
 
-    /// When the next ranking is due.
-    pub(super) const fn next_round(&self) -> Instant {
-        self.next_round
+    /// When slots are given away next.
+    pub(super) fn next_round(&self) -> Instant {
+        self.hurried
+            .map_or(self.next_round, |hurried| self.next_round.min(hurried))
     }
 
-    /// Makes a ranking due at once: a slot became free, or somebody wants one that is.
+    /// Has free slots given away at once: one became free, or somebody wants one that is.
     pub(super) fn hurry(&mut self, now: Instant) {
-        self.next_round = self.next_round.min(now);
+        self.hurried = Some(self.hurried.map_or(now, |hurried| hurried.min(now)));
     }
 
     /// Whether somebody could be served besides these many.
@@ -85,14 +92,19 @@ impl Choker {
         unchoked < self.slots + 1
     }
 
-    /// The peers to serve until the next ranking; all others are choked.
+    /// The peers to serve from now on; all others are choked. Between two rankings those that are served
+    /// stay, as long as they are interested.
     pub(super) fn rank(
         &mut self,
         now: Instant,
         goal: Goal,
         candidates: &[Candidate],
     ) -> Vec<ConnectionId> {
-        self.next_round = now + ROUND;
+        self.hurried = None;
+        let ranks_anew = now >= self.next_round;
+        if ranks_anew {
+            self.next_round = now + ROUND;
+        }
         let mut eligible: Vec<Candidate> = candidates
             .iter()
             .copied()
@@ -113,6 +125,11 @@ impl Choker {
                     std::cmp::Reverse(peer.up_rate),
                 )
             }),
+        }
+        if !ranks_anew {
+            // Those that are served first, the optimistic one among the last so that it stays what it is.
+            let optimistic = self.optimistic;
+            eligible.sort_by_key(|peer| (optimistic == Some(peer.id), peer.unchoked_at.is_none()));
         }
         let regular = eligible.len().min(self.slots);
         let rest = eligible.split_off(regular);
@@ -222,6 +239,35 @@ mod tests {
         }
         // Three tickets of twelve: 100 of 400 expected, 40 without the favour.
         assert!((70..130).contains(&chosen), "{chosen}");
+    }
+
+    #[test]
+    fn between_two_rankings_nobody_loses_a_slot() {
+        let mut choker = choker(3);
+        let mut peers: Vec<_> = (0..9).map(|number| peer(number, 0)).collect();
+        let first = choker.rank(at(0), Goal::Fetch, &peers);
+        for peer in &mut peers {
+            peer.unchoked_at = first.contains(&peer.id).then_some(at(0));
+        }
+        for second in 1..10 {
+            choker.hurry(at(second));
+            assert_eq!(choker.next_round(), at(second));
+            let mut again = choker.rank(at(second), Goal::Fetch, &peers);
+            assert_eq!(choker.next_round(), at(10));
+            again.sort_unstable();
+            let mut before = first.clone();
+            before.sort_unstable();
+            assert_eq!(again, before);
+        }
+        // One that is not interested any more makes room for one other.
+        let lost = first[0];
+        for peer in &mut peers {
+            peer.interested = peer.id != lost;
+        }
+        let then = choker.rank(at(9), Goal::Fetch, &peers);
+        assert_eq!(then.len(), 4);
+        let stayed = then.iter().filter(|id| first.contains(id)).count();
+        assert_eq!(stayed, 3);
     }
 
     #[test]

@@ -29,8 +29,12 @@ const PART_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a peer that rejected a request is left alone. BEP 9: it may be out of its budget.
 const REJECT_PAUSE: Duration = Duration::from_secs(5);
 
-/// Rejects and time-outs after which a peer is not asked any more.
+/// Rejects and time-outs in a row after which a peer is left alone for longer.
 const DISAPPOINTMENTS_MAX: u8 = 3;
+
+/// How long a peer that disappointed often is left alone. Not for ever: it may be the only one that has the
+/// metadata.
+const LONG_PAUSE: Duration = Duration::from_secs(60);
 
 /// The metadata of one length, as far as it has come.
 #[derive(Debug)]
@@ -83,8 +87,12 @@ pub(super) enum Progress {
 pub(super) struct MetadataFetch {
     info_hash: InfoHash,
     assemblies: Vec<Assembly>,
+    /// Connected peers that have the metadata, or say so.
     sources: BTreeMap<ConnectionId, Source>,
+    /// Connected peers that sent a wrong whole.
     liars: BTreeSet<ConnectionId>,
+    /// When it was last looked at what to ask.
+    asked_at: Instant,
 }
 
 impl MetadataFetch {
@@ -94,6 +102,7 @@ impl MetadataFetch {
             assemblies: Vec::new(),
             sources: BTreeMap::new(),
             liars: BTreeSet::new(),
+            asked_at: Instant::ZERO,
         }
     }
 
@@ -102,19 +111,31 @@ impl MetadataFetch {
         if self.liars.contains(&id) || length == 0 {
             return;
         }
-        if self
-            .sources
-            .get(&id)
-            .is_some_and(|source| source.length != length)
-        {
-            self.remove_source(id);
+        let before = self.sources.get(&id).map(|source| source.length);
+        if before.is_some_and(|before| before != length) {
+            self.release(id);
+            self.sources.remove(&id);
         }
-        let known = self
-            .assemblies
-            .iter()
-            .any(|assembly| assembly.length == length);
-        if !known {
-            if self.assemblies.len() >= ASSEMBLIES_MAX && !self.drop_abandoned() {
+        self.sources.entry(id).or_insert(Source {
+            length,
+            rest_until: Instant::ZERO,
+            disappointments: 0,
+        });
+    }
+
+    /// Begins an attempt for each length that a peer claims, as far as there is room.
+    fn open_assemblies(&mut self, now: Instant) {
+        let able = self.sources.values();
+        let lengths: BTreeSet<u32> = able
+            .filter(|source| source.rest_until <= now)
+            .map(|source| source.length)
+            .collect();
+        for length in lengths {
+            let mut known = self.assemblies.iter();
+            if known.any(|assembly| assembly.length == length) {
+                continue;
+            }
+            if self.assemblies.len() >= ASSEMBLIES_MAX && !self.drop_abandoned(now) {
                 return;
             }
             let count = usize::try_from(length.div_ceil(METADATA_PART_LENGTH)).unwrap_or(0);
@@ -125,29 +146,28 @@ impl MetadataFetch {
                 mixed_failure: false,
             });
         }
-        self.sources.entry(id).or_insert(Source {
-            length,
-            rest_until: Instant::ZERO,
-            disappointments: 0,
-        });
     }
 
-    /// Drops a length that no connected peer claims any more; whether there was one.
-    fn drop_abandoned(&mut self) -> bool {
+    /// Drops a length that no peer claims which could be asked soon; whether there was one.
+    fn drop_abandoned(&mut self, now: Instant) -> bool {
         let abandoned = self.assemblies.iter().position(|assembly| {
-            !self
-                .sources
-                .values()
-                .any(|source| source.length == assembly.length)
+            !self.sources.values().any(|source| {
+                source.length == assembly.length && source.rest_until <= now + REJECT_PAUSE
+            })
         });
         abandoned
             .map(|index| self.assemblies.swap_remove(index))
             .is_some()
     }
 
-    /// A peer has gone, or is not to be asked again.
+    /// A peer has gone.
     pub(super) fn remove_source(&mut self, id: ConnectionId) {
         self.sources.remove(&id);
+        self.liars.remove(&id);
+        self.release(id);
+    }
+
+    fn release(&mut self, id: ConnectionId) {
         for assembly in &mut self.assemblies {
             assembly.release(id);
         }
@@ -155,7 +175,9 @@ impl MetadataFetch {
 
     /// What to ask now: each part with the peer to ask. They count as asked.
     pub(super) fn requests(&mut self, now: Instant) -> Vec<(ConnectionId, u32)> {
+        self.asked_at = now;
         self.expire(now);
+        self.open_assemblies(now);
         let mut wanted = Vec::new();
         for assembly in &mut self.assemblies {
             let mut able: Vec<ConnectionId> = self
@@ -188,6 +210,7 @@ impl MetadataFetch {
                 *part = Part::Missing;
             }
         }
+        late.sort_unstable();
         late.dedup();
         for id in late {
             self.disappoint(now, id);
@@ -198,10 +221,16 @@ impl MetadataFetch {
         let Some(source) = self.sources.get_mut(&id) else {
             return;
         };
-        source.rest_until = now + REJECT_PAUSE;
+        // Several parts that are late or rejected at once are one disappointment.
+        if source.rest_until > now {
+            return;
+        }
         source.disappointments += 1;
+        source.rest_until = now + REJECT_PAUSE;
         if source.disappointments >= DISAPPOINTMENTS_MAX {
-            self.remove_source(id);
+            source.disappointments = 0;
+            source.rest_until = now + LONG_PAUSE;
+            self.release(id);
         }
     }
 
@@ -249,8 +278,8 @@ impl MetadataFetch {
         assembly.restart();
         match contributors.first() {
             Some(&liar) if contributors.len() == 1 => {
-                self.liars.insert(liar);
                 self.remove_source(liar);
+                self.liars.insert(liar);
                 Progress::Liar(liar)
             }
             _ => Progress::Pending,
@@ -267,26 +296,13 @@ impl MetadataFetch {
                 Part::Asked { at, .. } => Some(*at + PART_TIMEOUT),
                 Part::Missing | Part::There { .. } => None,
             });
+        // A pause that is over was taken into account when it was last looked at what to ask.
         let rested = self
             .sources
             .values()
-            .filter(|source| source.disappointments > 0)
-            .map(|source| source.rest_until);
-        // A pause that is over matters only until the next time-out: it never wakes anybody twice.
-        overdue
-            .chain(rested.filter(|until| *until > self.latest_request()))
-            .min()
-    }
-
-    fn latest_request(&self) -> Instant {
-        let asked = self.assemblies.iter().flat_map(|assembly| &assembly.parts);
-        asked
-            .filter_map(|part| match part {
-                Part::Asked { at, .. } => Some(*at),
-                Part::Missing | Part::There { .. } => None,
-            })
-            .max()
-            .unwrap_or(Instant::ZERO)
+            .map(|source| source.rest_until)
+            .filter(|until| *until > self.asked_at);
+        overdue.chain(rested).min()
     }
 
     /// Parts there and parts in all, of the attempt that has come furthest.
@@ -434,156 +450,4 @@ impl Part {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const A: ConnectionId = ConnectionId(1);
-    const B: ConnectionId = ConnectionId(2);
-    const C: ConnectionId = ConnectionId(3);
-
-    fn content() -> Bytes {
-        (0..40_000u32)
-            .map(|n| n.to_le_bytes()[n as usize % 2])
-            .collect::<Vec<u8>>()
-            .into()
-    }
-
-    fn fetch() -> MetadataFetch {
-        MetadataFetch::new(InfoHash::new(Sha1::digest(content()).into()))
-    }
-
-    fn part_of(content: &Bytes, part: u32) -> Bytes {
-        let start = usize::try_from(part * METADATA_PART_LENGTH).unwrap();
-        let end = (start + usize::try_from(METADATA_PART_LENGTH).unwrap()).min(content.len());
-        content.slice(start..end)
-    }
-
-    /// Answers requests, each peer with its own content, until something comes out.
-    fn run(fetch: &mut MetadataFetch, answers: &[(ConnectionId, Bytes)]) -> Vec<Progress> {
-        let mut results = Vec::new();
-        for second in 0..100 {
-            let now = Instant::ZERO + Duration::from_secs(second);
-            for (id, part) in fetch.requests(now) {
-                let Some((_, content)) = answers.iter().find(|(peer, _)| *peer == id) else {
-                    continue;
-                };
-                let total = u32::try_from(content.len()).unwrap();
-                match fetch.handle_data(id, part, total, &part_of(content, part)) {
-                    Progress::Pending => {}
-                    done @ Progress::Complete(_) => {
-                        results.push(done);
-                        return results;
-                    }
-                    liar @ Progress::Liar(_) => results.push(liar),
-                }
-            }
-        }
-        results
-    }
-
-    #[test]
-    fn parts_come_from_several_peers() {
-        let mut fetch = fetch();
-        fetch.add_source(A, 40_000);
-        fetch.add_source(B, 40_000);
-        let asked = fetch.requests(Instant::ZERO);
-        assert_eq!(asked.len(), 3);
-        assert!(asked.iter().any(|(id, _)| *id == A) && asked.iter().any(|(id, _)| *id == B));
-        assert!(fetch.requests(Instant::ZERO).is_empty());
-        fetch.remove_source(B);
-        assert!(fetch.requests(Instant::ZERO).iter().all(|(id, _)| *id == A));
-        let mut last = Progress::Pending;
-        for part in 0..3 {
-            last = fetch.handle_data(A, part, 40_000, &part_of(&content(), part));
-        }
-        assert_eq!(last, Progress::Complete(content()));
-    }
-
-    #[test]
-    fn a_liar_among_three_is_found_and_the_others_finish() {
-        let mut fetch = fetch();
-        for id in [A, B, C] {
-            fetch.add_source(id, 40_000);
-        }
-        let wrong = Bytes::from(vec![7; 40_000]);
-        let results = run(&mut fetch, &[(A, wrong), (B, content()), (C, content())]);
-        assert_eq!(results, [Progress::Liar(A), Progress::Complete(content())]);
-        fetch.add_source(A, 40_000);
-        assert!(!fetch.sources.contains_key(&A));
-    }
-
-    #[test]
-    fn wrong_lengths_do_not_hold_up_the_right_one() {
-        let mut fetch = fetch();
-        fetch.add_source(A, 39_999);
-        fetch.add_source(B, 40_000);
-        let results = run(
-            &mut fetch,
-            &[(A, Bytes::from(vec![7; 39_999])), (B, content())],
-        );
-        assert_eq!(results.last(), Some(&Progress::Complete(content())));
-    }
-
-    #[test]
-    fn lengths_that_are_believed_are_bounded() {
-        let mut fetch = fetch();
-        for number in 1..=1_000 {
-            fetch.add_source(ConnectionId(u64::from(number)), number);
-        }
-        assert_eq!(fetch.assemblies.len(), ASSEMBLIES_MAX);
-        assert_eq!(fetch.sources.len(), ASSEMBLIES_MAX);
-        fetch.remove_source(ConnectionId(1));
-        fetch.add_source(ConnectionId(2_000), 40_000);
-        assert!(
-            fetch
-                .assemblies
-                .iter()
-                .any(|assembly| assembly.length == 40_000)
-        );
-    }
-
-    #[test]
-    fn a_peer_that_rejects_for_ever_is_left_alone() {
-        let mut fetch = fetch();
-        fetch.add_source(A, 40_000);
-        for second in 0..1_000 {
-            let now = Instant::ZERO + Duration::from_secs(second);
-            for (id, part) in fetch.requests(now) {
-                fetch.handle_reject(now, id, part);
-            }
-        }
-        assert!(fetch.sources.is_empty());
-        fetch.add_source(B, 40_000);
-        let results = run(&mut fetch, &[(B, content())]);
-        assert_eq!(results, [Progress::Complete(content())]);
-    }
-
-    #[test]
-    fn a_part_that_does_not_come_is_asked_of_another_peer() {
-        let mut fetch = fetch();
-        fetch.add_source(A, 40_000);
-        assert_eq!(fetch.requests(Instant::ZERO).len(), 3);
-        fetch.add_source(B, 40_000);
-        assert_eq!(fetch.poll_timeout(), Some(Instant::ZERO + PART_TIMEOUT));
-        let again = fetch.requests(Instant::ZERO + PART_TIMEOUT);
-        assert_eq!(again, [(B, 0), (B, 1), (B, 2)]);
-    }
-
-    #[test]
-    fn parts_nobody_asked_for_are_ignored() {
-        let mut fetch = fetch();
-        fetch.add_source(A, 40_000);
-        fetch.requests(Instant::ZERO);
-        let short = content().slice(..10);
-        for (id, part, total, data) in [
-            (B, 0, 40_000, part_of(&content(), 0)),
-            (A, 3, 40_000, Bytes::new()),
-            (A, u32::MAX, 40_000, Bytes::new()),
-            (A, 0, 40_001, part_of(&content(), 0)),
-            (A, 0, 40_000, short),
-        ] {
-            assert_eq!(fetch.handle_data(id, part, total, &data), Progress::Pending);
-        }
-        assert_eq!(fetch.parts(), (0, 3));
-    }
-}
+mod tests;

@@ -96,9 +96,10 @@ impl PeerList {
         self.dialling
     }
 
-    /// Addresses that could be dialled now or later.
-    pub(super) fn idle(&self) -> usize {
-        self.queue.len()
+    /// Addresses that could be dialled now, counted up to `max`.
+    pub(super) fn due(&self, now: Instant, max: usize) -> usize {
+        let due = self.queue.iter().take_while(|key| key.0 <= now);
+        due.take(max).count()
     }
 
     /// Learns an address. A better source raises it; what the user names may be dialled at once.
@@ -121,10 +122,10 @@ impl PeerList {
                 .count(),
         };
         // One source must not crowd out the others.
-        if from_source > self.addresses_max / 4 * 3 {
+        if from_source >= self.addresses_max / 4 * 3 {
             return;
         }
-        if self.known.len() >= self.addresses_max && !self.forget_worst() {
+        if self.known.len() >= self.addresses_max && !self.forget_worst(source) {
             return;
         }
         let status = self.enqueue(address, source, Instant::ZERO);
@@ -164,10 +165,11 @@ impl PeerList {
         Status::Idle { at, tie }
     }
 
-    /// Drops an idle address that failed before; whether there was one.
-    fn forget_worst(&mut self) -> bool {
+    /// Drops an idle address that failed before, or whose source is trusted less than `source`; whether
+    /// there was one.
+    fn forget_worst(&mut self, source: PeerSource) -> bool {
         let last = self.queue.last().copied();
-        let Some(key) = last.filter(|key| key.0 > Instant::ZERO) else {
+        let Some(key) = last.filter(|key| key.0 > Instant::ZERO || key.1 > source) else {
             return false;
         };
         self.queue.remove(&key);
@@ -192,7 +194,11 @@ impl PeerList {
 
     /// A dial failed.
     pub(super) fn handle_dial_failed(&mut self, now: Instant, address: SocketAddr) {
-        self.back_off(now, address);
+        let known = self.known.get(&address);
+        // The peer may have dialled us meanwhile.
+        if known.is_some_and(|known| known.status == Status::Dialling) {
+            self.back_off(now, address);
+        }
     }
 
     /// A stream to or from this address exists.
@@ -366,7 +372,7 @@ mod tests {
         for port in 1..=1_000 {
             list.add(at(0), PeerSource::Dht, peer(port));
         }
-        assert_eq!(list.len(), 76);
+        assert_eq!(list.len(), 75);
         for port in 1_001..=2_000 {
             list.add(at(0), PeerSource::Magnet, peer(port));
         }
@@ -390,7 +396,7 @@ mod tests {
         assert!(!list.is_banned(global(2, 1)) && !list.is_banned(peer(2)));
         list.add(at(0), PeerSource::User, global(1, 3));
         assert_eq!(list.len(), 2);
-        assert_eq!(list.idle(), 2);
+        assert_eq!(list.due(at(0), 9), 2);
     }
 
     #[test]

@@ -51,6 +51,12 @@ impl Picker {
         self.order.len()
     }
 
+    /// Whether a piece can be picked.
+    #[cfg(test)]
+    pub(super) fn is_candidate(&self, piece: u32) -> bool {
+        self.position[index(piece)] != NOWHERE
+    }
+
     /// Connected peers that have this piece.
     pub(super) fn availability(&self, piece: u32) -> u16 {
         let others = self.availability.get(index(piece)).copied().unwrap_or(0);

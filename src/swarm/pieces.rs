@@ -18,6 +18,10 @@ use crate::random::Random;
 /// something to give, and rare pieces come slowly (BEP 3).
 const RANDOM_FIRST: u32 = 4;
 
+/// Pieces under way from which on they go first, whoever began them: the memory they take is bounded.
+/// Ours: a few for each of 50 connections, because a peer that chokes us leaves one behind.
+const STARTED_MAX: usize = 200;
+
 /// Requests a peer must have fewer of to be asked for blocks that others were asked for already.
 const ENDGAME_OUTSTANDING_MAX: usize = 2;
 
@@ -84,6 +88,8 @@ pub(super) struct Picking<'a> {
 pub(super) struct Pieces {
     info: Arc<Info>,
     have: Bitfield,
+    /// What was verified before the disk was checked again, and may have been told to peers.
+    told: Bitfield,
     picker: Picker,
     partial: BTreeMap<PieceIndex, Partial>,
     /// Open blocks of all partial pieces.
@@ -99,6 +105,7 @@ impl Pieces {
         let count = info.geometry().piece_count();
         Self {
             have: Bitfield::new(count),
+            told: Bitfield::new(count),
             picker: Picker::new(count, random),
             partial: BTreeMap::new(),
             open: 0,
@@ -115,6 +122,23 @@ impl Pieces {
     /// The verified pieces.
     pub(super) const fn have(&self) -> &Bitfield {
         &self.have
+    }
+
+    /// Nothing is there as far as is known: the disk is looked at again. What peers were told is kept.
+    pub(super) fn restarted(self, random: &mut Random) -> Self {
+        let mut told = self.told;
+        for piece in self.have.ones() {
+            told.insert(piece);
+        }
+        Self {
+            told,
+            ..Self::new(self.info, random)
+        }
+    }
+
+    /// What peers may have been told before the disk was looked at again.
+    pub(super) const fn told(&self) -> &Bitfield {
+        &self.told
     }
 
     /// Bytes of the verified pieces.
@@ -163,24 +187,25 @@ impl Pieces {
             }
         }
         self.have = have;
+        self.told = Bitfield::new(self.have.len());
     }
 
-    /// Chooses blocks to ask a peer for; they count as requested of it. `elsewhere` says whether another
-    /// peer that can be asked has a piece.
+    /// Chooses blocks to ask a peer for; they count as requested of it. `elsewhere` says whether
+    /// a peer that can be asked has a piece and is none of those that sent it wrong.
     pub(super) fn pick(
         &mut self,
         peer: &Picking<'_>,
         random: &mut Random,
-        elsewhere: impl Fn(ConnectionId, PieceIndex) -> bool,
+        elsewhere: impl Fn(PieceIndex, &[ConnectionId]) -> bool,
     ) -> Vec<BlockRef> {
         let mut picked = Vec::new();
         while picked.len() < peer.room {
-            let piece = match self.started(peer) {
-                Some(piece) => piece,
-                None => match self.start(peer, random, &elsewhere) {
-                    Some(piece) => piece,
-                    None => break,
-                },
+            let piece = self
+                .started(peer, self.shares_pieces())
+                .or_else(|| self.start(peer, random, &elsewhere))
+                .or_else(|| self.started(peer, true));
+            let Some(piece) = piece else {
+                break;
             };
             self.take_open(piece, peer, &mut picked);
         }
@@ -192,14 +217,22 @@ impl Pieces {
         picked
     }
 
-    /// A started piece with open blocks that this peer may work on: its own first, then the fullest.
-    fn started(&self, peer: &Picking<'_>) -> Option<PieceIndex> {
+    /// Whether peers help each other with what was started before something new is. Otherwise each works
+    /// on a piece of its own, so that a seed gives pieces which nobody else has yet.
+    fn shares_pieces(&self) -> bool {
+        self.have.count() < RANDOM_FIRST || self.partial.len() >= STARTED_MAX
+    }
+
+    /// A started piece with open blocks that this peer may work on: its own first, then, `with_others`,
+    /// the fullest.
+    fn started(&self, peer: &Picking<'_>, with_others: bool) -> Option<PieceIndex> {
         if self.open == 0 {
             return None;
         }
         let open = self.partial.iter().filter(|(piece, partial)| {
             let free = partial.sole.map_or(!peer.on_parole, |sole| sole == peer.id);
-            partial.open > 0 && free && peer.pieces.contains(piece.get())
+            let is_meant = with_others || partial.last == peer.id;
+            is_meant && partial.open > 0 && free && peer.pieces.contains(piece.get())
         });
         let best = open.max_by_key(|(_, partial)| (partial.last == peer.id, partial.received));
         best.map(|(&piece, _)| piece)
@@ -210,7 +243,7 @@ impl Pieces {
         &mut self,
         peer: &Picking<'_>,
         random: &mut Random,
-        elsewhere: &impl Fn(ConnectionId, PieceIndex) -> bool,
+        elsewhere: &impl Fn(PieceIndex, &[ConnectionId]) -> bool,
     ) -> Option<PieceIndex> {
         let failed = &self.failed;
         let geometry = self.info.geometry();
@@ -218,7 +251,7 @@ impl Pieces {
             geometry.piece(piece).is_some_and(|piece| {
                 failed
                     .get(&piece)
-                    .is_none_or(|senders| !senders.contains(&peer.id) || !elsewhere(peer.id, piece))
+                    .is_none_or(|senders| !senders.contains(&peer.id) || !elsewhere(piece, senders))
             })
         };
         let choice = if self.have.count() < RANDOM_FIRST {

@@ -318,15 +318,23 @@ impl Torrent {
     fn start_check(&mut self, info: Arc<Info>) {
         self.state = State::Checking;
         self.metadata = None;
-        self.pieces = Some(Pieces::new(Arc::clone(&info), &mut self.random));
+        let mut pieces = match self.pieces.take() {
+            Some(pieces) => pieces.restarted(&mut self.random),
+            None => Pieces::new(Arc::clone(&info), &mut self.random),
+        };
         // After a disk failure peers are connected already; their bitfields are not told again.
-        for peer in self.connections.values() {
-            if let (Some(pieces), Some(field)) = (&mut self.pieces, peer.connection.pieces()) {
-                pieces.picker_mut().add_peer(field, &mut self.random);
-            }
+        for field in self
+            .connections
+            .values()
+            .filter_map(|peer| peer.pieces.as_ref())
+        {
+            pieces.picker_mut().add_peer(field, &mut self.random);
         }
+        self.pieces = Some(pieces);
         self.info = Some(info);
         self.ledger.forget_all();
+        // Nobody is served what may have changed.
+        self.rechoke();
         self.submit(Job::CheckAll);
     }
 
@@ -347,8 +355,10 @@ impl Torrent {
             State::Metadata | State::Downloading => true,
             State::Checking | State::Seeding | State::Failed => false,
         };
-        let reachable = self.connections.len() + self.peers.dialling() + self.peers.idle();
-        let wants = lacking && reachable < PEERS_ENOUGH.min(self.config.peers_max);
+        let enough = PEERS_ENOUGH.min(self.config.peers_max);
+        let due = self.peers.due(self.now, enough);
+        let reachable = self.connections.len() + self.peers.dialling() + due;
+        let wants = lacking && reachable < enough;
         if wants != self.wants_peers {
             self.wants_peers = wants;
             self.actions.push_back(Action::WantPeers(wants));

@@ -87,7 +87,7 @@ impl DhtHost {
             notices.push_back(Notice::Dht { host, event });
         }
         let wish = self.node.poll_timeout().map(|wake| wake.at);
-        if let Some(at) = self.alarm.wish(wish) {
+        if let Some(at) = self.alarm.wish(network.now(), wish) {
             network.agenda.plan(at, Happening::WakeDht(self.host));
         }
     }

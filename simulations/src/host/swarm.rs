@@ -246,7 +246,7 @@ impl SwarmHost {
             }
         }
         let wish = self.torrent.poll_timeout().map(|wake| wake.at);
-        if let Some(at) = self.alarm.wish(wish) {
+        if let Some(at) = self.alarm.wish(network.now(), wish) {
             network.agenda.plan(at, Happening::WakeTorrent(self.host));
         }
     }

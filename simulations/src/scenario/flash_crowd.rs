@@ -107,13 +107,13 @@ static SETTINGS: [Setting; 8] = [
     },
 ];
 
-/// Bands of the prototype in SIMULATION.md with room for latency and the metadata: with a seed four
-/// times as fast as a peer it came to 1.11 times the bound.
+/// Seeds 1 to 10 came to 1.09 to 1.11 times the bound, 0.92 to 0.94 of the uplinks and 1.1 to 1.3 % of
+/// duplicates, which are the endgame's: about fifty blocks a peer.
 static ACCEPTANCE: [Acceptance; 6] = [
     at_least("completed", 1.0),
     at_least("t_last_over_bound", 1.0),
-    at_most("t_last_over_bound", 1.5),
-    at_least("uplink_utilisation", 0.65),
+    at_most("t_last_over_bound", 1.25),
+    at_least("uplink_utilisation", 0.85),
     at_most("duplicate_blocks", 0.015),
     at_most("pieces_failed", 0.0),
 ];
@@ -343,7 +343,7 @@ impl Run {
         }
         let least = links.least_time().as_secs_f64();
         let seconds = now.saturating_since(Instant::ZERO).as_secs_f64();
-        let over_bound = |time: Option<f64>| time.map(|time| time / least);
+        let over_bound = |time: Option<f64>| time.filter(|_| least > 0.0).map(|time| time / least);
         let finished = &self.finished;
         let is_complete = count(finished.len()) >= float(links.receivers);
         let t_last = finished.max().filter(|_| is_complete);

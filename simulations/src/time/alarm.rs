@@ -27,9 +27,10 @@ pub enum Ring {
 }
 
 impl Alarm {
-    /// Notes that the core wants to be woken at `wish`; the result is the entry to queue, if any.
-    pub fn wish(&mut self, wish: Option<Instant>) -> Option<Instant> {
-        let wish = wish?;
+    /// Notes at `now` that the core wants to be woken at `wish`, at once if that has passed; the result is
+    /// the entry to queue, if any.
+    pub fn wish(&mut self, now: Instant, wish: Option<Instant>) -> Option<Instant> {
+        let wish = wish?.max(now);
         if self.armed.is_some_and(|armed| armed <= wish) {
             return None;
         }
@@ -64,8 +65,8 @@ mod tests {
     #[test]
     fn a_wish_for_later_queues_nothing_until_the_live_entry_fires() {
         let mut alarm = Alarm::default();
-        assert_eq!(alarm.wish(Some(EARLY)), Some(EARLY));
-        assert_eq!(alarm.wish(Some(LATE)), None);
+        assert_eq!(alarm.wish(Instant::ZERO, Some(EARLY)), Some(EARLY));
+        assert_eq!(alarm.wish(Instant::ZERO, Some(LATE)), None);
         assert_eq!(alarm.ring(EARLY, Some(LATE)), Ring::Again(LATE));
         assert_eq!(alarm.ring(LATE, Some(LATE)), Ring::Due);
     }
@@ -73,18 +74,26 @@ mod tests {
     #[test]
     fn an_earlier_wish_replaces_the_live_entry() {
         let mut alarm = Alarm::default();
-        assert_eq!(alarm.wish(Some(LATE)), Some(LATE));
-        assert_eq!(alarm.wish(Some(EARLY)), Some(EARLY));
+        assert_eq!(alarm.wish(Instant::ZERO, Some(LATE)), Some(LATE));
+        assert_eq!(alarm.wish(Instant::ZERO, Some(EARLY)), Some(EARLY));
         assert_eq!(alarm.ring(EARLY, Some(EARLY)), Ring::Due);
         assert_eq!(alarm.ring(LATE, Some(LATE)), Ring::Stale);
     }
 
     #[test]
+    fn a_wish_that_has_passed_is_for_now() {
+        let mut alarm = Alarm::default();
+        assert_eq!(alarm.wish(LATE, Some(EARLY)), Some(LATE));
+        assert_eq!(alarm.ring(LATE, Some(EARLY)), Ring::Due);
+        assert_eq!(alarm.wish(LATE, Some(EARLY)), Some(LATE), "and again");
+    }
+
+    #[test]
     fn a_core_without_a_wish_is_not_woken() {
         let mut alarm = Alarm::default();
-        assert_eq!(alarm.wish(None), None);
-        assert_eq!(alarm.wish(Some(EARLY)), Some(EARLY));
+        assert_eq!(alarm.wish(Instant::ZERO, None), None);
+        assert_eq!(alarm.wish(Instant::ZERO, Some(EARLY)), Some(EARLY));
         assert_eq!(alarm.ring(EARLY, None), Ring::Stale);
-        assert_eq!(alarm.wish(Some(LATE)), Some(LATE));
+        assert_eq!(alarm.wish(Instant::ZERO, Some(LATE)), Some(LATE));
     }
 }

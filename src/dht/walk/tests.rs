@@ -1,1 +1,226 @@
+use super::*;
+use crate::dht::{Config, Local};
+use crate::random::Random;
 
+const TARGET: NodeId = NodeId::new([0; 20]);
+
+/// A node at this distance from the target; the smaller the closer.
+fn node(distance: u8) -> ContactInfo {
+    let mut id = [0; 20];
+    id[19] = distance;
+    ContactInfo {
+        id: NodeId::new(id),
+        address: ([10, 0, 0, distance], 6881).into(),
+    }
+}
+
+fn walk(config: &Config) -> Walk {
+    let own = NodeId::new([0xff; 20]);
+    let local = Local {
+        address: "10.9.9.9:9".parse().unwrap(),
+        id: Some(own),
+    };
+    let mut random = Random::from_seed(1);
+    let mut table = LocalTable::new(LocalId(0), &local, config, &mut random);
+    table.insert(0, &node(200), None);
+    Walk::new(Instant::ZERO, config, &table, TARGET)
+}
+
+/// Asks as many as the walk wants to, and returns their distances.
+fn ask(walk: &mut Walk) -> Vec<u8> {
+    let mut asked = Vec::new();
+    while let Next::Ask(contact) = walk.next() {
+        walk.on_asked(contact.address);
+        asked.push(contact.id.as_bytes()[19]);
+    }
+    asked
+}
+
+fn answer(walk: &mut Walk, distance: u8) {
+    let info = node(distance);
+    walk.on_answer(info.address, info.id, Some(&[distance]));
+}
+
+fn name(walk: &mut Walk, distances: impl IntoIterator<Item = u8>) {
+    let namer = "10.0.0.200".parse().unwrap();
+    walk.on_named(distances.into_iter().map(node), namer, 2);
+}
+
+#[test]
+fn without_a_contact_there_is_nobody_to_ask() {
+    let config = Config::default();
+    let table = LocalTable::new(
+        LocalId(0),
+        &Local::default(),
+        &config,
+        &mut Random::from_seed(1),
+    );
+    let walk = Walk::new(Instant::ZERO, &config, &table, TARGET);
+    assert_eq!(walk.phase, Phase::Waiting);
+}
+
+#[test]
+fn the_closest_are_asked_four_at_a_time() {
+    let mut walk = walk(&Config::default());
+    assert_eq!(ask(&mut walk), [200]);
+    answer(&mut walk, 200);
+    name(&mut walk, 1..=10);
+    assert_eq!(ask(&mut walk), [1, 2, 3, 4]);
+    answer(&mut walk, 2);
+    assert_eq!(ask(&mut walk), [5]);
+}
+
+#[test]
+fn the_search_ends_when_the_eight_closest_have_answered() {
+    let mut walk = walk(&Config::default());
+    ask(&mut walk);
+    answer(&mut walk, 200);
+    name(&mut walk, 1..=12);
+    for distance in 1..=8 {
+        ask(&mut walk);
+        answer(&mut walk, distance);
+    }
+    assert_eq!(walk.next(), Next::Finished);
+    let closest: Vec<_> = walk.closest().map(|info| info.id.as_bytes()[19]).collect();
+    assert_eq!(closest, [1, 2, 3, 4, 5, 6, 7, 8]);
+    assert_eq!(walk.closest_hop().map(|(_, hop)| hop), Some(2));
+    let tokens: Vec<_> = walk
+        .announce_to()
+        .map(|(_, token)| token.to_vec())
+        .collect();
+    assert_eq!(tokens[7], [8]);
+}
+
+#[test]
+fn a_stalled_candidate_gives_its_place_to_another_and_blocks_nothing() {
+    let mut walk = walk(&Config::default());
+    ask(&mut walk);
+    answer(&mut walk, 200);
+    name(&mut walk, 1..=12);
+    assert_eq!(ask(&mut walk), [1, 2, 3, 4]);
+    for distance in 1..=3 {
+        walk.on_stalled(node(distance).address);
+    }
+    assert_eq!(ask(&mut walk), [5, 6, 7]);
+    for distance in 4..=11 {
+        answer(&mut walk, distance);
+        ask(&mut walk);
+    }
+    assert_eq!(walk.next(), Next::Finished);
+    assert_eq!(walk.unanswered().count(), 3);
+}
+
+#[test]
+fn a_late_answer_still_counts_while_the_walk_goes_on() {
+    let mut walk = walk(&Config::default());
+    ask(&mut walk);
+    answer(&mut walk, 200);
+    name(&mut walk, 1..=4);
+    ask(&mut walk);
+    walk.on_stalled(node(1).address);
+    answer(&mut walk, 1);
+    assert_eq!(walk.closest().next(), Some(node(1)));
+}
+
+#[test]
+fn as_long_as_nobody_answered_stalled_candidates_are_waited_for() {
+    let mut walk = walk(&Config::default());
+    ask(&mut walk);
+    walk.on_stalled(node(200).address);
+    assert_eq!(walk.next(), Next::Wait);
+    walk.on_failed(node(200).address);
+    assert_eq!(walk.next(), Next::Finished);
+}
+
+#[test]
+fn one_answer_adds_no_more_than_two_buckets() {
+    let mut walk = walk(&Config::default());
+    name(&mut walk, 1..=100);
+    assert_eq!(walk.candidates.len(), 1 + 16);
+}
+
+#[test]
+fn candidates_are_bounded_and_the_farthest_give_way() {
+    let config = Config {
+        lookup_candidates_max: 10,
+        ..Config::default()
+    };
+    let mut walk = walk(&config);
+    assert_eq!(ask(&mut walk), [200]);
+    name(&mut walk, 100..110);
+    name(&mut walk, 120..130);
+    name(&mut walk, 50..53);
+    let distances: Vec<_> = walk
+        .candidates
+        .iter()
+        .map(|c| c.info.id.as_bytes()[19])
+        .collect();
+    assert_eq!(distances, [50, 51, 52, 100, 101, 102, 103, 104, 105, 200]);
+}
+
+#[test]
+fn we_are_no_candidate_and_neither_is_the_other_family() {
+    let mut walk = walk(&Config::default());
+    walk.add(
+        ContactInfo {
+            id: NodeId::new([0xff; 20]),
+            ..node(1)
+        },
+        1,
+    );
+    walk.add(
+        ContactInfo {
+            address: "10.9.9.9:9".parse().unwrap(),
+            ..node(2)
+        },
+        1,
+    );
+    walk.add(
+        ContactInfo {
+            address: "[fd00::1]:9".parse().unwrap(),
+            ..node(3)
+        },
+        1,
+    );
+    assert_eq!(walk.candidates.len(), 1);
+}
+
+#[test]
+fn one_node_under_two_addresses_counts_once() {
+    let mut walk = walk(&Config::default());
+    let other = ContactInfo {
+        address: "10.0.7.7:7".parse().unwrap(),
+        ..node(1)
+    };
+    walk.add(node(1), 1);
+    walk.add(other, 1);
+    ask(&mut walk);
+    walk.on_answer(node(1).address, node(1).id, None);
+    walk.on_answer(other.address, other.id, None);
+    assert_eq!(walk.closest().count(), 1);
+}
+
+#[test]
+fn the_queries_of_a_walk_are_limited() {
+    let mut walk = walk(&Config::default());
+    let mut queries = 0;
+    for round in 0..60u8 {
+        let namer = "10.0.0.200".parse().unwrap();
+        let closer = (0..16u8).map(|number| {
+            let mut id = [0; 20];
+            (id[18], id[19]) = (200 - round, number);
+            ContactInfo {
+                id: NodeId::new(id),
+                address: ([10, 1, round, number], 1).into(),
+            }
+        });
+        walk.on_named(closer, namer, 2);
+        while let Next::Ask(contact) = walk.next() {
+            queries += 1;
+            walk.on_asked(contact.address);
+            walk.on_answer(contact.address, contact.id, None);
+        }
+    }
+    assert_eq!(queries, 96);
+    assert_eq!(walk.next(), Next::Finished);
+}

@@ -9,7 +9,9 @@ use super::super::event::{
 use super::super::pieces::Pieces;
 use super::{FORMER_MAX, Torrent};
 use crate::address::{Scope, is_usable};
+use crate::bitfield::Bitfield;
 use crate::id::PeerId;
+use crate::metainfo::PieceIndex;
 use crate::peer::{self, Connection, LocalPeer, Role};
 use crate::time::Instant;
 use crate::wire::{Handshake, ProtocolError};
@@ -33,6 +35,29 @@ pub(super) struct Peer {
     pub(super) queued: bool,
     /// Pieces it has and we lack.
     pub(super) wanted: u32,
+    /// The pieces that the picker counts as this peer's. The connection may know of more: one input can
+    /// bring a bitfield and several haves, which are looked at one after another.
+    pub(super) pieces: Option<Bitfield>,
+    /// Where a peer that dialled us can be dialled, once it said so.
+    listens_at: Option<SocketAddr>,
+}
+
+impl Peer {
+    /// Whether it has this piece.
+    pub(super) fn has(&self, piece: PieceIndex) -> bool {
+        self.pieces
+            .as_ref()
+            .is_some_and(|pieces| pieces.contains(piece.get()))
+    }
+
+    /// The address under which it is known, if it can be dialled.
+    fn known_as(&self) -> Option<SocketAddr> {
+        if self.dialled {
+            Some(self.address)
+        } else {
+            self.listens_at
+        }
+    }
 }
 
 impl Torrent {
@@ -49,7 +74,9 @@ impl Torrent {
             self.peers.handle_connected(address);
         }
         if !self.accepts(address) {
-            self.peers.handle_disconnected(self.now, address);
+            if dialled {
+                self.peers.handle_disconnected(self.now, address);
+            }
             return None;
         }
         let local = LocalPeer {
@@ -65,10 +92,18 @@ impl Torrent {
             .as_ref()
             .map(|pieces| (pieces.geometry(), pieces.have()));
         let config = &self.config.connection;
-        let connection = match Connection::new(config, role, local, torrent, self.now) {
+        let connection = match Connection::new(config, role, local.clone(), torrent, self.now) {
             Ok(connection) => connection,
+            Err(ProtocolError::Ourselves) if !dialled => {
+                // The other end is a dial of ours, which learns from our handshake whom it reached. To
+                // this end nothing more is said.
+                Connection::new(config, Role::Dialled, local, torrent, self.now)
+                    .expect("only a handshake that was read can be wrong")
+            }
             Err(error) => {
-                self.peers.handle_disconnected(self.now, address);
+                if dialled {
+                    self.peers.handle_disconnected(self.now, address);
+                }
                 self.lost(address, LostReason::Connection(Reason::Protocol(error)));
                 return None;
             }
@@ -85,6 +120,8 @@ impl Torrent {
             on_parole: false,
             queued: false,
             wanted: 0,
+            pieces: None,
+            listens_at: None,
         };
         self.connections.insert(id, peer);
         self.handle_connection_events(id);
@@ -95,8 +132,9 @@ impl Torrent {
     /// Whether one more stream from or to this address may be.
     fn accepts(&mut self, address: SocketAddr) -> bool {
         let right_time = match self.state {
-            State::Metadata | State::Downloading | State::Seeding => true,
-            State::Checking | State::Failed => false,
+            State::Metadata | State::Checking | State::Downloading | State::Seeding => true,
+            // What is there can be given, even if nothing can be written.
+            State::Failed => self.have().is_some_and(|have| have.count() > 0),
         };
         let open = right_time && !self.peers.is_banned(address);
         open && (self.connections.len() < self.config.peers_max || self.make_room())
@@ -243,21 +281,20 @@ impl Torrent {
         let Some(extensions) = peer.connection.extensions() else {
             return;
         };
-        let listens_at = extensions
-            .listen_port
-            .map(|port| SocketAddr::new(peer.address.ip(), port));
         let size = extensions
             .metadata_size
             .filter(|_| extensions.ut_metadata.is_some());
-        let dialled = peer.dialled;
+        let listens_at = listening_address(peer);
         if let (Some(metadata), Some(size)) = (&mut self.metadata, size) {
             metadata.add_source(id, size);
             self.request_metadata();
         }
-        // The port it listens at is worth knowing: the one it dialled from is not.
+        // The port it listens at is worth knowing: the one it dialled from is not. It may name one only.
         if let Some(address) = listens_at
-            && !dialled
+            && let Some(peer) = self.connections.get_mut(&id)
+            && peer.listens_at.is_none()
         {
+            peer.listens_at = Some(address);
             self.peers.add(self.now, PeerSource::Incoming, address);
             self.peers.handle_connected(address);
         }
@@ -271,20 +308,26 @@ impl Torrent {
         let Some(field) = peer.connection.pieces() else {
             return;
         };
+        if let Some(before) = &peer.pieces {
+            pieces.picker_mut().remove_peer(before);
+        }
         pieces.picker_mut().add_peer(field, &mut self.random);
         let have = pieces.have();
         let wanted = field.ones().filter(|&piece| !have.contains(piece)).count();
         peer.wanted = u32::try_from(wanted).unwrap_or(u32::MAX);
+        peer.pieces = Some(field.clone());
         self.update_interest(id);
     }
 
-    fn peer_gained(&mut self, id: ConnectionId, piece: crate::metainfo::PieceIndex) {
+    fn peer_gained(&mut self, id: ConnectionId, piece: PieceIndex) {
         let (Some(pieces), Some(peer)) = (&mut self.pieces, self.connections.get_mut(&id)) else {
             return;
         };
-        let Some(field) = peer.connection.pieces() else {
+        let count = pieces.geometry().piece_count();
+        let field = peer.pieces.get_or_insert_with(|| Bitfield::new(count));
+        if !field.insert(piece.get()) {
             return;
-        };
+        }
         pieces
             .picker_mut()
             .gain(piece.get(), field, &mut self.random);
@@ -390,14 +433,18 @@ impl Torrent {
             Reason::Banned => {
                 self.counters.banned += 1;
                 self.peers.ban(peer.address);
-                if let Some(listens_at) = listening_address(peer) {
+                if let Some(listens_at) = peer.listens_at {
                     self.peers.ban(listens_at);
                 }
             }
             _ => {
-                self.peers.handle_disconnected(self.now, peer.address);
-                if let Some(listens_at) = listening_address(peer) {
-                    self.peers.handle_disconnected(self.now, listens_at);
+                let known_as = peer.known_as();
+                let others = self.connections.values();
+                let still_there = others.map(Peer::known_as).any(|other| other == known_as);
+                if let Some(address) = known_as
+                    && !still_there
+                {
+                    self.peers.handle_disconnected(self.now, address);
                 }
             }
         }
@@ -433,7 +480,10 @@ impl Torrent {
                 connected_at: peer.connected_at,
             })
             .collect();
-        let serve = self.choker.rank(now, goal, &candidates);
+        let mut serve = self.choker.rank(now, goal, &candidates);
+        if self.state == State::Checking {
+            serve.clear();
+        }
         let mut changed = Vec::new();
         for (&id, peer) in &mut self.connections {
             let chosen = serve.contains(&id);
@@ -466,7 +516,7 @@ fn give_back(pieces: &mut Pieces, id: ConnectionId, peer: &Peer) {
         pieces.release(id, &block);
     }
     pieces.release_sole(id);
-    if let Some(field) = peer.connection.pieces() {
+    if let Some(field) = &peer.pieces {
         pieces.picker_mut().remove_peer(field);
     }
 }

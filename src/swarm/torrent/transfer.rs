@@ -14,14 +14,14 @@ use crate::wire::{MetadataMessage, Payload};
 impl Torrent {
     /// Fills a peer's pipeline with requests.
     pub(super) fn refill(&mut self, id: ConnectionId) {
-        if self.state != State::Downloading || self.ledger.is_full() {
+        if self.state != State::Downloading || self.ledger.must_hold_back() {
             return;
         }
         let (Some(pieces), Some(peer)) = (&mut self.pieces, self.connections.get(&id)) else {
             return;
         };
         let room = peer.connection.request_room(self.now);
-        let Some(field) = peer.connection.pieces() else {
+        let Some(field) = peer.pieces.as_ref() else {
             return;
         };
         if room == 0 || peer.wanted == 0 {
@@ -32,17 +32,12 @@ impl Torrent {
             pieces: field,
             on_parole: peer.on_parole,
             room,
-            outstanding: peer.connection.outstanding().take(room.min(2)).count(),
+            outstanding: peer.connection.outstanding().count(),
         };
         let connections = &self.connections;
-        let elsewhere = |asking: ConnectionId, piece: PieceIndex| {
-            connections.iter().any(|(&other, peer)| {
-                other != asking
-                    && !peer.connection.peer_choking()
-                    && peer
-                        .connection
-                        .pieces()
-                        .is_some_and(|field| field.contains(piece.get()))
+        let elsewhere = |piece: PieceIndex, senders: &[ConnectionId]| {
+            connections.iter().any(|(other, peer)| {
+                !senders.contains(other) && !peer.connection.peer_choking() && peer.has(piece)
             })
         };
         let blocks = pieces.pick(&picking, &mut self.random, elsewhere);
@@ -94,9 +89,14 @@ impl Torrent {
         let Some(pieces) = &mut self.pieces else {
             return;
         };
-        let arrival = if self.state == State::Downloading {
+        let arrival = if self.state != State::Downloading {
+            Arrival::Duplicate
+        } else if self.ledger.has_room_for(data.len()) {
             pieces.receive(id, &block)
         } else {
+            // The driver reads on although it was told to pause: the block is asked for again later.
+            pieces.release(id, &block);
+            self.ledger.hold_back();
             Arrival::Duplicate
         };
         match arrival {
@@ -145,11 +145,7 @@ impl Torrent {
                 continue;
             };
             peer.connection.have(piece);
-            if peer
-                .connection
-                .pieces()
-                .is_some_and(|field| field.contains(piece.get()))
-            {
+            if peer.has(piece) {
                 peer.wanted = peer.wanted.saturating_sub(1);
             }
             self.update_interest(id);
@@ -160,7 +156,8 @@ impl Torrent {
             .as_ref()
             .is_some_and(|pieces| pieces.is_complete());
         if self.ledger.sync_is_due(complete) {
-            self.submit(Job::Sync);
+            let job = self.submit(Job::Sync);
+            self.ledger.last_sync = Some(job);
         }
     }
 
@@ -248,6 +245,10 @@ impl Torrent {
                 self.metadata = None;
                 self.state = State::Failed;
                 self.events.push_back(Event::MetadataRefused(error));
+                let ids: Vec<ConnectionId> = self.connections.keys().copied().collect();
+                for id in ids {
+                    self.close(id, Reason::Stopping);
+                }
                 self.update_wants();
                 return;
             }
@@ -282,6 +283,8 @@ impl Torrent {
         self.events.push_back(Event::Checked {
             pieces: have.count(),
         });
+        // What was told cannot be taken back but by ending the connection.
+        let lost = have.lacks_some_of(pieces.told());
         let there: Vec<PieceIndex> = pieces
             .geometry()
             .pieces()
@@ -299,6 +302,10 @@ impl Torrent {
         }
         let ids: Vec<ConnectionId> = self.connections.keys().copied().collect();
         for id in ids {
+            if lost {
+                self.close(id, Reason::Reset);
+                continue;
+            }
             self.count_wanted(id);
             if let Some(peer) = self.connections.get_mut(&id) {
                 for &piece in &there {
@@ -319,7 +326,7 @@ impl Torrent {
             return;
         };
         let have = pieces.have();
-        let wanted = peer.connection.pieces().map_or(0, |field| {
+        let wanted = peer.pieces.as_ref().map_or(0, |field| {
             field.ones().filter(|&piece| !have.contains(piece)).count()
         });
         peer.wanted = u32::try_from(wanted).unwrap_or(u32::MAX);
