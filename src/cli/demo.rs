@@ -93,7 +93,9 @@ pub(super) async fn run(args: DemoArgs, global: Global) -> Result<Exit, Failure>
     let workspace = Workspace::new()?;
     let mut sessions = Vec::new();
     let exit = tokio::select! {
-        result = play(&args, &global, narrator, &workspace.0, &mut sessions) => result.map(|()| Exit::Done),
+        result = play(&args, &global, narrator, &workspace.0, &mut sessions) => {
+            result.map(|()| Exit::Done)
+        }
         () = &mut stop => Ok(Exit::Interrupted),
     };
     let mut stopping = tokio::task::JoinSet::new();

@@ -37,7 +37,8 @@ pub(super) struct Row {
 }
 
 impl Display {
-    /// Bars on a terminal, lines elsewhere, nothing with `--quiet`; programs that read JSON get no lines.
+    /// Bars on a terminal, lines elsewhere, nothing with `--quiet`; programs that read JSON get no
+    /// lines.
     pub(super) fn new(global: &Global) -> Self {
         let loud = global.quiet == 0;
         let bars = (loud && is_interactive()).then(MultiProgress::new);

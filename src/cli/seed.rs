@@ -148,8 +148,9 @@ fn prepare(path: &Path, data: Option<PathBuf>, global: &Global) -> Result<Prepar
     })
 }
 
-/// Whether each file is found under the name that the torrent gives it. Names that would not be safe
-/// elsewhere are replaced in a torrent, and then the content cannot be served from where it is.
+/// Whether each file is found under the name that the torrent gives it. Names that would not be
+/// safe elsewhere are replaced in a torrent, and then the content cannot be served from where it
+/// is.
 fn check_names(metainfo: &Metainfo, root: &Path) -> Result<(), Failure> {
     for file in metainfo
         .info
@@ -163,7 +164,7 @@ fn check_names(metainfo: &Metainfo, root: &Path) -> Result<(), Failure> {
         if !path.is_file() {
             let name = file.path.join("/");
             return Err(Failure::new(format!(
-                "a file would be called `{name}` by those who download it, and has another name here"
+                "those who download it would call a file `{name}`, which has another name here"
             ))
             .hint("rename it: some characters and names are not safe on every system"));
         }

@@ -22,8 +22,8 @@ pub struct Config {
     /// Addresses for TCP and UDP, both on the same port; port 0 takes a free one. Default
     /// `0.0.0.0:6881` and `[::]:6881`.
     pub listen: Vec<SocketAddr>,
-    /// Whether the user named these addresses. Then one that is taken or does not exist is an error;
-    /// otherwise the next free port is used and a family that the machine lacks is left out.
+    /// Whether the user named these addresses. Then one that is taken or does not exist is an
+    /// error; otherwise the next free port is used and a family that the machine lacks is left out.
     pub listen_explicit: bool,
     /// Whether peers may connect. Default `true`; a pure DHT node needs UDP only.
     pub tcp: bool,

@@ -54,7 +54,8 @@ pub struct DhtProgress {
     pub lookups: u32,
     /// Whether a lookup is under way.
     pub searching: bool,
-    /// Nodes that answered in the current lookup, or in the last one while the current has no answer.
+    /// Nodes that answered in the current lookup, or in the last one while the current has no
+    /// answer.
     pub nodes_answered: u32,
     /// Queries of that lookup that timed out.
     pub nodes_silent: u32,
@@ -108,7 +109,8 @@ impl TorrentHandle {
         self.status.borrow().clone()
     }
 
-    /// A channel that holds the latest state and tells of changes; closed when the torrent's task ends.
+    /// A channel that holds the latest state and tells of changes; closed when the torrent's task
+    /// ends.
     #[must_use]
     pub fn watch(&self) -> watch::Receiver<TorrentStatus> {
         self.status.clone()
@@ -140,7 +142,8 @@ impl TorrentHandle {
         let _ = self.commands.send(Command::RetryDisk).await;
     }
 
-    /// Waits until a state satisfies `condition` and returns it; `None` when the torrent ended before.
+    /// Waits until a state satisfies `condition` and returns it; `None` when the torrent ended
+    /// before.
     pub async fn wait_for(
         &self,
         condition: impl FnMut(&TorrentStatus) -> bool,

@@ -13,8 +13,8 @@ use crate::net::dht::DhtHandle;
 /// Time between two saves of the routing table; a crash loses at most so much of it.
 const SAVE_INTERVAL: Duration = Duration::from_secs(5 * 60);
 
-/// Time between two looks at the node while it knows nobody: what waits for contacts starts soon after
-/// the first one is there.
+/// Time between two looks at the node while it knows nobody: what waits for contacts starts soon
+/// after the first one is there.
 const SUMMARY_INTERVAL_EMPTY: Duration = Duration::from_millis(50);
 
 /// Looks at that pace before the slower one is used, 10 s: a network that is down costs nothing.

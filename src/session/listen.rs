@@ -1,7 +1,7 @@
 //! Binding the sockets of a session.
 //!
-//! Invariant: the TCP listener and the UDP socket of one address have the same port, so that one number
-//! is enough for announces, peers and port forwarding.
+//! Invariant: the TCP listener and the UDP socket of one address have the same port, so that one
+//! number is enough for announces, peers and port forwarding.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -39,9 +39,9 @@ pub(super) struct Bound {
 
 /// Binds all addresses.
 ///
-/// With `explicit`, each address must be available as it stands. Without, a port that is taken on one
-/// address is given up for all of them and the next one tried, and a family that this machine does not
-/// have is left out with a log line.
+/// With `explicit`, each address must be available as it stands. Without, a port that is taken on
+/// one address is given up for all of them and the next one tried, and a family that this machine
+/// does not have is left out with a log line.
 pub(super) fn bind(
     addresses: &[SocketAddr],
     explicit: bool,
@@ -62,7 +62,8 @@ pub(super) fn bind(
     bind_all(addresses, 0, kinds)
 }
 
-/// Binds addresses that the user gave. Those with port 0 share one free port where that is possible.
+/// Binds addresses that the user gave. Those with port 0 share one free port where that is
+/// possible.
 fn bind_explicit(addresses: &[SocketAddr], kinds: Kinds) -> Result<Vec<Bound>, SessionError> {
     let mut bound: Vec<Bound> = Vec::new();
     let mut shared = None;
@@ -97,7 +98,7 @@ fn bind_all(addresses: &[SocketAddr], port: u16, kinds: Kinds) -> Result<Vec<Bou
         match bind_pair(address, kinds) {
             Ok(sockets) => bound.push(sockets),
             Err(error) if is_missing_family(&error) => {
-                tracing::info!(%address, %error, "this machine cannot listen there, going on without");
+                tracing::info!(%address, %error, "cannot listen there, going on without");
             }
             Err(source) => return Err(SessionError::Listen { address, source }),
         }
@@ -152,8 +153,8 @@ fn try_bind_pair(mut address: SocketAddr, kinds: Kinds) -> io::Result<Bound> {
     Ok(Bound { address, tcp, udp })
 }
 
-/// Whether a stream to `address` would end at one of our own listeners. Seen from outside a NAT we have
-/// an address that nobody on this machine knows, so `false` may be wrong there.
+/// Whether a stream to `address` would end at one of our own listeners. Seen from outside a NAT we
+/// have an address that nobody on this machine knows, so `false` may be wrong there.
 pub(super) fn is_own(listen: &[SocketAddr], address: SocketAddr) -> bool {
     let ip = address.ip();
     listen.iter().any(|ours| {

@@ -1,4 +1,5 @@
-//! When the state of a torrent is made visible: often enough for people, seldom enough to cost nothing.
+//! When the state of a torrent is made visible: often enough for people, seldom enough to cost
+//! nothing.
 
 use std::time::Duration;
 

@@ -1,7 +1,7 @@
 //! One torrent's search for peers in the DHT: what is due, the lookup under way, what it brought.
 //!
-//! Invariant: at most one lookup of a torrent is under way, and the torrent's task never waits for the
-//! DHT: helpers do, and their results come back through a bounded channel.
+//! Invariant: at most one lookup of a torrent is under way, and the torrent's task never waits for
+//! the DHT: helpers do, and their results come back through a bounded channel.
 
 use std::net::SocketAddr;
 
@@ -16,8 +16,8 @@ use crate::id::InfoHash;
 use crate::net::dht::DhtHandle;
 use crate::time::Instant;
 
-/// Helpers at the same time: one lookup, and nodes named by peers on their way to the DHT. A node over
-/// it is forgotten.
+/// Helpers at the same time: one lookup, and nodes named by peers on their way to the DHT. A node
+/// over it is forgotten.
 const HELPERS_MAX: usize = 16;
 
 /// What the lookups of a torrent bring.
@@ -141,8 +141,8 @@ impl Search {
         self.schedule.handle_done(now, due, outcome);
     }
 
-    /// The DHT node has so many contacts. With the first one after none, what failed for want of them is
-    /// tried again at once: the schedule begins anew.
+    /// The DHT node has so many contacts. With the first one after none, what failed for want of
+    /// them is tried again at once: the schedule begins anew.
     pub(super) fn on_contacts(&mut self, now: Instant, contacts: usize) {
         let had_contacts = std::mem::replace(&mut self.has_contacts, contacts > 0);
         let progress = self.tally.progress();

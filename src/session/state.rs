@@ -79,7 +79,8 @@ impl StateDir {
     ///
     /// # Errors
     ///
-    /// [`StateError::Locked`] when another process has it, [`StateError::Io`] when it cannot be made.
+    /// [`StateError::Locked`] when another process has it, [`StateError::Io`] when it cannot be
+    /// made.
     pub fn open(path: &Path) -> Result<Self, StateError> {
         let wrap = |path: &Path| {
             let path = path.to_owned();
@@ -109,8 +110,8 @@ impl StateDir {
         }
     }
 
-    /// Contacts and ids of the last run; `None` on the first run, or when the file was unreadable and
-    /// has been moved aside.
+    /// Contacts and ids of the last run; `None` on the first run, or when the file was unreadable
+    /// and has been moved aside.
     #[must_use]
     pub fn load_snapshot(&self) -> Option<Snapshot> {
         let path = self.path.join(DHT_FILE);

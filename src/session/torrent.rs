@@ -1,12 +1,13 @@
-//! The task of one torrent: carries inputs to a [`swarm::Torrent`] and its wishes to the world.
+//! The task of one torrent: carries inputs to a [`Torrent`] and its wishes to the world.
 //!
 //! It waits for one input (or a small batch of one kind), gives it to the core, and drains what the
 //! core wants: disk jobs, dials, events, bytes for writers that have room.
 //!
-//! Invariant: the task never waits for a disk, a peer or the DHT while it holds an input. What it sends
-//! them goes to channels that have room by construction, or through helpers that wait in its place.
+//! Invariant: the task never waits for a disk, a peer or the DHT while it holds an input. What it
+//! sends them goes to channels that have room by construction, or through helpers that wait in its
+//! place.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -50,15 +51,16 @@ pub(super) const LOOKUP_INPUTS_MAX: usize = 32;
 /// Commands that wait for the task; an incoming stream over it is closed.
 pub(super) const COMMANDS_MAX: usize = 64;
 
-/// How long a dial may take. Ours: hosts that are there answer within three retransmissions of a SYN.
+/// How long a dial may take. Ours: hosts that are there answer within three retransmissions of a
+/// SYN.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A disk that failed is tried again after so long, unless other content lies at the place.
 const DISK_RETRY: Duration = Duration::from_secs(10);
 
-/// Streams that wait while the core looks at the disk, when it takes none. A check of most contents is
-/// over before a peer that waits for our handshake gives up, and one that is refused comes back only
-/// after a minute.
+/// Streams that wait while the core looks at the disk, when it takes none. A check of most contents
+/// is over before a peer that waits for our handshake gives up, and one that is refused comes back
+/// only after a minute.
 const WAITING_MAX: usize = 16;
 
 /// The receiving ends of everything a torrent's task waits for.
@@ -115,6 +117,8 @@ pub(super) struct Task {
     search: Search,
     /// Streams to hand to the core after the check, at most [`WAITING_MAX`].
     waiting: VecDeque<(TcpStream, SocketAddr, Role)>,
+    /// Blocks on their way to the disk; bounded by the core's `disk_jobs_max`.
+    writes: BTreeSet<JobId>,
     dials: JoinSet<(SocketAddr, Result<TcpStream, DialError>)>,
     problem: Option<Problem>,
     retry_disk: Option<Instant>,
@@ -143,6 +147,7 @@ impl Task {
             paused: watch::Sender::new(false),
             search,
             waiting: VecDeque::new(),
+            writes: BTreeSet::new(),
             dials: JoinSet::new(),
             problem: None,
             retry_disk: None,
@@ -178,6 +183,7 @@ impl Task {
                 _ = inputs.completions.recv_many(&mut disk_batch, BATCH) => {
                     let now = clock.now();
                     for (id, done) in disk_batch.drain(..) {
+                        self.writes.remove(&id);
                         self.core.handle_disk(now, id, done);
                     }
                 }
@@ -207,15 +213,21 @@ impl Task {
             self.published.changed |= changed;
             self.drain(&inputs.dht);
         }
-        self.finish().await;
+        self.finish(&mut inputs.completions).await;
     }
 
-    /// Ends streams, dials and lookups and waits for them.
-    async fn finish(mut self) {
+    /// Ends streams, dials and lookups and waits for them, and for the blocks that the disk was
+    /// given.
+    async fn finish(mut self, completions: &mut mpsc::Receiver<(JobId, Completion)>) {
         self.streams.clear();
         self.waiting.clear();
         self.dials.shutdown().await;
         self.search.stop().await;
+        while !self.writes.is_empty()
+            && let Some((id, _)) = completions.recv().await
+        {
+            self.writes.remove(&id);
+        }
     }
 
     /// The earliest of everybody's wake-ups.
@@ -325,8 +337,8 @@ impl Task {
         }
     }
 
-    /// Whether the core looks at the disk. Until that is done it takes no streams, so nobody is told to
-    /// come either.
+    /// Whether the core looks at the disk. Until that is done it takes no streams, so nobody is
+    /// told to come either.
     fn is_checking(&self) -> bool {
         self.core.state() == State::Checking
     }
@@ -367,8 +379,8 @@ impl Task {
         }
     }
 
-    /// Gives a connection's writer what the core has for it, while there is room. The writer says when
-    /// it has room again.
+    /// Gives a connection's writer what the core has for it, while there is room. The writer says
+    /// when it has room again.
     fn send(&mut self, now: Instant, id: ConnectionId) {
         let Some(stream) = self.streams.get_mut(&id) else {
             return;
@@ -428,12 +440,15 @@ impl Task {
             storage.set_verified(&have);
             self.core.handle_disk(now, id, Completion::Checked { have });
         } else {
+            if matches!(job, Job::Write { .. }) {
+                self.writes.insert(id);
+            }
             storage.submit(id, job);
         }
     }
 
-    /// Opens the torrent's files once, when the metadata is known. Writers of connections that began
-    /// before learn of it through their channel.
+    /// Opens the torrent's files once, when the metadata is known. Writers of connections that
+    /// began before learn of it through their channel.
     fn open_storage(&mut self) {
         if self.storage.borrow().is_some() {
             return;
@@ -513,8 +528,8 @@ impl Task {
     }
 }
 
-/// The local address a dial to `to` leaves from: a specific address that we listen on, so that a host
-/// with several addresses shows the same one everywhere. `None` lets the system choose.
+/// The local address a dial to `to` leaves from: a specific address that we listen on, so that a
+/// host with several addresses shows the same one everywhere. `None` lets the system choose.
 fn dial_from(listen: &[SocketAddr], to: IpAddr) -> Option<IpAddr> {
     listen.iter().map(SocketAddr::ip).find(|ip| {
         ip.is_ipv4() == to.is_ipv4()
