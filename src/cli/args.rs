@@ -88,8 +88,8 @@ pub(crate) enum Command {
 /// Flags of every command that starts a node.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct NodeFlags {
-    /// UDP and TCP address; port 0 takes a free one. Repeatable [default: 0.0.0.0:6881 and
-    /// [::]:6881, or the next free port]
+    /// UDP and TCP address; port 0 takes a free one. Repeatable [default: port 6881 of all
+    /// addresses, or the next free one]
     #[arg(
         long,
         env = "TRACKLESS_LISTEN",
@@ -259,7 +259,7 @@ pub(crate) enum DhtCommand {
 /// Flags of every DHT operation.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct DhtFlags {
-    /// UDP address to ask from. Repeatable [default: a free port of 0.0.0.0 and of [::]]
+    /// UDP address to ask from. Repeatable [default: a free port]
     #[arg(
         long,
         env = "TRACKLESS_LISTEN",

@@ -5,7 +5,7 @@
 //! hosts behind private and loopback addresses are told apart by port, so that test networks on one
 //! machine work. An empty store owns no memory.
 //!
-//! When a new torrent does not fit, room is made by [`PeerStore::evict`]: a torrent that only
+//! When a new torrent does not fit, room is made by `PeerStore::evict`: a torrent that only
 //! networks with many other torrents announce goes before one that has an announcer of its own, so
 //! a flood from one network pushes out its own entries.
 //!

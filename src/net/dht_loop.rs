@@ -1,4 +1,4 @@
-//! The loop around a [`dht::Node`], on a thread of its own.
+//! The loop around a [`Node`], on a thread of its own.
 //!
 //! It waits until a socket, a command or a timer is ready, and then does one turn: receive a
 //! bounded batch, take the commands, wake the node, send what it wants sent, hand out its events.
