@@ -1,11 +1,12 @@
 //! A disk that holds no bytes.
 //!
-//! The content of every simulated torrent is one pattern that any host can produce, so a gigabyte swarm
-//! needs no gigabyte. A write compares what arrived with the pattern and marks the block good or bad;
-//! `Verify` is answered from the marks. Jobs of one disk are done one after the other.
+//! The content of every simulated torrent is one pattern that any host can produce, so a gigabyte
+//! swarm needs no gigabyte. A write compares what arrived with the pattern and marks the block good
+//! or bad; `Verify` is answered from the marks. Jobs of one disk are done one after the other.
 //!
-//! Invariant: a piece is called valid only if each of its blocks was written with exactly the bytes that
-//! belong there: a core that mixes up pieces, offsets or slices fails here as it would on a real disk.
+//! Invariant: a piece is called valid only if each of its blocks was written with exactly the bytes
+//! that belong there: a core that mixes up pieces, offsets or slices fails here as it would on a
+//! real disk.
 
 use std::time::Duration;
 
@@ -21,7 +22,8 @@ use crate::link::Serialiser;
 /// Time of one job apart from its bytes. Ours: a hand-over between threads and an SSD access.
 const JOB_LATENCY: Duration = Duration::from_micros(200);
 
-/// Bytes per second written or hashed. Ours: below what one core hashes, far above any simulated line.
+/// Bytes per second written or hashed. Ours: below what one core hashes, far above any simulated
+/// line.
 const BYTES_PER_SECOND: u64 = 400_000_000;
 
 /// [`BLOCK_LENGTH`] as an index.
@@ -46,8 +48,8 @@ const fn pattern() -> [u8; 2 * BLOCK] {
     bytes
 }
 
-/// The content of a block, without copying. A block that is not aligned (nobody's own requests are) is
-/// in two parts.
+/// The content of a block, without copying. A block that is not aligned (nobody's own requests are)
+/// is in two parts.
 pub fn content(block: BlockRef) -> impl Iterator<Item = Bytes> {
     let index = |number: u32| usize::try_from(number).expect("a u32 fits usize");
     let mut offset = block.offset;

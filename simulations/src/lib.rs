@@ -1,8 +1,8 @@
 //! Deterministic simulations of DHTs and swarms that drive the shipping cores of trackless.
 //!
 //! A [`World`] holds [hosts](host) with real `dht::Node`s and `swarm::Torrent`s, joins them by a
-//! [`network`] of [links](link) and [pipes](pipe), and moves virtual [`time`]. [Scenarios](scenario)
-//! build a world, give it work and grade the outcome; a [`report`] prints it.
+//! [`network`] of [links](link) and [pipes](pipe), and moves virtual [`time`].
+//! [Scenarios](scenario) build a world, give it work and grade the outcome; a [`report`] prints it.
 //!
 //! Invariant: a run is a function of scenario, settings and seed. The same three give the same
 //! [trace hash](trace), byte for byte, on every machine.

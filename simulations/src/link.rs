@@ -1,8 +1,9 @@
 //! How long things take between two hosts, and what gets lost.
 //!
-//! A host has a place in a plane and an access delay of its own. One-way latency is the distance of the
-//! places plus both access delays plus a little jitter: few numbers a host, and triangles that behave
-//! as on the Internet. Streams also pass the access links, which send one segment after another.
+//! A host has a place in a plane and an access delay of its own. One-way latency is the distance of
+//! the places plus both access delays plus a little jitter: few numbers a host, and triangles that
+//! behave as on the Internet. Streams also pass the access links, which send one segment after
+//! another.
 //!
 //! Invariant: integers only. No logarithm or sine of a platform's mathematics library decides when
 //! something happens, so a seed gives the same run on every machine.
@@ -20,8 +21,8 @@ use crate::seeds::Seeds;
 /// connections on different continents and on the same one.
 const PLANE_SIDE: u32 = 90_000;
 
-/// Access delays in microseconds at 0/16, 1/16 ... 16/16 of the hosts: a log-normal distribution with
-/// median 8 ms and sigma 0.7, cut at its 1.4th and 98.6th percentile.
+/// Access delays in microseconds at 0/16, 1/16 ... 16/16 of the hosts: a log-normal distribution
+/// with median 8 ms and sigma 0.7, cut at its 1.4th and 98.6th percentile.
 const ACCESS_DELAYS: [u32; 17] = [
     1_710, 2_734, 3_576, 4_299, 4_992, 5_681, 6_399, 7_168, 8_000, 8_928, 10_002, 11_266, 12_823,
     14_886, 17_896, 23_416, 37_320,
@@ -136,7 +137,8 @@ impl Serialiser {
         }
     }
 
-    /// When the last of `bytes` has passed, if they are handed over now and wait for those before them.
+    /// When the last of `bytes` has passed, if they are handed over now and wait for those before
+    /// them.
     pub fn pass(&mut self, now: Instant, bytes: u64) -> Instant {
         let micros = (bytes * 1_000_000).div_ceil(self.bytes_per_second);
         self.free_at = self.free_at.max(now) + Duration::from_micros(micros);
@@ -151,8 +153,8 @@ impl Serialiser {
     }
 }
 
-/// Rates of the line that connects a host, for streams. Datagrams of the DHT are too few to matter and
-/// pass unhindered.
+/// Rates of the line that connects a host, for streams. Datagrams of the DHT are too few to matter
+/// and pass unhindered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AccessRates {
     /// Bytes per second from the host.

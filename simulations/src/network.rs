@@ -1,9 +1,10 @@
 //! Everything between the hosts: the agenda of what happens next, links, access lines and pipes.
 //!
-//! Hosts put bytes in here; the [`World`](crate::world::World) takes happenings out and gives them to
-//! hosts.
+//! Hosts put bytes in here; the [`World`](crate::world::World) takes happenings out and gives them
+//! to hosts.
 //!
-//! Invariant: whatever is sent passes one of the methods of [`Network`], which adds it to the trace hash.
+//! Invariant: whatever is sent passes one of the methods of [`Network`], which adds it to the trace
+//! hash.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -66,8 +67,8 @@ pub enum Happening {
     Task(u64),
 }
 
-/// Happenings at one moment from which on something must be waking itself without end. Ours: far more
-/// than a million hosts that start together bring about.
+/// Happenings at one moment from which on something must be waking itself without end. Ours: far
+/// more than a million hosts that start together bring about.
 const SIMULTANEOUS_MAX: u64 = 10_000_000;
 
 /// What happens next, and the time.
@@ -352,8 +353,8 @@ impl Network {
         self.write(end, Segment::End);
     }
 
-    /// The head of a host's uplink has left: sends it on its way and starts the next. Returns the end
-    /// whose writer has room again.
+    /// The head of a host's uplink has left: sends it on its way and starts the next. Returns the
+    /// end whose writer has room again.
     pub fn on_sent(&mut self, host: HostId) -> PipeEnd {
         let now = self.now();
         let access = &mut self.accesses[host.as_usize()];

@@ -25,10 +25,11 @@ impl GroundTruth {
         Self { ids }
     }
 
-    /// The `count` nodes closest to `target`, closest first, without `asker`: a node does not find itself.
+    /// The `count` nodes closest to `target`, closest first, without `asker`: a node does not find
+    /// itself.
     ///
-    /// All of them share a prefix with the target, so only the shortest such run of the sorted ids is
-    /// looked at: about log n steps, then a sort of a few times `count` ids.
+    /// All of them share a prefix with the target, so only the shortest such run of the sorted ids
+    /// is looked at: about log n steps, then a sort of a few times `count` ids.
     #[must_use]
     pub fn closest(&self, target: NodeId, asker: NodeId, count: usize) -> Vec<NodeId> {
         let wanted = count + 1;
@@ -75,8 +76,8 @@ impl SwarmLinks {
     /// The least time in which all receivers can have everything (Kumar and Ross 2006):
     /// max(F / u_s, F / d_min, N F / (u_s + sum of u_i)).
     ///
-    /// It holds for fluid content without latency or overhead, so a simulated time below it is an error
-    /// of the simulation.
+    /// It holds for fluid content without latency or overhead, so a simulated time below it is an
+    /// error of the simulation.
     #[must_use]
     pub fn least_time(&self) -> Duration {
         let uplinks = u128::from(self.seed_up) + u128::from(self.receivers) * u128::from(self.up);

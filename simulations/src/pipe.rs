@@ -1,11 +1,12 @@
 //! A stream between two hosts: bytes arrive once, in order, after the access links and the latency.
 //!
-//! What TCP does beyond that is left out: no slow start, no loss, no header bytes; a connection is made
-//! in one round trip. A segment waits for the sender's uplink, travels, waits for the receiver's
-//! downlink and is handed over.
+//! What TCP does beyond that is left out: no slow start, no loss, no header bytes; a connection is
+//! made in one round trip. A segment waits for the sender's uplink, travels, waits for the
+//! receiver's downlink and is handed over.
 //!
-//! Invariant: each direction is first in, first out, and holds at most [`SEND_BUFFER`] bytes before the
-//! uplink plus one segment, and [`RECEIVE_WINDOW`] bytes that the receiver has not read plus one.
+//! Invariant: each direction is first in, first out, and holds at most [`SEND_BUFFER`] bytes before
+//! the uplink plus one segment, and [`RECEIVE_WINDOW`] bytes that the receiver has not read plus
+//! one.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -17,12 +18,12 @@ use trackless::time::Instant;
 
 use crate::host::HostId;
 
-/// Bytes of one connection that wait for the uplink before its writer counts as full. Ours: two blocks,
-/// so that a shared uplink is divided block by block among those who use it.
+/// Bytes of one connection that wait for the uplink before its writer counts as full. Ours: two
+/// blocks, so that a shared uplink is divided block by block among those who use it.
 pub const SEND_BUFFER: u64 = 2 * 16_400;
 
-/// Bytes sent but not read at which the sender waits. Linux' default limit of an automatically sized
-/// receive buffer.
+/// Bytes sent but not read at which the sender waits. Linux' default limit of an automatically
+/// sized receive buffer.
 pub const RECEIVE_WINDOW: u64 = 6 << 20;
 
 /// Number of a pipe in its run; never used twice.
@@ -185,8 +186,8 @@ impl Pipe {
         &mut self.ends[side.index()].out
     }
 
-    /// Whether the writer at `side` has room for another segment; if the receiver's window is what is
-    /// missing, the writer is noted as blocked.
+    /// Whether the writer at `side` has room for another segment; if the receiver's window is what
+    /// is missing, the writer is noted as blocked.
     pub fn has_room(&mut self, side: Side) -> bool {
         let out = self.out(side);
         if out.unread >= RECEIVE_WINDOW {
@@ -235,7 +236,8 @@ impl Pipe {
             .expect("each delivery has a segment that arrived")
     }
 
-    /// The receiver read `bytes` of what `side` sent. Whether its writer, blocked before, may go on.
+    /// The receiver read `bytes` of what `side` sent. Whether its writer, blocked before, may go
+    /// on.
     pub fn on_read(&mut self, side: Side, bytes: u64) -> bool {
         let out = self.out(side);
         out.unread -= bytes;

@@ -1,8 +1,8 @@
 //! One root seed, many independent generators.
 //!
 //! Invariant: the generator for (component, index) depends on the root seed, the name and the index
-//! only. Asking for one, or drawing from it, never shifts another, so two variants of a scenario meet
-//! the same topology, losses and workload.
+//! only. Asking for one, or drawing from it, never shifts another, so two variants of a scenario
+//! meet the same topology, losses and workload.
 
 use trackless::random::Random;
 

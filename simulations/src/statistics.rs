@@ -56,7 +56,8 @@ impl Series {
         (!self.is_empty()).then(|| self.0.iter().sum::<f64>() / count(self.len()))
     }
 
-    /// The smallest value that at least `percent` of 100 of the measurements do not exceed (nearest rank).
+    /// The smallest value that at least `percent` of 100 of the measurements do not exceed (nearest
+    /// rank).
     #[must_use]
     pub fn percentile(&self, percent: usize) -> Option<f64> {
         let mut sorted = self.0.clone();

@@ -1,8 +1,8 @@
 //! The hash of everything sent in a run.
 //!
 //! Invariant: two runs with the same hash sent the same bytes between the same hosts at the same
-//! moments in the same order. Inputs are numbers and bytes only, read as little endian, so the hash is
-//! the same on every machine and in every build.
+//! moments in the same order. Inputs are numbers and bytes only, read as little endian, so the hash
+//! is the same on every machine and in every build.
 
 use trackless::time::Instant;
 
@@ -30,7 +30,8 @@ impl Kind {
     }
 }
 
-/// A running 64-bit hash: FNV-1a taken a word at a time, with a rotation that lets high bits reach low ones.
+/// A running 64-bit hash: FNV-1a taken a word at a time, with a rotation that lets high bits reach
+/// low ones.
 ///
 /// It tells runs apart; it does not resist somebody who wants two runs to look alike.
 #[derive(Debug, Clone)]
@@ -60,7 +61,8 @@ impl Trace {
         self.word(u64::from_le_bytes(last));
     }
 
-    /// Adds something sent: when, by which host, to which, what, and its bytes in one or more parts.
+    /// Adds something sent: when, by which host, to which, what, and its bytes in one or more
+    /// parts.
     pub fn sent<'a>(
         &mut self,
         at: Instant,

@@ -1,7 +1,7 @@
 //! The simulated world: hosts, the network between them, and the loop that moves time.
 //!
-//! A scenario adds hosts, gives their cores commands, and asks for [`World::next`] until nothing more
-//! happens before its end; what cores report comes back as [`Notice`]s in order.
+//! A scenario adds hosts, gives their cores commands, and asks for [`World::next`] until nothing
+//! more happens before its end; what cores report comes back as [`Notice`]s in order.
 //!
 //! Invariant: the root seed and the commands decide everything. No clock, no thread, no address of
 //! memory and no hash order has a part in it.
@@ -171,7 +171,8 @@ impl World {
         self.network.agenda.plan(at, Happening::Task(task));
     }
 
-    /// The next notice at or before `until`. When there is none any more, time has moved to `until`.
+    /// The next notice at or before `until`. When there is none any more, time has moved to
+    /// `until`.
     pub fn next(&mut self, until: Instant) -> Option<Notice> {
         loop {
             if let Some(notice) = self.notices.pop_front() {

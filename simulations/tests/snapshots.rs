@@ -1,7 +1,7 @@
 //! Scenarios end to end: the same seed gives the same run, and short runs give the stored tables.
 //!
-//! After a wanted change of behaviour, `TRACKLESS_BLESS=1 cargo test -p trackless-sim` writes the tables
-//! anew; the difference belongs into the commit that made it.
+//! After a wanted change of behaviour, `TRACKLESS_BLESS=1 cargo test -p trackless-sim` writes the
+//! tables anew; the difference belongs into the commit that made it.
 
 use std::fs;
 use std::path::Path;

@@ -321,3 +321,41 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn after_the_first_pieces_each_peer_works_on_a_piece_of_its_own() {
+    let mut bench = Bench::new(20);
+    let mut have = Bitfield::new(20);
+    (0..RANDOM_FIRST).for_each(|piece| {
+        have.insert(piece);
+    });
+    bench.pieces.set_have(have);
+    let first = bench.pick(1, 1);
+    let second = bench.pick(2, 1);
+    assert_ne!(first[0].piece, second[0].piece);
+    let went_on = bench.pick(1, 1);
+    assert_eq!(went_on[0].piece, first[0].piece, "it goes on with its own");
+    // When nothing is left to be started, they help each other.
+    let rest = bench.pick(1, 1_000);
+    assert!(rest.iter().any(|block| block.piece == second[0].piece));
+    bench.check();
+}
+
+#[test]
+fn pieces_under_way_are_bounded_while_some_of_them_can_be_worked_on() {
+    let count = u32::try_from(STARTED_MAX).unwrap() + 50;
+    let mut bench = Bench::new(count);
+    let mut have = Bitfield::new(count);
+    (0..RANDOM_FIRST).for_each(|piece| {
+        have.insert(piece);
+    });
+    bench.pieces.set_have(have);
+    // Peers that come, take one block and go leave a piece behind each.
+    for id in 0..u64::from(count) {
+        for block in bench.pick(id, 1) {
+            bench.pieces.release(ConnectionId(id), &block);
+        }
+    }
+    assert_eq!(bench.pieces.partial.len(), STARTED_MAX);
+    bench.check();
+}

@@ -1,7 +1,7 @@
 //! A machine in the simulated network, and the shipping cores that run on it.
 //!
-//! Invariant: a host gives a core the one input that happened, drains the core, and queues at most one
-//! live wake-up for it, as the drivers of the real node do.
+//! Invariant: a host gives a core the one input that happened, drains the core, and queues at most
+//! one live wake-up for it, as the drivers of the real node do.
 
 pub mod dht;
 pub mod swarm;
@@ -17,12 +17,12 @@ pub const DATAGRAM_PORT: u16 = 6881;
 /// TCP port of each host's torrent.
 pub const STREAM_PORT: u16 = 6881;
 
-/// First octet of the first host's address. Ours: the sixteen /8 networks from here on are all global
-/// unicast, so the scope rules of the cores apply as on the Internet.
+/// First octet of the first host's address. Ours: the sixteen /8 networks from here on are all
+/// global unicast, so the scope rules of the cores apply as on the Internet.
 const FIRST_OCTET: u8 = 20;
 
-/// Hosts that have an address: sixteen /8 networks of one host for each /24, because a /24 counts as
-/// one party in routing tables and throttles.
+/// Hosts that have an address: sixteen /8 networks of one host for each /24, because a /24 counts
+/// as one party in routing tables and throttles.
 pub const HOSTS_MAX: u32 = 16 << 16;
 
 /// Number of a host, counted from 0.

@@ -1,11 +1,11 @@
 //! `dht-join`: a DHT grows from one node, then its lookups are graded.
 //!
 //! Node 0 starts alone. The others start at random moments and know node 0's address, nothing else.
-//! After a time of upkeep random nodes look for random targets, and what they find is compared with the
-//! truth; then some announce a torrent, and others look for its peers.
+//! After a time of upkeep random nodes look for random targets, and what they find is compared with
+//! the truth; then some announce a torrent, and others look for its peers.
 //!
-//! Invariant: commands come from the streams `joins`, `lookups` and `announces`; changing one setting
-//! shifts none of the others' draws.
+//! Invariant: commands come from the streams `joins`, `lookups` and `announces`; changing one
+//! setting shifts none of the others' draws.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -87,8 +87,8 @@ static SETTINGS: [Setting; 6] = [
     },
 ];
 
-/// What a network without dead nodes owes: every node gets in, lookups end at the true closest nodes, an
-/// announced peer is found, and no node says anything that another cannot read.
+/// What a network without dead nodes owes: every node gets in, lookups end at the true closest
+/// nodes, an announced peer is found, and no node says anything that another cannot read.
 static ACCEPTANCE: [Acceptance; 6] = [
     at_least("joins", 1.0),
     at_least("closest_1_recall", 0.995),
@@ -403,8 +403,8 @@ impl Run {
 
     fn measure_join(&self, metrics: &mut Metrics) {
         let nodes = self.world.hosts().count();
-        // A bucket full; in a small network half of all others, because those that join later are only
-        // met by and by.
+        // A bucket full; in a small network half of all others, because those that join later are
+        // only met by and by.
         let enough = CLOSEST.min(nodes.div_ceil(2));
         let joined = self
             .world

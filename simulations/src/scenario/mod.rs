@@ -1,7 +1,7 @@
 //! The scenarios: each builds a world, gives it work and measures.
 //!
-//! Invariant: what [`ALL`] lists can be run, has a default for each setting, and declares the figures
-//! that decide between success and failure.
+//! Invariant: what [`ALL`] lists can be run, has a default for each setting, and declares the
+//! figures that decide between success and failure.
 
 pub mod dht_join;
 pub mod flash_crowd;

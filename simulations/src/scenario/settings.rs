@@ -1,7 +1,7 @@
 //! Settings of a scenario: declared with a default and bounds, overridden by text.
 //!
-//! Invariant: a value handed to a scenario lies inside the declared bounds, and a key that the scenario
-//! does not declare is an error, never ignored.
+//! Invariant: a value handed to a scenario lies inside the declared bounds, and a key that the
+//! scenario does not declare is an error, never ignored.
 
 use std::time::Duration;
 

@@ -1,8 +1,8 @@
 //! The one wake-up of a core.
 //!
-//! A core changes its mind about its next timer with almost every input. Queuing each wish would fill
-//! the queue with wake-ups nobody needs any more, so an [`Alarm`] keeps one live entry and re-arms it
-//! lazily: a wish for later than the live entry waits until that entry fires.
+//! A core changes its mind about its next timer with almost every input. Queuing each wish would
+//! fill the queue with wake-ups nobody needs any more, so an [`Alarm`] keeps one live entry and
+//! re-arms it lazily: a wish for later than the live entry waits until that entry fires.
 //!
 //! Invariant: while a core has a wish, a live entry is queued that is due no later than the wish.
 
@@ -27,8 +27,8 @@ pub enum Ring {
 }
 
 impl Alarm {
-    /// Notes at `now` that the core wants to be woken at `wish`, at once if that has passed; the result is
-    /// the entry to queue, if any.
+    /// Notes at `now` that the core wants to be woken at `wish`, at once if that has passed; the
+    /// result is the entry to queue, if any.
     pub fn wish(&mut self, now: Instant, wish: Option<Instant>) -> Option<Instant> {
         let wish = wish?.max(now);
         if self.armed.is_some_and(|armed| armed <= wish) {

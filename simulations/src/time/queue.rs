@@ -1,7 +1,7 @@
 //! What happens next: a queue ordered by (time, sequence number).
 //!
-//! Invariant: the order is total. Two entries for the same moment come out in the order in which they
-//! went in, in each implementation, so that exchanging the queue never changes a run.
+//! Invariant: the order is total. Two entries for the same moment come out in the order in which
+//! they went in, in each implementation, so that exchanging the queue never changes a run.
 
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
