@@ -12,7 +12,7 @@ use bytes::Bytes;
 
 use super::incoming::{HANDSHAKE_TIMED_OUT, HandshakeReader};
 use super::outbox::Outbox;
-use super::remote::RemotePieces;
+use super::remote::{News, RemotePieces};
 use super::requests::{Arrival, Requests};
 use super::uploads::Uploads;
 use super::{Accepted, Config, Event, Rate, Transmit, WakeReason};

@@ -11,8 +11,19 @@ use crate::wire::message::BITFIELD_LENGTH_MAX;
 #[derive(Debug)]
 pub(super) struct RemotePieces {
     state: State,
-    /// Whether a bitfield may still come: it is the first message that speaks of pieces (BEP 3).
+    /// Whether a bitfield would be the first message that speaks of pieces, as BEP 3 wants it.
     bitfield_may_come: bool,
+}
+
+/// What a bitfield message said.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum News {
+    /// It cannot be said before the number of pieces is known.
+    Unknown,
+    /// It was the first that the peer said about its pieces.
+    Bitfield,
+    /// The peer has these pieces besides those that it had named before.
+    Haves(Vec<u32>),
 }
 
 /// How much of it is known to be true.
@@ -61,27 +72,41 @@ impl RemotePieces {
         self.bitfield_may_come = false;
     }
 
-    /// A bitfield message came; says whether it could be checked.
-    pub(super) fn on_bitfield(&mut self, wire: &[u8]) -> Result<bool, ProtocolError> {
-        if !self.bitfield_may_come {
-            return Err(ProtocolError::Bitfield);
-        }
+    /// A bitfield message came; says what is new.
+    ///
+    /// BEP 3 knows it as the first message only. aria2 sends one later on in place of many haves, so a
+    /// later one is taken if it takes nothing back.
+    pub(super) fn on_bitfield(&mut self, wire: &[u8]) -> Result<News, ProtocolError> {
+        let is_first = self.bitfield_may_come;
         self.close_bitfield();
         match &mut self.state {
-            State::Checked(bitfield) => {
-                *bitfield =
-                    Bitfield::from_wire(wire, bitfield.len()).ok_or(ProtocolError::Bitfield)?;
-                Ok(true)
+            State::Checked(old) => {
+                let new = Bitfield::from_wire(wire, old.len()).ok_or(ProtocolError::Bitfield)?;
+                if is_first {
+                    *old = new;
+                    return Ok(News::Bitfield);
+                }
+                if new.lacks_some_of(old) {
+                    return Err(ProtocolError::Bitfield);
+                }
+                let gained = new.ones().filter(|&piece| !old.contains(piece)).collect();
+                *old = new;
+                Ok(News::Haves(gained))
             }
             State::Unchecked {
                 bits,
                 bitfield_length,
                 ..
             } => {
+                let takes_back = bits.len() > wire.len()
+                    || bits.iter().zip(wire).any(|(old, new)| old & !new != 0);
+                if takes_back || bitfield_length.is_some_and(|length| length != wire.len()) {
+                    return Err(ProtocolError::Bitfield);
+                }
                 // A copy, so that a small bitfield does not keep a whole read buffer alive.
                 *bits = wire.to_vec();
                 *bitfield_length = Some(wire.len());
-                Ok(false)
+                Ok(News::Unknown)
             }
         }
     }
@@ -147,24 +172,40 @@ mod tests {
             let mut known = RemotePieces::new(Some(11));
             assert_eq!(known.on_bitfield(wire), Err(ProtocolError::Bitfield));
             let mut later = RemotePieces::new(None);
-            assert_eq!(later.on_bitfield(wire), Ok(false));
+            assert_eq!(later.on_bitfield(wire), Ok(News::Unknown));
             assert_eq!(later.set_piece_count(11), Err(ProtocolError::Bitfield));
         }
         let mut pieces = RemotePieces::new(Some(11));
-        assert_eq!(pieces.on_bitfield(&[0xff, 0xe0]), Ok(true));
+        assert_eq!(pieces.on_bitfield(&[0xff, 0xe0]), Ok(News::Bitfield));
         assert!(pieces.checked().unwrap().is_full());
     }
 
     #[test]
-    fn a_second_or_late_bitfield_is_refused() {
+    fn a_later_bitfield_is_refused_if_it_takes_something_back() {
         for count in [None, Some(11)] {
             let mut pieces = RemotePieces::new(count);
             pieces.on_bitfield(&[1, 0]).unwrap();
-            assert_eq!(pieces.on_bitfield(&[1, 0]), Err(ProtocolError::Bitfield));
+            assert_eq!(pieces.on_bitfield(&[2, 0]), Err(ProtocolError::Bitfield));
             let mut pieces = RemotePieces::new(count);
             pieces.on_have(1).unwrap();
             assert_eq!(pieces.on_bitfield(&[1, 0]), Err(ProtocolError::Bitfield));
         }
+    }
+
+    #[test]
+    fn a_later_bitfield_may_stand_for_many_haves() {
+        let mut pieces = RemotePieces::new(Some(11));
+        pieces.on_have(1).unwrap();
+        assert_eq!(
+            pieces.on_bitfield(&[0x50, 0x20]),
+            Ok(News::Haves(vec![3, 10]))
+        );
+        assert_eq!(pieces.on_bitfield(&[0x50, 0x20]), Ok(News::Haves(vec![])));
+        let mut early = RemotePieces::new(None);
+        early.on_have(1).unwrap();
+        assert_eq!(early.on_bitfield(&[0x50, 0x20]), Ok(News::Unknown));
+        early.set_piece_count(11).unwrap();
+        assert_eq!(early.checked(), pieces.checked());
     }
 
     #[test]

@@ -64,12 +64,7 @@ impl Connection {
             Message::Interested => self.on_interested(true),
             Message::NotInterested => self.on_interested(false),
             Message::Have { index } => self.on_have(index),
-            Message::Bitfield(bits) => {
-                if self.remote.on_bitfield(&bits)? {
-                    self.events.push_back(Event::Bitfield);
-                }
-                Ok(())
-            }
+            Message::Bitfield(bits) => self.on_bitfield(&bits),
             Message::Request {
                 index,
                 offset,
@@ -138,6 +133,21 @@ impl Connection {
             } else {
                 Event::NotInterested
             });
+        }
+        Ok(())
+    }
+
+    fn on_bitfield(&mut self, bits: &[u8]) -> Result<(), ProtocolError> {
+        match self.remote.on_bitfield(bits)? {
+            News::Unknown => {}
+            News::Bitfield => self.events.push_back(Event::Bitfield),
+            News::Haves(pieces) => {
+                let geometry = self.torrent.as_ref().map(|torrent| &torrent.geometry);
+                let known = pieces
+                    .into_iter()
+                    .filter_map(|piece| geometry?.piece(piece));
+                self.events.extend(known.map(Event::Have));
+            }
         }
         Ok(())
     }

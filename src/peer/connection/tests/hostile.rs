@@ -78,21 +78,12 @@ fn bad_bitfields_end_the_connection() {
 }
 
 #[test]
-fn a_bitfield_comes_once_and_before_haves_and_blocks() {
-    let block = all_blocks(&geometry())[0];
-    let bitfield = Message::Bitfield(Bytes::from_static(&[0xf8]));
-    let too_late = [
-        bitfield.clone(),
-        Message::Have { index: 0 },
-        request_of(block),
-        cancel_of(block),
-        piece_of(block),
-        Message::Unknown { id: 14 },
-        Message::Unknown { id: 15 },
-    ];
-    for first in too_late {
-        for mut connection in [seed(), accepted(None)] {
-            let messages = [first.clone(), bitfield.clone()];
+fn a_later_bitfield_that_takes_pieces_back_ends_the_connection() {
+    let all = Message::Bitfield(Bytes::from_static(&[0xf8]));
+    let fewer = Message::Bitfield(Bytes::from_static(&[0x70]));
+    for first in [all.clone(), Message::Have { index: 0 }] {
+        for mut connection in [leecher(), accepted(None)] {
+            let messages = [first.clone(), fewer.clone()];
             check(&mut connection, &messages, Some(ProtocolError::Bitfield));
         }
     }
@@ -100,8 +91,22 @@ fn a_bitfield_comes_once_and_before_haves_and_blocks() {
         id: 0,
         payload: Bytes::from_static(b"de"),
     };
-    let in_time = [extension, Message::Port(1), Message::Unchoke, bitfield];
+    let in_time = [extension, Message::Port(1), Message::Unchoke, all];
     check(&mut leecher(), &in_time, None);
+}
+
+#[test]
+fn a_later_bitfield_that_adds_pieces_stands_for_haves() {
+    let mut connection = leecher();
+    let later = Message::Bitfield(Bytes::from_static(&[0x48]));
+    check(&mut connection, &[Message::Have { index: 1 }, later], None);
+    let geometry = geometry();
+    let pieces: Vec<Event> = events(&mut connection)
+        .into_iter()
+        .filter(|event| matches!(event, Event::Have(_) | Event::Bitfield))
+        .collect();
+    let have = |index| Event::Have(geometry.piece(index).unwrap());
+    assert_eq!(pieces, [have(1), have(4)]);
 }
 
 #[test]
