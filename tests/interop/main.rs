@@ -12,6 +12,7 @@
     reason = "tests start programs, read files and say why they were skipped"
 )]
 
+mod aria2;
 mod content;
 mod lab;
 mod libtorrent;
