@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+/// The longest duration that is accepted: a hundred years. Clocks cannot count much further.
+const DURATION_MAX: Duration = Duration::from_secs(100 * 366 * 86_400);
+
 /// Reads `90s`, `15m`, `2h`, `1d`, `500ms`; a bare number is seconds.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let (number, unit) = split(text);
@@ -16,7 +19,10 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
         "d" => number * 86_400.0,
         _ => return Err(format!("`{unit}` is no unit of time, use ms, s, m, h or d")),
     };
-    Duration::try_from_secs_f64(seconds).map_err(|_| format!("`{text}` is out of range"))
+    Duration::try_from_secs_f64(seconds)
+        .ok()
+        .filter(|&duration| duration <= DURATION_MAX)
+        .ok_or_else(|| format!("`{text}` is out of range"))
 }
 
 /// Reads `512KiB`, `10MiB`, `1.5GiB`; `K`, `M`, `G`, `T` mean the same, a bare number is bytes.
@@ -87,6 +93,7 @@ mod tests {
         assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
         assert_eq!(duration("1.5"), Ok(Duration::from_millis(1_500)));
         assert!(duration("-1s").is_err() && duration("1y").is_err() && duration("").is_err());
+        assert!(duration("9999999999999999999s").is_err());
     }
 
     #[test]

@@ -18,6 +18,7 @@ use smallvec::SmallVec;
 use super::cache::Cache;
 use super::open::{Access, Folder};
 use super::{DiskError, DiskErrorKind, PART_SUFFIX, error};
+use crate::id::InfoHash;
 use crate::metainfo::{self, BlockRef, FileSlice, Info, PieceIndex};
 use crate::wire::Payload;
 
@@ -126,7 +127,7 @@ impl Files {
         if place != Place::Part {
             return (folders, name.clone());
         }
-        let mut part = part_name(name);
+        let mut part = part_name(name, self.info.info_hash());
         if !self.taken.is_empty() {
             let folder: PathBuf = folders.iter().collect();
             while self.taken.contains(&folder.join(&part)) {
@@ -197,7 +198,16 @@ impl Files {
                 self.set_place(file, Place::Part);
                 self.open_at(file, Place::Part, access)?
             }
-            (Place::Part, _) => self.open_at(file, Place::Part, access)?,
+            (Place::Part, _) => match self.open_at(file, Place::Part, access) {
+                // It got its name between the look and the opening.
+                Err(failed)
+                    if failed.kind == DiskErrorKind::Missing
+                        && self.place(file) == Place::Final =>
+                {
+                    self.open_at(file, Place::Final, access)?
+                }
+                opened => opened?,
+            },
         };
         let opened = Arc::new(opened);
         self.cache
@@ -326,9 +336,11 @@ impl Files {
             }
             Some(_) => {}
             None => {
-                // Told to be complete without a check: then it has its name already.
+                // Told to be complete without a check: then it has its name already. What we wrote
+                // ourselves must be there, or nobody knows whose file has the name.
+                let never_written = self.place(file) == Place::Unknown;
                 return match folder.length_of(&name)? {
-                    Some(length) if length == wanted => {
+                    Some(length) if length == wanted && never_written => {
                         self.set_place(file, Place::Final);
                         Ok(())
                     }
@@ -406,20 +418,23 @@ fn same_content(a: &File, b: &File, length: u64) -> io::Result<bool> {
     Ok(true)
 }
 
-/// The name of an incomplete file. A name that would get too long is shortened, and told apart from
-/// others by a hash.
-fn part_name(name: &str) -> String {
-    if name.len() + PART_SUFFIX.len() <= NAME_LENGTH_MAX {
-        return format!("{name}{PART_SUFFIX}");
-    }
-    /// Bytes kept of the name.
-    const KEPT: usize = 200;
-    /// Hexadecimal digits of the hash: 64 bits tell all files of a folder apart.
+/// The name of an incomplete file: `NAME.HASH.trackless-part` with the first digits of the info hash, so
+/// that two torrents with a file of one name do not write into each other. A name that would get too
+/// long is shortened, and told apart from others by a hash.
+pub(super) fn part_name(name: &str, info_hash: InfoHash) -> String {
+    /// Bytes kept of a long name.
+    const KEPT: usize = 180;
+    /// Hexadecimal digits of a hash: 64 bits tell all files and torrents of a folder apart.
     const DIGITS: usize = 16;
+    let torrent = &info_hash.to_string()[..DIGITS];
+    let part = format!("{name}.{torrent}{PART_SUFFIX}");
+    if part.len() <= NAME_LENGTH_MAX {
+        return part;
+    }
     let hash = data_encoding::HEXLOWER.encode(&Sha1::digest(name.as_bytes()));
     let boundary = (0..=KEPT).rev().find(|&at| name.is_char_boundary(at));
     let kept = &name[..boundary.unwrap_or(0)];
-    format!("{kept}~{}{PART_SUFFIX}", &hash[..DIGITS])
+    format!("{kept}~{}.{torrent}{PART_SUFFIX}", &hash[..DIGITS])
 }
 
 /// All paths, if any name in the torrent looks like that of an incomplete file.

@@ -329,8 +329,9 @@ impl Driver {
                 .iter()
                 .any(|socket| socket.address.is_ipv4() == address.is_ipv4())
         });
-        addresses.retain(|&address| self.bootstrap.insert(address));
+        addresses.retain(|address| !self.bootstrap.contains(address));
         addresses.truncate(room);
+        addresses.retain(|&address| self.bootstrap.insert(address));
         if !addresses.is_empty() {
             self.node.bootstrap(self.clock.now(), &addresses);
         }

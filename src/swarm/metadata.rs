@@ -397,6 +397,10 @@ impl Assembly {
 
     /// Everything in order, once every part is there.
     fn whole(&self) -> Option<Bytes> {
+        let there = |part: &Part| matches!(part, Part::There { .. });
+        if !self.parts.iter().all(there) {
+            return None;
+        }
         let mut whole = Vec::with_capacity(usize::try_from(self.length).ok()?);
         for part in &self.parts {
             match part {

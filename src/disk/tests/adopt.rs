@@ -152,11 +152,14 @@ fn symbolic_links_in_the_way_are_not_followed() {
         ("t", outside.path()),
         ("t/d", outside.path()),
         ("t/d/a", &victim),
-        ("t/d/a.trackless-part", &victim),
+        ("part of t/d/a", &victim),
     ];
     for (link, target) in attacks {
         let mut bench = Bench::new(&files);
-        let link = bench.folder.path().join(link);
+        let link = match link {
+            "part of t/d/a" => bench.part("d/a"),
+            other => bench.folder.path().join(other),
+        };
         fs::create_dir_all(link.parent().unwrap()).unwrap();
         std::os::unix::fs::symlink(target, &link).unwrap();
         assert_eq!(bench.check().unwrap_err().kind, DiskErrorKind::Occupied);
@@ -210,4 +213,25 @@ fn a_torrent_of_empty_files_only_is_complete_at_once() {
     let mut bench = Bench::new(&files);
     assert_eq!(bench.check(), Ok(vec![]));
     bench.assert_complete(&files);
+}
+
+#[test]
+fn two_torrents_with_a_file_of_one_name_do_not_write_into_each_other() {
+    let (one, other) = ([file("a", 60_000)], [file("a", 70_000)]);
+    let mut bench = Bench::new(&one);
+    assert_eq!(bench.check(), Ok(vec![]));
+    bench.write_blocks(0);
+    let part_of_one = bench.part("a");
+    let before = fs::read(&part_of_one).unwrap();
+
+    let mut bench = bench.restart(&other);
+    assert_eq!(bench.check(), Ok(vec![]));
+    bench.download();
+    assert_eq!(fs::read(bench.path("a")).unwrap(), other[0].content);
+    assert_eq!(fs::read(&part_of_one).unwrap(), before);
+
+    let mut bench = bench.restart(&one);
+    assert_eq!(bench.check().unwrap_err().kind, DiskErrorKind::Occupied);
+    assert_eq!(fs::read(bench.path("a")).unwrap(), other[0].content);
+    assert_eq!(fs::read(&part_of_one).unwrap(), before);
 }

@@ -7,6 +7,7 @@ use sha1::{Digest, Sha1};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
+use super::files::part_name;
 use super::*;
 use crate::wire::Payload;
 
@@ -139,7 +140,9 @@ impl Bench {
     }
 
     fn part(&self, path: &str) -> PathBuf {
-        self.path(&format!("{path}{PART_SUFFIX}"))
+        let path = self.path(path);
+        let name = path.file_name().unwrap().to_str().unwrap();
+        path.with_file_name(part_name(name, self.info.info_hash()))
     }
 
     fn place(&self, path: &str, bytes: &[u8]) {

@@ -263,7 +263,8 @@ impl Torrent {
         let new = self.connections.get(&id)?;
         let mut others = self.connections.iter().filter(|(other, _)| **other != id);
         let (&old_id, old) = others.find(|(_, peer)| peer.peer_id == Some(peer_id))?;
-        if old.dialled == new.dialled {
+        // Peer ids are no secret: who comes from elsewhere must not push out whom we know.
+        if old.dialled == new.dialled || old.address.ip() != new.address.ip() {
             return Some(id);
         }
         let ours_stays = self.config.peer_id > peer_id;
