@@ -301,13 +301,15 @@ impl Downloads<'_> {
 /// What to do about a download that took too long.
 fn timeout_hint(status: &TorrentStatus) -> &'static str {
     let (dht, stats) = (&status.dht, &status.stats);
-    if dht.enabled && dht.nodes_answered == 0 {
+    if matches!(status.problem, Some(Problem::Disk(_))) {
+        "the disk stood in the way: make room, or choose another folder with -o"
+    } else if stats.peers_known > 0 && stats.peers_connected == 0 {
+        "peers are known but none could be reached: they may be offline or behind a firewall"
+    } else if dht.enabled && dht.nodes_answered == 0 {
         "no DHT node was reached: is UDP let through? try another --bootstrap HOST:PORT"
     } else if stats.peers_known == 0 {
         "nobody announced this torrent: is the link right, and is somebody seeding it? \
          a known peer can be given with --peer IP:PORT"
-    } else if stats.peers_connected == 0 {
-        "peers are known but none could be reached: they may be offline or behind a firewall"
     } else {
         "give it more time with --timeout; what is there is kept and not fetched again"
     }
@@ -420,14 +422,15 @@ impl Download {
 
     /// Says once what holds the download up and may pass.
     fn tell_problem(&mut self, status: &TorrentStatus) {
-        if status.problem != self.problem_told {
-            if let Some(problem) = &status.problem {
-                note(&format!(
-                    "{}: {}, trying again",
-                    escape(&self.name),
-                    problem_text(problem)
-                ));
-            }
+        // The same problem after another try is no news.
+        if let Some(problem) = &status.problem
+            && status.problem != self.problem_told
+        {
+            note(&format!(
+                "{}: {}, trying again",
+                escape(&self.name),
+                problem_text(problem)
+            ));
             self.problem_told.clone_from(&status.problem);
         }
     }

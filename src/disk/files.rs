@@ -421,7 +421,8 @@ fn same_content(a: &File, b: &File, length: u64) -> io::Result<bool> {
 /// The name of an incomplete file: `NAME.HASH.trackless-part` with the first digits of the info hash, so
 /// that two torrents with a file of one name do not write into each other. A name that would get too
 /// long is shortened, and told apart from others by a hash.
-pub(super) fn part_name(name: &str, info_hash: InfoHash) -> String {
+#[must_use]
+pub fn part_name(name: &str, info_hash: InfoHash) -> String {
     /// Bytes kept of a long name.
     const KEPT: usize = 180;
     /// Hexadecimal digits of a hash: 64 bits tell all files and torrents of a folder apart.

@@ -13,6 +13,8 @@
 //! Invariant: content that is not ours is never written to, replaced or removed. A file under its
 //! own name is repaired in place only if most of it was found to be right.
 
+pub use files::part_name;
+
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -372,7 +374,7 @@ impl Shared {
     }
 
     fn fail(&self, id: JobId, error: DiskError) {
-        tracing::warn!(%error, "disk job failed");
+        tracing::debug!(%error, "disk job failed");
         let error = Arc::new(error);
         self.complete(id, Completion::Failed { error });
     }

@@ -33,8 +33,8 @@ use crate::net::dht::DhtHandle;
 use crate::net::peer::{self as streams, StreamHandle, StreamInput};
 use crate::peer::Role;
 use crate::swarm::{
-    Action, Completion, ConnectionId, DialError, DiskErrorKind, Event, Job, JobId, PeerSource,
-    Reason, State, Torrent, Transport,
+    Action, Completion, ConnectionId, DialError, DiskError, DiskErrorKind, Event, Job, JobId,
+    PeerSource, Reason, State, Torrent, Transport,
 };
 use crate::time::Instant;
 
@@ -55,8 +55,13 @@ pub(super) const COMMANDS_MAX: usize = 64;
 /// SYN.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A disk that failed is tried again after so long, unless other content lies at the place.
+/// A disk that failed is tried again after so long, unless other content lies at the place. Each time
+/// it fails again without a piece in between, the wait doubles, up to [`DISK_RETRY_MAX`]: every try
+/// reads what is there once more.
 const DISK_RETRY: Duration = Duration::from_secs(10);
+
+/// Longest wait before a disk that failed is tried again.
+const DISK_RETRY_MAX: Duration = Duration::from_secs(5 * 60);
 
 /// Streams that wait while the core looks at the disk, when it takes none. A check of most contents
 /// is over before a peer that waits for our handshake gives up, and one that is refused comes back
@@ -122,6 +127,8 @@ pub(super) struct Task {
     dials: JoinSet<(SocketAddr, Result<TcpStream, DialError>)>,
     problem: Option<Problem>,
     retry_disk: Option<Instant>,
+    /// How often the disk failed since the last piece was verified.
+    disk_failures: u32,
     published: Publishing,
 }
 
@@ -151,6 +158,7 @@ impl Task {
             dials: JoinSet::new(),
             problem: None,
             retry_disk: None,
+            disk_failures: 0,
             published: Publishing::new(now),
             context,
         }
@@ -482,12 +490,7 @@ impl Task {
             Event::MetadataReady(_) => self.on_metadata(),
             Event::Checked { .. } | Event::Completed => self.published.urgent = true,
             Event::DhtNode(address) => self.search.add_node(*address),
-            Event::DiskFailed(error) => {
-                tracing::warn!(info_hash = %self.info_hash, %error, "the disk failed");
-                self.problem = Some(Problem::Disk(Arc::clone(error)));
-                self.retry_disk = (error.kind != DiskErrorKind::Occupied).then(|| now + DISK_RETRY);
-                self.published.urgent = true;
-            }
+            Event::DiskFailed(error) => self.on_disk_failed(now, error),
             Event::MetadataRefused(error) => {
                 self.problem = Some(Problem::Metadata(error.clone()));
                 self.published.urgent = true;
@@ -498,10 +501,26 @@ impl Task {
             Event::PieceFailed(piece) => {
                 tracing::info!(info_hash = %self.info_hash, %piece, "bad piece, fetched again");
             }
-            Event::PieceVerified(_) | Event::PeerConnected { .. } => {}
+            Event::PieceVerified(_) => self.disk_failures = 0,
+            Event::PeerConnected { .. } => {}
         }
         // Nobody may be listening.
         let _ = self.outputs.events.send(event);
+    }
+
+    /// The disk failed: says so once, and plans the next try.
+    fn on_disk_failed(&mut self, now: Instant, error: &Arc<DiskError>) {
+        if self.disk_failures == 0 {
+            tracing::warn!(info_hash = %self.info_hash, %error, "the disk failed");
+        } else {
+            tracing::debug!(info_hash = %self.info_hash, %error, "the disk failed again");
+        }
+        let wait = DISK_RETRY * 2u32.pow(self.disk_failures.min(5));
+        self.disk_failures = self.disk_failures.saturating_add(1);
+        self.problem = Some(Problem::Disk(Arc::clone(error)));
+        let again = now + wait.min(DISK_RETRY_MAX);
+        self.retry_disk = (error.kind != DiskErrorKind::Occupied).then_some(again);
+        self.published.urgent = true;
     }
 
     /// Makes the latest state visible.

@@ -6,8 +6,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use trackless::disk::PART_SUFFIX;
 use trackless::disk::hash::{collect, hash_pieces};
+use trackless::disk::part_name;
 use trackless::metainfo::build::InfoDraft;
 use trackless::metainfo::{Info, Magnet};
 use trackless::random::Random;
@@ -229,12 +229,9 @@ async fn what_is_on_disk_already_is_not_fetched_again() {
     fs::create_dir_all(target.join("content")).unwrap();
     let big = fs::read(source.join("content/big")).unwrap();
     let there = 2_000_000;
-    fs::write(
-        target.join(format!("content/big{PART_SUFFIX}")),
-        &big[..there],
-    )
-    .unwrap();
     let info = info_of(&source.join("content"));
+    let part = part_name("big", info.info_hash());
+    fs::write(target.join("content").join(part), &big[..there]).unwrap();
     let (seeder, downloader) = (session_without_dht().await, session_without_dht().await);
     let options = AddOptions {
         output: source.clone(),
