@@ -142,7 +142,8 @@ impl Node {
             && let Some(walk) = lookup.walk(local)
         {
             walk.on_answered_before(info);
-            walk.on_named(nodes.iter(), info.address.ip(), 2);
+            let unusable = walk.on_named(nodes.iter(), info.address.ip(), 2);
+            self.exchange.outbox.stats.unusable_named += unusable;
             lookup.dirty = true;
         }
     }
@@ -301,7 +302,7 @@ impl Node {
         let mut contacts = Vec::new();
         table.closest(secs, &anywhere, max, any, None, &mut contacts);
         for contact in &contacts {
-            self.suspect(local, contact.address, Some(contact.id));
+            self.check(local, contact);
         }
         !contacts.is_empty()
     }

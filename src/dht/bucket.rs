@@ -61,13 +61,13 @@ where
         }
     }
 
-    /// Takes out the replacement heard from last among those `belongs` chooses.
-    pub(super) fn take(&mut self, belongs: impl Fn(&NodeId) -> bool) -> Option<Contact<N>> {
+    /// Takes out the replacement heard from last among those `fits` chooses.
+    pub(super) fn take(&mut self, fits: impl Fn(&Contact<N>) -> bool) -> Option<Contact<N>> {
         let (newest, _) = self
             .contacts
             .iter()
             .enumerate()
-            .filter(|(_, contact)| belongs(contact.id()))
+            .filter(|(_, contact)| fits(contact))
             .max_by_key(|(_, contact)| contact.seen_secs())?;
         Some(self.contacts.swap_remove(newest))
     }
@@ -122,7 +122,7 @@ mod tests {
             replacements.push(contact(number | 0x80, 1), |id| !is_low(id));
         }
         assert_eq!(replacements.len(), 2 * REPLACEMENTS_MAX);
-        while replacements.take(is_low).is_some() {}
+        while replacements.take(|contact| is_low(contact.id())).is_some() {}
         assert_eq!(replacements.len(), REPLACEMENTS_MAX);
         replacements.remove(|contact| contact.port() == 1);
         assert_eq!(replacements.len(), 0);

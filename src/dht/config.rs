@@ -3,6 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use super::throttle::ThrottleConfig;
 use super::token::TOKEN_LIFETIME;
 use crate::id::NodeId;
 
@@ -59,9 +60,10 @@ pub struct Config {
     pub soft_timeout_min: Duration,
     /// Queries in flight in all, 120 bytes each; what does not fit is asked later. Default 512.
     pub pending_max: usize,
-    /// Nodes that wait to be pinged before they may enter a table; more are forgotten. Default 64.
+    /// Strangers that wait to be pinged before they may enter a table; more are forgotten. As many
+    /// contacts may wait to be checked. Default 64.
     pub verify_queue_max: usize,
-    /// Such pings in flight. Default 16.
+    /// Such pings in flight, at least 2; strangers have half of them. Default 16.
     pub verify_parallelism: usize,
     /// Datagrams that wait to be sent, for a driver that does not drain them; more are dropped and
     /// counted. Default 1,024.
@@ -84,6 +86,12 @@ pub struct Config {
     pub store_peers_max: usize,
     /// Peers in one answer. Default 100; no more than 1,024 bytes hold in any case (BEP 32).
     pub answer_peers_max: usize,
+    /// Contacts of one /24 (IPv4) or /64 (IPv6) in a bucket, candidates of one in a lookup. Default
+    /// 2: one customer's network cannot surround a target. Private networks do not count.
+    pub network_max: usize,
+    /// How much others may ask and get. `None`: as much as they like. Default: see
+    /// [`ThrottleConfig`].
+    pub throttle: Option<ThrottleConfig>,
     /// BEP 43: queries carry `ro`, nothing is answered. Default `false`.
     pub read_only: bool,
     /// Emit [`Event::Step`](super::Event::Step) for each answer and time-out of a lookup. Default
@@ -119,6 +127,8 @@ impl Default for Config {
             store_torrents_max: 2000,
             store_peers_max: 500,
             answer_peers_max: 100,
+            network_max: 2,
+            throttle: Some(ThrottleConfig::default()),
             read_only: false,
             report_steps: false,
         }

@@ -1,4 +1,4 @@
-//! What a node hands out: datagrams, events, reports, counters, and why it wants to be woken.
+//! What a node hands out: datagrams, events, reports, and why it wants to be woken.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -79,8 +79,10 @@ pub struct Step {
 /// How a lookup went.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct LookupReport {
-    /// Queries sent; 0 when there was nobody to ask.
+    /// Queries sent, each counted once; 0 when there was nobody to ask.
     pub queries: u32,
+    /// Queries sent a second time, because no answer had come.
+    pub resent: u32,
     /// Nodes that answered the search (or the ping).
     pub answered: u32,
     /// Queries that were not answered in time.
@@ -108,41 +110,4 @@ pub enum WakeReason {
     Expiry,
     /// Nobody is known: the bootstrap list is asked again.
     Bootstrap,
-}
-
-/// Counters since the start.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Stats {
-    /// Datagrams handed in.
-    pub received: u64,
-    /// Of these, dropped because they are no message or break a rule.
-    pub malformed: u64,
-    /// Responses and errors nobody waited for.
-    pub unsolicited: u64,
-    /// Responses from a node with another id than the one that was asked.
-    pub id_mismatches: u64,
-    /// `ping` queries answered.
-    pub answered_ping: u64,
-    /// `find_node` queries answered, unknown methods with a target among them.
-    pub answered_find_node: u64,
-    /// `get_peers` queries answered.
-    pub answered_get_peers: u64,
-    /// `announce_peer` queries answered: peers stored.
-    pub answered_announce: u64,
-    /// Errors sent.
-    pub errors_sent: u64,
-    /// Queries sent.
-    pub queries_sent: u64,
-    /// Responses to our queries.
-    pub responses: u64,
-    /// Queries that were never answered.
-    pub timeouts: u64,
-    /// Payload bytes handed in.
-    pub bytes_in: u64,
-    /// Payload bytes handed out.
-    pub bytes_out: u64,
-    /// Datagrams dropped because the driver did not drain them.
-    pub transmits_dropped: u64,
-    /// Events dropped because nobody took them.
-    pub events_dropped: u64,
 }

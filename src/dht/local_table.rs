@@ -234,10 +234,9 @@ impl LocalTable {
 
 impl Table {
     fn new(family: Family, own: NodeId, config: &Config) -> Self {
-        let (size, interval) = (config.bucket_size, config.refresh_interval);
         match family {
-            Family::V4 => Self::V4(RoutingTable::new(own, size, interval)),
-            Family::V6 => Self::V6(RoutingTable::new(own, size, interval)),
+            Family::V4 => Self::V4(RoutingTable::new(own, config)),
+            Family::V6 => Self::V6(RoutingTable::new(own, config)),
         }
     }
 }

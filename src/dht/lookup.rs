@@ -12,7 +12,7 @@ use super::outbox::Outbox;
 use super::walk::{Phase, Walk};
 use crate::address;
 use crate::id::{InfoHash, NodeId};
-use crate::krpc::{CompactPeers, ContactInfo, Method};
+use crate::krpc::{CompactPeers, ContactInfo, Method, Want};
 use crate::time::Instant;
 
 /// What a lookup is for.
@@ -34,6 +34,14 @@ impl Kind {
         match self {
             Self::FindPeers(info_hash) | Self::Announce(info_hash, _) => Some(info_hash),
             Self::FindNode | Self::Ping(_) => None,
+        }
+    }
+
+    /// The torrent that is announced, and the port.
+    pub(super) const fn announced(self) -> Option<(InfoHash, PeerPort)> {
+        match self {
+            Self::Announce(info_hash, port) => Some((info_hash, port)),
+            Self::FindNode | Self::FindPeers(_) | Self::Ping(_) => None,
         }
     }
 
@@ -111,6 +119,15 @@ impl Lookup {
         self.walks.iter_mut().find(|walk| walk.local == local)
     }
 
+    /// Which families of nodes its queries want; `joining` is what they want while the node gets
+    /// in.
+    pub(super) fn want(&self, joining: Want) -> Want {
+        match self.origin {
+            Origin::Join(_) => joining,
+            Origin::User | Origin::Refresh(_) => Want::default(),
+        }
+    }
+
     /// Whether it has walked and has nothing more to do. A walk that never found anybody to ask
     /// does not hold up the others.
     pub(super) fn is_done(&self) -> bool {
@@ -143,12 +160,15 @@ impl Lookup {
         peers_max: usize,
         outbox: &mut Outbox,
     ) -> usize {
-        let mut named = 0;
-        let usable = values
-            .iter()
-            .inspect(|_| named += 1)
-            .filter(|peer| address::is_usable(*peer, namer.ip()));
+        let (mut named, mut unusable) = (0, 0);
+        let usable = values.iter().filter(|peer| {
+            let is_usable = address::is_usable(*peer, namer.ip());
+            named += 1;
+            unusable += u64::from(!is_usable);
+            is_usable
+        });
         self.add_peers(usable, peers_max, outbox);
+        outbox.stats.unusable_named += unusable;
         named
     }
 
@@ -295,12 +315,13 @@ impl Lookups {
         next
     }
 
-    /// Forgets a lookup, running or not.
-    pub(super) fn cancel(&mut self, id: LookupId) {
+    /// Forgets a lookup, running or not. Returns what it was for.
+    pub(super) fn cancel(&mut self, id: LookupId) -> Option<Kind> {
         if let Some(index) = self.active.iter().position(|lookup| lookup.id == id) {
-            self.remove(index);
+            return Some(self.remove(index).kind);
         }
-        self.queue.retain(|lookup| lookup.id != id);
+        let index = self.queue.iter().position(|lookup| lookup.id == id)?;
+        self.queue.remove(index).map(|lookup| lookup.kind)
     }
 
     /// When the first lookup that has nobody to ask has waited long enough.

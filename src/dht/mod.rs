@@ -5,13 +5,16 @@
 //! and takes from it datagrams, events and the moment it wants to be woken at:
 //!
 //! - `node` takes the inputs apart; `rpc` matches answers to queries and watches their time-outs;
-//! - `server` answers queries from the tables and the [`peer_store`], with write [`token`]s;
+//! - `server` answers queries from the tables and the [`peer_store`], with write [`token`]s, as far
+//!   as the [`throttle`] lets it; `own_torrents` are those for which it names itself;
 //! - each local address has a `local_table` with a `routing_table` of `bucket`s of `contact`s;
 //! - `search` runs lookups: a `lookup` has one `walk` for each local address;
 //! - `upkeep` verifies nodes before they enter a table, checks contacts and refreshes buckets;
 //!   `bootstrap` finds the way into the DHT; a [`snapshot`] brings back what was known before a
 //!   restart;
-//! - `exchange` and `outbox` hold what is needed to send.
+//! - `host` says who counts as one, `ledger` is a table of what is remembered of many;
+//! - `exchange` and `outbox` hold what is needed to send; [`counters`] says what became of
+//!   everything.
 //!
 //! Invariant: nobody enters a routing table who has not answered a query of ours, with the right
 //! transaction id, from the address we asked; and everything a stranger can fill has a bound in
@@ -21,18 +24,23 @@ mod bootstrap;
 mod bucket;
 pub mod config;
 mod contact;
+pub mod counters;
 pub mod event;
 mod exchange;
+mod host;
+mod ledger;
 mod local_table;
 mod lookup;
 pub mod node;
 mod outbox;
+mod own_torrents;
 pub mod peer_store;
 mod routing_table;
 mod rpc;
 mod search;
 mod server;
 pub mod snapshot;
+pub mod throttle;
 pub mod token;
 mod upkeep;
 mod walk;
@@ -43,6 +51,11 @@ mod tests;
 pub use config::{
     BUCKET_SIZE, Config, LOOKUP_PARALLELISM, Local, LocalId, LookupId, PeerPort, REFRESH_INTERVAL,
 };
-pub use event::{Event, LookupReport, Stats, Step, Transmit, WakeReason};
+pub use counters::Counters;
+pub use event::{Event, LookupReport, Step, Transmit, WakeReason};
 pub use node::Node;
 pub use snapshot::Snapshot;
+pub use throttle::ThrottleConfig;
+
+/// Another name of [`Counters`].
+pub type Stats = Counters;

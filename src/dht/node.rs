@@ -12,14 +12,16 @@ use tracing::{debug, trace};
 
 use super::bootstrap::Bootstrap;
 use super::config::{Config, LocalId};
-use super::event::{Event, Stats, Transmit, WakeReason};
+use super::counters::{Counters, Malformed};
+use super::event::{Event, Transmit, WakeReason};
 use super::exchange::Exchange;
 use super::local_table::LocalTable;
 use super::lookup::Lookups;
 use super::routing_table::Choice;
 use super::rpc::{Due, Pending, Purpose};
 use super::search::Failure;
-use super::server::{Asker, Server, refuse};
+use super::server::{Asker, Refusal, Server};
+use super::throttle::Standing;
 use super::upkeep::Verification;
 use crate::address::Scope;
 use crate::id::{ID_LENGTH, NodeId};
@@ -46,6 +48,8 @@ pub struct Node {
     pub(super) checked_at: Option<Instant>,
     /// A lookup could not send because too many queries were in flight.
     pub(super) is_starved: bool,
+    /// A lookup wants to ask a host that has been asked enough for the moment, and goes on then.
+    pub(super) paced_until: Option<Instant>,
     /// The last `TableChanged` said that there are good contacts.
     pub(super) is_known: bool,
 }
@@ -71,6 +75,7 @@ impl Node {
             maintenance_at: None,
             checked_at: None,
             is_starved: false,
+            paced_until: None,
             is_known: false,
             config,
         }
@@ -87,14 +92,20 @@ impl Node {
         let now = self.advance(now);
         let stats = &mut self.exchange.outbox.stats;
         stats.received += 1;
-        stats.bytes_in += u64::try_from(payload.len()).unwrap_or(u64::MAX);
+        Counters::add_bytes(&mut stats.bytes_in, payload.len());
         let reachable = self
             .tables
             .get(usize::from(local.0))
             .is_some_and(|table| table.reaches(&from));
         if !reachable || Scope::of(from.ip()).is_none() {
-            stats.malformed += 1;
+            stats.on_malformed(Malformed::Source);
             trace!(?local, %from, "datagram from nowhere");
+            return;
+        }
+        let rpc = &self.exchange.rpc;
+        let is_asking = || rpc.is_asking(local, &from);
+        if self.server.drops(now, &from, payload, is_asking) {
+            stats.throttled += 1;
             return;
         }
         match Message::decode(payload) {
@@ -104,16 +115,15 @@ impl Node {
                 code,
                 text,
             }) if !self.config.read_only => {
-                let asker = Asker {
-                    local,
-                    address: from,
-                    transaction,
-                };
-                refuse(&asker, code, text, &mut self.exchange);
+                self.on_bad_query(now, local, from, transaction, Refusal { code, text });
             }
-            Err(DecodeError::Refused { .. } | DecodeError::Garbage | DecodeError::BadResponse) => {
-                stats.malformed += 1;
-                trace!(%from, length = payload.len(), "no message");
+            Err(error) => {
+                stats.on_malformed(match error {
+                    DecodeError::Garbage(garbage) => Malformed::Garbage(garbage),
+                    DecodeError::BadResponse => Malformed::Response,
+                    DecodeError::Refused { .. } => Malformed::Query,
+                });
+                trace!(%from, length = payload.len(), %error, "no message");
             }
         }
         self.drive(now);
@@ -127,28 +137,36 @@ impl Node {
         message: &Message<'_>,
     ) {
         if let Body::Query(query) = &message.body {
-            if !self.config.read_only {
-                let asker = Asker {
-                    local,
-                    address: from,
-                    transaction: message.transaction,
-                };
-                self.on_query(now, &asker, query, message.read_only);
+            if self.config.read_only {
+                self.exchange.outbox.stats.ignored_queries += 1;
+                return;
             }
+            self.on_query(now, local, from, message, query);
             return;
         }
         let Some(pending) = self.exchange.rpc.accept(local, from, message.transaction) else {
-            self.exchange.outbox.stats.unsolicited += 1;
+            let is_foreign = self.exchange.rpc.is_open(message.transaction);
+            let stats = &mut self.exchange.outbox.stats;
+            stats.unsolicited += 1;
+            stats.unsolicited_foreign += u64::from(is_foreign);
             trace!(%from, "answer nobody waits for");
             return;
         };
-        if pending.purpose == Purpose::Verify {
-            self.verification.on_done();
+        if let Purpose::Verify(rank) = pending.purpose {
+            self.verification.on_done(rank);
         }
         match &message.body {
             Body::Query(_) => {}
-            Body::Response(response) => self.on_response(now, &pending, response),
+            Body::Response(response) => {
+                if let Some(ours) = message.external {
+                    self.on_told(local, from, ours);
+                }
+                self.on_response(now, &pending, response);
+            }
             Body::Error { code, text } => {
+                let stats = &mut self.exchange.outbox.stats;
+                stats.errors_received += 1;
+                self.server.on_proof(now, &from, stats);
                 let text = String::from_utf8_lossy(text);
                 let text = text.chars().filter(|c| !c.is_control()).collect();
                 self.on_failed(now, &pending, Failure::Error(*code, text));
@@ -156,27 +174,80 @@ impl Node {
         }
     }
 
-    /// Answers a query, and offers the asker to the table: a contact is alive, an unknown node is
-    /// pinged if there is a place for it, one that is read-only (BEP 43) is neither.
-    fn on_query(&mut self, now: Instant, asker: &Asker<'_>, query: &Query<'_>, is_read_only: bool) {
-        let Some(own) = self.tables.get(usize::from(asker.local.0)) else {
+    /// Answers a query, if its sender has not asked too much, and offers the asker to the table: a
+    /// contact is alive, an unknown node is pinged if there is a place for it, one that is
+    /// read-only (BEP 43) is neither.
+    ///
+    /// The ping goes out before the answer. Whoever gets into the DHT through us learns of us from
+    /// the answer and asks on at once; by then it has answered the ping, so it is no stranger.
+    fn on_query(
+        &mut self,
+        now: Instant,
+        local: LocalId,
+        from: SocketAddr,
+        message: &Message<'_>,
+        query: &Query<'_>,
+    ) {
+        let stats = &mut self.exchange.outbox.stats;
+        let Some(mut standing) = self.server.admit(now, &from, stats) else {
             return;
         };
-        let tables = &self.tables;
-        self.server
-            .answer(now, tables, own, asker, query, &mut self.exchange);
-        if is_read_only {
-            return;
-        }
         let info = ContactInfo {
             id: query.id,
-            address: asker.address,
+            address: from,
         };
-        let table = self.tables.get_mut(usize::from(asker.local.0));
-        let is_stranger =
-            table.is_some_and(|table| !table.on_query(now.as_secs(), &info) && table.wants(&info));
-        if is_stranger {
-            self.suspect(asker.local, info.address, Some(info.id));
+        if !message.read_only
+            && let Some(table) = self.tables.get_mut(usize::from(local.0))
+        {
+            if table.on_query(now.as_secs(), &info) {
+                standing = Standing::Known;
+            } else if table.wants(&info) {
+                self.suspect(local, from, Some(info.id));
+                self.verify(now);
+            }
+        }
+        let asker = Asker {
+            local,
+            address: from,
+            transaction: message.transaction,
+            standing,
+        };
+        if let Some(own) = self.tables.get(usize::from(local.0)) {
+            let tables = &self.tables;
+            self.server
+                .answer(now, tables, own, &asker, query, &mut self.exchange);
+        }
+    }
+
+    /// Answers a query that breaks a rule with an error.
+    fn on_bad_query(
+        &mut self,
+        now: Instant,
+        local: LocalId,
+        from: SocketAddr,
+        transaction: &[u8],
+        refusal: Refusal,
+    ) {
+        let stats = &mut self.exchange.outbox.stats;
+        let Some(standing) = self.server.admit(now, &from, stats) else {
+            return;
+        };
+        let asker = Asker {
+            local,
+            address: from,
+            transaction,
+            standing,
+        };
+        self.server.refuse(now, &asker, refusal, &mut self.exchange);
+    }
+
+    /// Somebody told us our address. Only a node that has something to be found for and does not
+    /// know where it is bound needs that.
+    fn on_told(&mut self, local: LocalId, by: SocketAddr, ours: SocketAddr) {
+        let table = self.tables.get(usize::from(local.0));
+        let is_hidden = table.is_some_and(|table| table.address.ip().is_unspecified());
+        if is_hidden && self.server.own_torrents.has_any() {
+            self.server.own_torrents.on_told(by, ours);
         }
     }
 
@@ -190,21 +261,30 @@ impl Node {
             if let Some(table) = self.tables.get_mut(usize::from(pending.local.0)) {
                 table.remove(&asked);
             }
+            let stats = &mut self.exchange.outbox.stats;
+            self.server.on_proof(now, &pending.to, stats);
             self.on_contacts_lost(now);
             self.on_failed(now, pending, Failure::Impostor);
             return;
         }
-        let rtt = now.saturating_since(pending.sent);
+        // Of a query that was sent twice nobody knows which one is answered.
+        let rtt = (!pending.is_resent).then(|| now.saturating_since(pending.sent));
         self.exchange.outbox.stats.responses += 1;
-        self.exchange.rpc.on_measured(rtt);
+        if let Some(rtt) = rtt {
+            self.exchange.rpc.on_measured(rtt);
+        }
         let info = ContactInfo {
             id: response.id,
             address: pending.to,
         };
-        self.on_verified(now, pending.local, &info, rtt);
+        if !self.on_verified(now, pending.local, &info, rtt) {
+            let stats = &mut self.exchange.outbox.stats;
+            self.server.on_proof(now, &pending.to, stats);
+        }
         match pending.purpose {
-            Purpose::Verify => {}
+            Purpose::Verify(_) => {}
             Purpose::Bootstrap => {
+                self.exchange.outbox.stats.bootstrap_responses += 1;
                 let (nodes, others) = match Family::of(&pending.to) {
                     Family::V4 => (response.nodes, response.nodes6),
                     Family::V6 => (response.nodes6, response.nodes),
@@ -221,7 +301,7 @@ impl Node {
     /// A query failed for a reason that says nothing about the contact, or after that was noted.
     fn on_failed(&mut self, now: Instant, pending: &Pending, failure: Failure) {
         match pending.purpose {
-            Purpose::Verify | Purpose::Bootstrap => {}
+            Purpose::Verify(_) | Purpose::Bootstrap => {}
             Purpose::Search(id) => self.on_search_failed(now, id, pending, &failure),
             Purpose::Announce(id) => self.on_announced(id, pending, false),
             Purpose::Ping(id) => self.on_ping_done(now, id, pending, &Err(failure)),
@@ -233,11 +313,14 @@ impl Node {
         let now = self.advance(now);
         while let Some(due) = self.exchange.rpc.poll_due(now) {
             match due {
-                Due::Stalled(pending) => self.on_stalled(&pending),
+                Due::Stalled(pending) => self.on_stalled(now, &pending),
                 Due::Failed(pending) => {
-                    self.exchange.outbox.stats.timeouts += 1;
-                    if pending.purpose == Purpose::Verify {
-                        self.verification.on_done();
+                    let stats = &mut self.exchange.outbox.stats;
+                    stats.timeouts += 1;
+                    match pending.purpose {
+                        Purpose::Verify(rank) => self.verification.on_done(rank),
+                        Purpose::Bootstrap => stats.bootstrap_timeouts += 1,
+                        Purpose::Search(_) | Purpose::Announce(_) | Purpose::Ping(_) => {}
                     }
                     if let Some(contact) = pending.contact() {
                         self.on_contact_failed(now, pending.local, &contact);
@@ -251,11 +334,17 @@ impl Node {
         if is_due(self.bootstrap.next) {
             self.attempt_bootstrap(now);
         }
+        if is_due(self.paced_until) {
+            self.paced_until = None;
+            for lookup in &mut self.lookups.active {
+                lookup.dirty = true;
+            }
+        }
         if is_due(self.maintenance_at) {
             self.maintain(now);
         }
         if is_due(self.server.store.next_expiry()) {
-            self.server.store.expire(now);
+            self.server.expire(now);
         }
         self.drive(now);
     }
@@ -276,6 +365,7 @@ impl Node {
         let wakes = [
             (self.exchange.rpc.next(), WakeReason::Query),
             (self.lookups.next_wait(), WakeReason::Query),
+            (self.paced_until, WakeReason::Query),
             (self.bootstrap.next, WakeReason::Bootstrap),
             (self.maintenance_at, WakeReason::Maintenance),
             (self.server.store.next_expiry(), WakeReason::Expiry),
@@ -314,7 +404,7 @@ impl Node {
 
     /// Counters since the start.
     #[must_use]
-    pub const fn stats(&self) -> &Stats {
+    pub const fn stats(&self) -> &Counters {
         &self.exchange.outbox.stats
     }
 

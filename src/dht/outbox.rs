@@ -8,7 +8,8 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 
 use super::config::{Config, LocalId};
-use super::event::{Event, Stats, Transmit};
+use super::counters::Counters;
+use super::event::{Event, Transmit};
 use std::net::SocketAddr;
 
 /// Entries of capacity that a drained queue keeps; what a burst allocated beyond is given back.
@@ -26,7 +27,7 @@ pub(super) struct Outbox {
     events_max: usize,
     /// Messages are written here; empty between two of them.
     scratch: Vec<u8>,
-    pub(super) stats: Stats,
+    pub(super) stats: Counters,
 }
 
 impl Outbox {
@@ -38,22 +39,29 @@ impl Outbox {
             transmits_max: config.transmits_max,
             events_max: config.events_max,
             scratch: Vec::new(),
-            stats: Stats::default(),
+            stats: Counters::default(),
         }
     }
 
-    /// Sends what `write` puts into the buffer.
-    pub(super) fn send(&mut self, from: LocalId, to: SocketAddr, write: impl FnOnce(&mut Vec<u8>)) {
+    /// Sends what `write` puts into the buffer. Returns its length, 0 when there is no room.
+    pub(super) fn send(
+        &mut self,
+        from: LocalId,
+        to: SocketAddr,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) -> usize {
         if self.transmits.len() >= self.transmits_max {
             self.stats.transmits_dropped += 1;
-            return;
+            return 0;
         }
         write(&mut self.scratch);
         let payload = Bytes::copy_from_slice(&self.scratch);
         self.scratch.clear();
         self.scratch.shrink_to(SCRATCH_KEPT);
-        self.stats.bytes_out += u64::try_from(payload.len()).unwrap_or(u64::MAX);
+        Counters::add_bytes(&mut self.stats.bytes_out, payload.len());
+        let length = payload.len();
         self.transmits.push_back(Transmit { from, to, payload });
+        length
     }
 
     /// Tells something. Past the bound only `LookupDone` is kept: there are no more of them than

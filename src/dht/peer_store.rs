@@ -55,6 +55,15 @@ pub struct PeerStore {
     next_expiry_secs: Option<u32>,
 }
 
+/// What gave way to an announce.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Evicted {
+    /// Torrents with all their peers.
+    pub torrents: u64,
+    /// Other peers of the same torrent.
+    pub peers: u64,
+}
+
 /// The peers of one torrent.
 #[derive(Debug, Default)]
 struct Torrent {
@@ -94,18 +103,21 @@ impl PeerStore {
     }
 
     /// A peer announced a torrent. An address with port 0 is nobody and is not stored.
-    pub fn announce(&mut self, now: Instant, info_hash: InfoHash, peer: SocketAddr) {
+    ///
+    /// Returns what gave way to it.
+    pub fn announce(&mut self, now: Instant, info_hash: InfoHash, peer: SocketAddr) -> Evicted {
+        let mut evicted = Evicted::default();
         if peer.port() == 0 || self.torrents_max == 0 || self.peers_max == 0 {
-            return;
+            return evicted;
         }
         if !self.torrents.contains_key(&info_hash) && self.torrents.len() >= self.torrents_max {
-            self.evict();
+            evicted.torrents = self.evict();
         }
         let seen_secs = now.as_secs();
         let torrent = self.torrents.entry(info_hash).or_default();
         let before = torrent.len();
         let is_one_per_ip = Scope::of(peer.ip()) == Some(Scope::Global);
-        match peer.ip().to_canonical() {
+        evicted.peers = u64::from(match peer.ip().to_canonical() {
             IpAddr::V4(ip) => torrent.v4.announce(
                 Announcer::new(seen_secs, ip.octets(), peer.port()),
                 is_one_per_ip,
@@ -116,11 +128,12 @@ impl PeerStore {
                 is_one_per_ip,
                 self.peers_max,
             ),
-        }
+        });
         self.peer_count = self.peer_count - before + torrent.len();
         if self.next_expiry_secs.is_none() {
             self.next_expiry_secs = Some(seen_secs.saturating_add(self.lifetime_secs));
         }
+        evicted
     }
 
     /// Appends up to `max` peers of a torrent to `out`: a run of its list that starts at a random
@@ -193,8 +206,8 @@ impl PeerStore {
     /// Each network has its torrents in order, newest first; a torrent counts as the place it has
     /// with the network that rates it best. The torrents with the last places go, of equal ones
     /// those with fewer peers, of these the ones announced longest ago. A lone seeder is its
-    /// network's first.
-    fn evict(&mut self) {
+    /// network's first. Returns how many went.
+    fn evict(&mut self) -> u64 {
         let mut placed: Vec<(Network, Reverse<u32>, usize)> = Vec::new();
         for (index, torrent) in self.torrents.values().enumerate() {
             if torrent.len() <= WEIGHED_PEERS_MAX {
@@ -223,10 +236,13 @@ impl PeerStore {
         if count < victims.len() {
             victims.select_nth_unstable(count);
         }
+        let mut evicted = 0;
         for (_, peers, _, info_hash) in victims.into_iter().take(count) {
             self.torrents.remove(&info_hash);
             self.peer_count -= peers;
+            evicted += 1;
         }
+        evicted
     }
 }
 
@@ -282,8 +298,8 @@ impl<const N: usize> Default for Announced<N> {
 
 impl<const N: usize> Announced<N> {
     /// Puts a peer at the end; an older entry of it goes. A full list loses the oldest peer, or the
-    /// oldest of the newcomer's network if that has its share already.
-    fn announce(&mut self, mut peer: Announcer<N>, is_one_per_ip: bool, peers_max: usize) {
+    /// oldest of the newcomer's network if that has its share already; returns whether one went.
+    fn announce(&mut self, mut peer: Announcer<N>, is_one_per_ip: bool, peers_max: usize) -> bool {
         let peers = &mut self.0;
         // The list stays sorted even if time went back.
         let last_secs = peers.last().map_or(0, |last| last.seen_secs);
@@ -291,9 +307,10 @@ impl<const N: usize> Announced<N> {
         let known = peers
             .iter()
             .position(|known| known.ip == peer.ip && (is_one_per_ip || known.port == peer.port));
+        let is_full = known.is_none() && peers.len() >= peers_max;
         if let Some(known) = known {
             peers.remove(known);
-        } else if peers.len() >= peers_max {
+        } else if is_full {
             let mut neighbours = peers
                 .iter()
                 .enumerate()
@@ -308,6 +325,7 @@ impl<const N: usize> Announced<N> {
             peers.reserve_exact((peers.len() / 2).max(1));
         }
         peers.push(peer);
+        is_full
     }
 
     /// The first index that has not expired.

@@ -5,7 +5,7 @@
 //! there our own id falls. The contacts lie in one vector, bucket after bucket.
 //!
 //! Who may enter: nodes that answered a query of ours, once per id, once per address, and for
-//! global addresses once per IP. Who is there stays while it answers: a newcomer takes the place of
+//! global addresses once per IP and a few times per network and bucket. Who is there stays while it answers: a newcomer takes the place of
 //! a bad contact or waits as a replacement.
 //!
 //! Invariant: every contact is in the bucket its id belongs to, and no bucket holds more than
@@ -16,7 +16,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use super::bucket::{Bucket, Replacements};
+use super::config::Config;
 use super::contact::{Contact, pack_ip};
+use super::host::Network;
 use crate::address::Scope;
 use crate::id::{ID_LENGTH, NodeId};
 use crate::krpc::ContactInfo;
@@ -64,6 +66,8 @@ pub(super) enum Inserted {
 pub(super) struct RoutingTable<const N: usize> {
     own: NodeId,
     bucket_size: usize,
+    /// Contacts of one network in a bucket.
+    network_max: usize,
     /// The refresh interval.
     interval_secs: u32,
     contacts: Vec<Contact<N>>,
@@ -77,11 +81,12 @@ where
     IpAddr: From<[u8; N]>,
 {
     /// An empty table around our own id.
-    pub(super) fn new(own: NodeId, bucket_size: usize, interval: Duration) -> Self {
+    pub(super) fn new(own: NodeId, config: &Config) -> Self {
         Self {
             own,
-            bucket_size: bucket_size.clamp(1, BUCKET_SIZE_MAX),
-            interval_secs: u32::try_from(interval.as_secs()).unwrap_or(u32::MAX),
+            bucket_size: config.bucket_size.clamp(1, BUCKET_SIZE_MAX),
+            network_max: config.network_max.max(1),
+            interval_secs: u32::try_from(config.refresh_interval.as_secs()).unwrap_or(u32::MAX),
             contacts: Vec::new(),
             buckets: vec![Bucket {
                 start: 0,
@@ -158,6 +163,9 @@ where
         loop {
             let bucket = self.bucket_of(newcomer.id());
             let range = self.range(bucket);
+            if is_crowded(&self.contacts[range.clone()], &newcomer, self.network_max) {
+                return Inserted::Refused;
+            }
             if range.len() < self.bucket_size {
                 self.insert_at(range.end, bucket, newcomer);
                 self.touch(bucket, now_secs);
@@ -229,6 +237,9 @@ where
             return known.port() == newcomer.port() || known.is_bad();
         }
         let range = self.range(bucket);
+        if is_crowded(&self.contacts[range.clone()], &newcomer, self.network_max) {
+            return false;
+        }
         range.len() < self.bucket_size
             || (bucket + 1 == self.buckets.len() && self.buckets.len() < BUCKETS_MAX)
             || self.contacts[range].iter().any(Contact::is_bad)
@@ -245,8 +256,12 @@ where
         }
         let bucket = self.bucket_of(&info.id);
         let (own, last) = (self.own, self.buckets.len() - 1);
-        let belongs = |id: &NodeId| bucket_index(&own, id, last) == bucket;
-        if let Some(replacement) = self.replacements.take(belongs) {
+        let (rivals, network_max) = (&self.contacts[self.range(bucket)], self.network_max);
+        let fits = |waiting: &Contact<N>| {
+            bucket_index(&own, waiting.id(), last) == bucket
+                && !is_crowded(rivals, waiting, network_max)
+        };
+        if let Some(replacement) = self.replacements.take(fits) {
             self.contacts[index] = replacement;
             self.touch(bucket, now_secs);
             return Some(replacement.info());
@@ -455,6 +470,18 @@ where
             }
         }
     }
+}
+
+/// Whether a newcomer's network has its share of a bucket: `max` contacts that are not bad.
+fn is_crowded<const N: usize>(bucket: &[Contact<N>], newcomer: &Contact<N>, max: usize) -> bool
+where
+    IpAddr: From<[u8; N]>,
+{
+    Network::of(&newcomer.address()).is_some_and(|network| {
+        let is_neighbour =
+            |known: &&Contact<N>| !known.is_bad() && network.contains(&known.address());
+        bucket.iter().filter(is_neighbour).count() >= max
+    })
 }
 
 /// Whether a contact is the same host as `newcomer`: the same IP, for addresses that are not global

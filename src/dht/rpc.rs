@@ -25,14 +25,27 @@ pub(super) const TRANSACTION_LENGTH: usize = 4;
 /// is as good; half of it forgives a busy machine.
 const HARD_TIMEOUT_MIN: Duration = Duration::from_millis(500);
 
+/// Shortest wait for the answer to a query that was sent a second time. Ours: ten round trips on a
+/// local network.
+const AGAIN_MIN: Duration = Duration::from_millis(10);
+
 /// Queries for which memory is kept when none is in flight.
 const CAPACITY_KEPT: usize = 4;
+
+/// Who is pinged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Rank {
+    /// Somebody who asked, or was named.
+    Stranger,
+    /// Somebody who is in the table, waits for a place there, or was there in an earlier run.
+    Known,
+}
 
 /// What a query is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Purpose {
     /// A ping that lets a node into the table, or checks one in it.
-    Verify,
+    Verify(Rank),
     /// `find_node` to an address of the bootstrap list.
     Bootstrap,
     /// A step of a lookup.
@@ -60,6 +73,8 @@ pub(super) struct Pending {
     /// Who is expected to answer; `None` when any id will do.
     pub(super) id: Option<NodeId>,
     pub(super) sent: Instant,
+    /// It was sent a second time, so nobody knows which of the two is answered.
+    pub(super) is_resent: bool,
     /// `None` when it has passed, or there is none.
     pub(super) soft: Option<Instant>,
     hard: Instant,
@@ -122,6 +137,21 @@ impl Rpc {
             .any(|pending| pending.local == local && pending.to == *address)
     }
 
+    /// Whether a query with this transaction id is in flight, wherever it went.
+    pub(super) fn is_open(&self, transaction: &[u8]) -> bool {
+        self.pending
+            .iter()
+            .any(|pending| pending.transaction == *transaction)
+    }
+
+    /// Where the strangers are that are being pinged.
+    pub(super) fn pinged_strangers(&self) -> impl Iterator<Item = (LocalId, SocketAddr)> + '_ {
+        self.pending
+            .iter()
+            .filter(|pending| pending.purpose == Purpose::Verify(Rank::Stranger))
+            .map(|pending| (pending.local, pending.to))
+    }
+
     /// Notes a query that is about to be sent and draws its transaction id. `rtt` is what the
     /// contact took before, if known.
     pub(super) fn open(
@@ -145,6 +175,7 @@ impl Rpc {
             to,
             id,
             sent: now,
+            is_resent: false,
             soft,
             hard,
         };
@@ -152,6 +183,23 @@ impl Rpc {
         self.next = Some(self.next.map_or(next, |first| first.min(next)));
         self.pending.push(pending);
         transaction
+    }
+
+    /// A query that passed its soft time-out is sent a second time, under the same transaction id:
+    /// it gets a short soft time-out, and the hard one anew. Returns that id.
+    pub(super) fn reopen(&mut self, now: Instant, stalled: &Pending) -> [u8; TRANSACTION_LENGTH] {
+        let soft = now + self.timeouts.again();
+        for pending in &mut self.pending {
+            if pending.transaction == stalled.transaction && pending.to == stalled.to {
+                let patience = pending.hard.saturating_since(pending.sent);
+                pending.is_resent = true;
+                pending.hard = now + patience;
+                pending.soft = Some(soft.min(pending.hard));
+                let next = pending.next();
+                self.next = Some(self.next.map_or(next, |first| first.min(next)));
+            }
+        }
+        stalled.transaction
     }
 
     /// Takes out the query that a response or error answers.
@@ -264,6 +312,13 @@ impl Timeouts {
         let usual = self.usual().unwrap_or(self.soft_initial);
         let wanted = rtt.map_or(usual, |rtt| usual.min(rtt * 2));
         wanted.max(self.soft_min).min(self.hard_max)
+    }
+
+    /// So long an answer to a query sent a second time is waited for. Whoever waits has the answers
+    /// of others meanwhile, so a busy machine does no harm and nearly no floor is needed.
+    fn again(&self) -> Duration {
+        let usual = self.usual().unwrap_or(self.soft_initial);
+        usual.max(AGAIN_MIN).min(self.hard_max)
     }
 
     /// After this time a query has failed. The user's own pings get the most.

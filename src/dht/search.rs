@@ -30,8 +30,12 @@ impl Node {
         self.start(now, Kind::FindPeers(info_hash), info_hash.as_target())
     }
 
-    /// Finds peers of a torrent and announces us to the closest nodes that gave write tokens.
+    /// Finds peers of a torrent and announces us to the closest nodes that gave write tokens. For
+    /// [`Config::peer_lifetime`](super::Config::peer_lifetime) from now on, whoever asks us for its
+    /// peers is told that we are one, if we know where the asker reaches us.
     pub fn announce(&mut self, now: Instant, info_hash: InfoHash, port: PeerPort) -> LookupId {
+        let own_torrents = &mut self.server.own_torrents;
+        own_torrents.announce(now.max(self.now), info_hash, port);
         let kind = Kind::Announce(info_hash, port);
         self.start(now, kind, info_hash.as_target())
     }
@@ -47,9 +51,19 @@ impl Node {
         self.start(now, Kind::Ping(to), NodeId::new([0; ID_LENGTH]))
     }
 
-    /// Ends a lookup without a report. Its answers on the way are still used for the tables.
+    /// Names us as a peer of a torrent no longer. Those who stored an announce do so for half an
+    /// hour.
+    pub fn withdraw(&mut self, info_hash: InfoHash) {
+        self.server.own_torrents.withdraw(info_hash);
+    }
+
+    /// Ends a lookup without a report; an announce is withdrawn. Its answers on the way are still
+    /// used for the tables.
     pub fn cancel(&mut self, lookup: LookupId) {
-        self.lookups.cancel(lookup);
+        let cancelled = self.lookups.cancel(lookup);
+        if let Some((info_hash, _)) = cancelled.and_then(Kind::announced) {
+            self.withdraw(info_hash);
+        }
     }
 
     /// A lookup of the caller: it waits for its turn, which comes at once if there is room.
@@ -60,6 +74,7 @@ impl Node {
         let lookup = Lookup::new(now, id, kind, Origin::User, target);
         let queued_max = self.config.lookups_queued_max.max(1);
         if let Some(refused) = self.lookups.enqueue(lookup, queued_max) {
+            self.exchange.outbox.stats.lookups_refused += 1;
             refused.finish(now, &mut self.exchange.outbox, false);
         }
         self.drive(now);
@@ -160,16 +175,19 @@ impl Node {
         let want_joining = self.want_joining();
         let lookup = &mut self.lookups.active[index];
         lookup.dirty = false;
-        let want = match lookup.origin {
-            Origin::Join(_) => want_joining,
-            Origin::User | Origin::Refresh(_) => Want::default(),
-        };
+        let want = lookup.want(want_joining);
         let mut walks = std::mem::take(&mut lookup.walks);
         let header = Header {
             id: lookup.id,
             kind: lookup.kind,
             target: lookup.target,
             want,
+            cost: match (lookup.origin, lookup.kind) {
+                (Origin::Join(_) | Origin::Refresh(_), _) => 0,
+                // What is asked will be told, too.
+                (Origin::User, Kind::Announce(..)) => 2,
+                (Origin::User, Kind::FindNode | Kind::FindPeers(_) | Kind::Ping(_)) => 1,
+            },
         };
         let mut queries = 0;
         for walk in &mut walks {
@@ -198,6 +216,12 @@ impl Node {
             match walk.next() {
                 Next::Wait => return sent,
                 Next::Ask(contact) => {
+                    if !self.exchange.rpc.is_full()
+                        && let Err(at) = self.exchange.pace(now, &contact.address, header.cost)
+                    {
+                        self.paced_until = self.paced_until.into_iter().chain([at]).min();
+                        return sent;
+                    }
                     let ask = Ask {
                         to: contact.address,
                         id: Some(contact.id),
@@ -216,10 +240,16 @@ impl Node {
             }
         }
         let mut open = 0;
-        if let Kind::Announce(info_hash, port) = header.kind {
+        if let Some((info_hash, port)) = header.kind.announced() {
             for (contact, token) in walk.announce_to() {
                 let port = announced_port(port, table.address.port());
-                let ask = announce_query(header.id, info_hash, port, &contact, token);
+                let ask = Ask {
+                    to: contact.address,
+                    id: Some(contact.id),
+                    method: announce_method(info_hash, port, token),
+                    want: Want::default(),
+                    purpose: Purpose::Announce(header.id),
+                };
                 // What does not fit into the queries in flight is left out: the others store it.
                 open += u32::from(self.exchange.query(now, table, &ask));
             }
@@ -286,7 +316,8 @@ impl Node {
             Family::V4 => (response.nodes, response.nodes6),
             Family::V6 => (response.nodes6, response.nodes),
         };
-        walk.on_named(nodes.iter(), pending.to.ip(), hop.saturating_add(1));
+        let unusable = walk.on_named(nodes.iter(), pending.to.ip(), hop.saturating_add(1));
+        outbox.stats.unusable_named += unusable;
         let peers = lookup.on_peers(response.values, pending.to, peers_max, outbox);
         lookup.report.answered += 1;
         lookup.dirty = true;
@@ -337,20 +368,46 @@ impl Node {
         });
     }
 
-    /// A query of a lookup passed its soft time-out.
-    pub(super) fn on_stalled(&mut self, pending: &Pending) {
+    /// A query of a lookup passed its soft time-out: it no longer holds up the others, and may be
+    /// sent a second time.
+    pub(super) fn on_stalled(&mut self, now: Instant, pending: &Pending) {
         let (Purpose::Search(id) | Purpose::Announce(id)) = pending.purpose else {
             return;
         };
+        let want = self.want_joining();
         let Some(lookup) = self.lookups.get(id) else {
             return;
         };
         lookup.dirty = true;
+        let (kind, target, want) = (lookup.kind, lookup.target, lookup.want(want));
         let Some(walk) = lookup.walk(pending.local) else {
             return;
         };
+        let Some(table) = self.tables.get(usize::from(pending.local.0)) else {
+            return;
+        };
+        let ask = Ask {
+            to: pending.to,
+            id: pending.id,
+            method: kind.method(target),
+            want,
+            purpose: pending.purpose,
+        };
         if pending.purpose == Purpose::Search(id) {
-            walk.on_stalled(pending.to);
+            if walk.phase == Phase::Searching && walk.on_stalled(pending.to) {
+                self.exchange.resend(now, table, &ask, pending);
+                lookup.report.resent += 1;
+            }
+            return;
+        }
+        // Who answered the search is there, so it is the datagram that is missing.
+        let first = kind.announced().filter(|_| !pending.is_resent);
+        if let (Some((info_hash, port)), Some(token)) = (first, walk.token(pending.to)) {
+            let port = announced_port(port, table.address.port());
+            let method = announce_method(info_hash, port, token);
+            let ask = Ask { method, ..ask };
+            self.exchange.resend(now, table, &ask, pending);
+            lookup.report.resent += 1;
         } else {
             close_announce(walk);
             lookup.report.timed_out += 1;
@@ -420,6 +477,8 @@ struct Header {
     kind: Kind,
     target: NodeId,
     want: Want,
+    /// Queries that asking one node counts as for it.
+    cost: u32,
 }
 
 /// Why a query did not succeed.
@@ -473,24 +532,16 @@ const fn announced_port(port: PeerPort, local_port: u16) -> (u16, bool) {
     }
 }
 
-/// The query that announces us to one node.
-fn announce_query<'a>(
-    id: LookupId,
+/// What announces us to a node that gave this token.
+const fn announce_method(
     info_hash: InfoHash,
     (port, implied_port): (u16, bool),
-    contact: &ContactInfo,
-    token: &'a [u8],
-) -> Ask<'a> {
-    Ask {
-        to: contact.address,
-        id: Some(contact.id),
-        method: Method::AnnouncePeer {
-            info_hash,
-            port,
-            implied_port,
-            token,
-        },
-        want: Want::default(),
-        purpose: Purpose::Announce(id),
+    token: &[u8],
+) -> Method<'_> {
+    Method::AnnouncePeer {
+        info_hash,
+        port,
+        implied_port,
+        token,
     }
 }

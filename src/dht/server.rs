@@ -1,18 +1,21 @@
 //! Answers to queries (BEP 5, BEP 32).
 //!
-//! A query is decoded before it comes here and the asker is offered to the table after; this part
-//! only looks things up, so whatever limits strangers can be put in front of it.
+//! A query is decoded before it comes here, and the asker is offered to the table; this part looks
+//! things up, and keeps to what the throttle lets the asker have.
 //!
 //! Invariant: a query changes nothing but the store of peers, and that only with a token issued to
-//! the asker's address for that torrent.
+//! the asker's address for that torrent; and each answer to a stranger is paid for.
 
 use std::net::SocketAddr;
 
 use super::config::{Config, LocalId};
+use super::counters::Counters;
 use super::exchange::Exchange;
 use super::local_table::LocalTable;
+use super::own_torrents::OwnTorrents;
 use super::peer_store::PeerStore;
 use super::routing_table::Choice;
+use super::throttle::{Standing, Throttle};
 use super::token::Tokens;
 use crate::id::{InfoHash, NodeId};
 use crate::krpc::{
@@ -21,11 +24,34 @@ use crate::krpc::{
 use crate::random::Random;
 use crate::time::Instant;
 
+/// An error instead of an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Refusal {
+    pub(super) code: ErrorCode,
+    pub(super) text: &'static str,
+}
+
+impl Refusal {
+    /// The write token of an announce is wrong, too old or somebody else's.
+    const BAD_TOKEN: Self = Self {
+        code: ErrorCode::Protocol,
+        text: "bad token",
+    };
+    /// A method we do not know, without a target.
+    const UNKNOWN_METHOD: Self = Self {
+        code: ErrorCode::MethodUnknown,
+        text: "method unknown",
+    };
+}
+
 /// Answers queries.
 #[derive(Debug)]
 pub(super) struct Server {
     pub(super) store: PeerStore,
+    pub(super) own_torrents: OwnTorrents,
     tokens: Tokens,
+    /// `None`: others may ask as much as they like.
+    throttle: Option<Throttle>,
     bucket_size: usize,
     answer_peers_max: usize,
     /// Nodes of the answer that is being written; empty between two.
@@ -41,6 +67,8 @@ pub(super) struct Asker<'a> {
     pub(super) address: SocketAddr,
     /// Its transaction id.
     pub(super) transaction: &'a [u8],
+    /// Whether its address is its own.
+    pub(super) standing: Standing,
 }
 
 impl Server {
@@ -52,10 +80,60 @@ impl Server {
                 config.store_peers_max,
                 config.peer_lifetime,
             ),
+            own_torrents: OwnTorrents::new(config.peer_lifetime),
             tokens: Tokens::with_lifetime(key, config.token_lifetime),
+            throttle: config.throttle.as_ref().map(Throttle::new),
             bucket_size: config.bucket_size,
             answer_peers_max: config.answer_peers_max,
             nodes: Vec::new(),
+        }
+    }
+
+    /// Whether a datagram is dropped unread, because its sender asked too much.
+    pub(super) fn drops(
+        &self,
+        now: Instant,
+        from: &SocketAddr,
+        payload: &[u8],
+        is_asking: impl FnOnce() -> bool,
+    ) -> bool {
+        let throttle = self.throttle.as_ref();
+        throttle.is_some_and(|throttle| throttle.drops(now, from, payload, is_asking))
+    }
+
+    /// Whether a query is answered, and what is known of who sent it; `None` when it is not. It is
+    /// paid for.
+    pub(super) fn admit(
+        &mut self,
+        now: Instant,
+        from: &SocketAddr,
+        counters: &mut Counters,
+    ) -> Option<Standing> {
+        let standing = match &mut self.throttle {
+            Some(throttle) => throttle.admit(now, from, counters),
+            None => Some(Standing::Known),
+        };
+        counters.throttled += u64::from(standing.is_none());
+        standing
+    }
+
+    /// Somebody who is no contact gets what comes from its address.
+    pub(super) fn on_proof(&mut self, now: Instant, from: &SocketAddr, counters: &mut Counters) {
+        if let Some(throttle) = &mut self.throttle {
+            throttle.on_proof(now, from, counters);
+        }
+    }
+
+    /// Frees what has expired.
+    pub(super) fn expire(&mut self, now: Instant) {
+        self.store.expire(now);
+        self.sweep(now);
+    }
+
+    /// Forgets askers that there is no reason to remember.
+    pub(super) fn sweep(&mut self, now: Instant) {
+        if let Some(throttle) = &mut self.throttle {
+            throttle.sweep(now);
         }
     }
 
@@ -78,84 +156,177 @@ impl Server {
             token: None,
             values: &[],
         };
-        let stats = &mut exchange.outbox.stats;
+        let is_announce = matches!(query.method, Method::AnnouncePeer { .. });
+        // A token may prove that the asker is no stranger.
+        if !is_announce && self.withholds(now, asker, &mut exchange.outbox.stats) {
+            return;
+        }
         match query.method {
             Method::Ping => {
-                stats.answered_ping += 1;
-                exchange
-                    .outbox
-                    .send(asker.local, asker.address, |out| plain.write(out));
+                let is_sent = self.reply(now, asker, exchange, |out| plain.write(out));
+                exchange.outbox.stats.answered_ping += u64::from(is_sent);
             }
             Method::FindNode { target }
             | Method::Unknown {
                 target: Some(target),
                 ..
             } => {
-                stats.answered_find_node += 1;
                 let split = self.gather(now, tables, own, asker, query.want, &target);
-                let response = with_nodes(plain, &self.nodes, split);
-                exchange
-                    .outbox
-                    .send(asker.local, asker.address, |out| response.write(out));
+                let nodes = std::mem::take(&mut self.nodes);
+                let response = with_nodes(plain, &nodes, split);
+                let is_sent = self.reply(now, asker, exchange, |out| response.write(out));
+                exchange.outbox.stats.answered_find_node += u64::from(is_sent);
+                self.nodes = nodes;
             }
             Method::GetPeers { info_hash } => {
-                stats.answered_get_peers += 1;
-                let split =
-                    self.gather(now, tables, own, asker, query.want, &info_hash.as_target());
-                self.answer_get_peers(now, plain, split, info_hash, asker, exchange);
+                let target = info_hash.as_target();
+                let split = self.gather(now, tables, own, asker, query.want, &target);
+                let ours = &self.own_torrents;
+                let ours = ours.peer_for(now, info_hash, &asker.address, &own.address);
+                let nodes = std::mem::take(&mut self.nodes);
+                let response = with_nodes(plain, &nodes, split);
+                self.answer_get_peers(now, response, (info_hash, ours), asker, exchange);
+                self.nodes = nodes;
             }
-            Method::AnnouncePeer {
-                info_hash,
-                port,
-                implied_port,
-                token,
-            } => {
-                let ip = asker.address.ip();
-                if !self.tokens.accepts(now, ip, info_hash, token) {
-                    refuse(asker, ErrorCode::Protocol, "bad token", exchange);
-                    return;
-                }
-                stats.answered_announce += 1;
-                let port = if implied_port {
-                    asker.address.port()
-                } else {
-                    port
-                };
-                self.store
-                    .announce(now, info_hash, SocketAddr::new(ip, port));
-                exchange
-                    .outbox
-                    .send(asker.local, asker.address, |out| plain.write(out));
+            Method::AnnouncePeer { .. } => {
+                self.answer_announce(now, &plain, asker, &query.method, exchange);
             }
             Method::Unknown { target: None, .. } => {
-                refuse(asker, ErrorCode::MethodUnknown, "method unknown", exchange);
+                self.refuse(now, asker, Refusal::UNKNOWN_METHOD, exchange);
             }
         }
     }
 
-    /// Adds token, nodes and a sample of the peers, as many as fit.
+    /// Adds token, ourselves if we are a peer, and a sample of the others, as many as fit.
     fn answer_get_peers(
-        &self,
+        &mut self,
         now: Instant,
-        plain: ResponseWriter<'_>,
-        split: Split,
-        info_hash: InfoHash,
+        response: ResponseWriter<'_>,
+        (info_hash, ours): (InfoHash, Option<SocketAddr>),
         asker: &Asker<'_>,
         exchange: &mut Exchange,
     ) {
         let token = self.tokens.issue(now, asker.address.ip(), info_hash);
         let family = Family::of(&asker.address);
-        let mut response = with_nodes(plain, &self.nodes, split);
-        response.token = Some(&token);
+        let response = ResponseWriter {
+            token: Some(&token),
+            ..response
+        };
         let max = response.values_max(family).min(self.answer_peers_max);
-        let mut peers = Vec::new();
+        let max = match (asker.standing, &self.throttle) {
+            (Standing::Stranger, Some(throttle)) => max.min(throttle.stranger_peers_max()),
+            (Standing::Known, _) | (Standing::Stranger, None) => max,
+        };
+        let mut peers = Vec::from_iter(ours);
         let random = &mut exchange.random;
         self.store
             .sample(now, info_hash, family, max, random, &mut peers);
-        response.values = &peers;
-        exchange
-            .outbox
-            .send(asker.local, asker.address, |out| response.write(out));
+        peers.truncate(max);
+        let response = ResponseWriter {
+            values: &peers,
+            ..response
+        };
+        let is_sent = self.reply(now, asker, exchange, |out| response.write(out));
+        exchange.outbox.stats.answered_get_peers += u64::from(is_sent);
+    }
+
+    /// Stores a peer that brings back a token.
+    fn answer_announce(
+        &mut self,
+        now: Instant,
+        plain: &ResponseWriter<'_>,
+        asker: &Asker<'_>,
+        method: &Method<'_>,
+        exchange: &mut Exchange,
+    ) {
+        let Method::AnnouncePeer {
+            info_hash,
+            port,
+            implied_port,
+            token,
+        } = *method
+        else {
+            return;
+        };
+        let ip = asker.address.ip();
+        if !self.tokens.accepts(now, ip, info_hash, token) {
+            self.refuse(now, asker, Refusal::BAD_TOKEN, exchange);
+            return;
+        }
+        self.on_proof(now, &asker.address, &mut exchange.outbox.stats);
+        let port = if implied_port {
+            asker.address.port()
+        } else {
+            port
+        };
+        let peer = SocketAddr::new(ip, port);
+        let evicted = self.store.announce(now, info_hash, peer);
+        let stats = &mut exchange.outbox.stats;
+        stats.evicted_torrents += evicted.torrents;
+        stats.evicted_peers += evicted.peers;
+        stats.answered_announce += 1;
+        let known = Asker {
+            standing: Standing::Known,
+            ..*asker
+        };
+        self.reply(now, &known, exchange, |out| plain.write(out));
+    }
+
+    /// Answers with an error.
+    pub(super) fn refuse(
+        &mut self,
+        now: Instant,
+        asker: &Asker<'_>,
+        refusal: Refusal,
+        exchange: &mut Exchange,
+    ) {
+        if self.withholds(now, asker, &mut exchange.outbox.stats) {
+            return;
+        }
+        let (code, text) = (refusal.code, refusal.text);
+        let is_sent = self.reply(now, asker, exchange, |out| {
+            write_error(out, asker.transaction, code, text);
+        });
+        if !is_sent {
+            return;
+        }
+        let stats = &mut exchange.outbox.stats;
+        stats.errors_sent += 1;
+        match refusal {
+            Refusal::BAD_TOKEN => stats.refused_tokens += 1,
+            Refusal {
+                code: ErrorCode::MethodUnknown,
+                ..
+            } => stats.refused_methods += 1,
+            Refusal { .. } => stats.refused_arguments += 1,
+        }
+    }
+
+    /// Whether the asker is a stranger, and strangers of its host or network have had their share.
+    fn withholds(&self, now: Instant, asker: &Asker<'_>, counters: &mut Counters) -> bool {
+        let withholds = match (asker.standing, &self.throttle) {
+            (Standing::Stranger, Some(throttle)) => !throttle.has_bytes(now, &asker.address),
+            (Standing::Known, _) | (Standing::Stranger, None) => false,
+        };
+        counters.answers_withheld += u64::from(withholds);
+        withholds
+    }
+
+    /// Sends an answer; strangers' answers are counted against their share. `false` when the outbox
+    /// was full.
+    fn reply(
+        &mut self,
+        now: Instant,
+        asker: &Asker<'_>,
+        exchange: &mut Exchange,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) -> bool {
+        let outbox = &mut exchange.outbox;
+        let length = outbox.send(asker.local, asker.address, write);
+        if let (Standing::Stranger, Some(throttle)) = (asker.standing, &mut self.throttle) {
+            throttle.on_sent(now, &asker.address, length, &mut outbox.stats);
+        }
+        length > 0
     }
 
     /// Peers of a torrent that announced themselves to us, at most `max` of each family.
@@ -218,6 +389,8 @@ impl Server {
         const TORRENT_BYTES: usize = 128;
         const PEER_BYTES: usize = 24;
         self.nodes.capacity() * size_of::<ContactInfo>()
+            + self.own_torrents.memory_bytes()
+            + self.throttle.as_ref().map_or(0, Throttle::memory_bytes)
             + self.store.torrent_count() * TORRENT_BYTES
             + self.store.peer_count() * PEER_BYTES
     }
@@ -241,12 +414,4 @@ fn with_nodes<'a>(
         nodes6: split.v6.map(|range| &nodes[range]),
         ..plain
     }
-}
-
-/// Answers with an error.
-pub(super) fn refuse(asker: &Asker<'_>, code: ErrorCode, text: &str, exchange: &mut Exchange) {
-    exchange.outbox.stats.errors_sent += 1;
-    exchange.outbox.send(asker.local, asker.address, |out| {
-        write_error(out, asker.transaction, code, text);
-    });
 }

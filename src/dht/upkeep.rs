@@ -1,7 +1,8 @@
 //! What a node does unasked: letting nodes in, checking contacts, refreshing buckets.
 //!
 //! Nobody enters a table by being named or by asking: such a node waits in [`Verification`] until
-//! it is pinged, and enters when it answers. The same pings find out which contacts are gone.
+//! it is pinged, and enters when it answers. The same pings find out which contacts are gone; those
+//! wait apart, so that strangers cannot keep them waiting.
 //!
 //! Invariant: an attempt to do something sets the time of the next one before it is made, so
 //! nothing here can keep the node busy by itself.
@@ -12,11 +13,12 @@ use std::time::Duration;
 
 use super::config::LocalId;
 use super::exchange::Ask;
+use super::host::{Host, Network};
 use super::local_table::Joining;
 use super::lookup::{Kind, Origin};
 use super::node::Node;
 use super::routing_table::Inserted;
-use super::rpc::Purpose;
+use super::rpc::{Purpose, Rank};
 use crate::id::NodeId;
 use crate::krpc::{ContactInfo, Method, Want};
 use crate::time::Instant;
@@ -33,6 +35,10 @@ const MAINTENANCE_SPACING: Duration = Duration::from_secs(20);
 /// after the other, and nothing else waits for them.
 const REFRESH_PAUSE: Duration = Duration::from_secs(1);
 
+/// Strangers of one /24 or /64 that wait to be pinged or are being pinged. Ours: a sixteenth of the
+/// queue, twice what a bucket takes of one network.
+const NETWORK_STRANGERS_MAX: usize = 4;
+
 /// A node that waits to be pinged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Suspect {
@@ -42,25 +48,43 @@ pub(super) struct Suspect {
     pub(super) id: Option<NodeId>,
 }
 
-/// Nodes that wait to be pinged.
+/// Nodes that wait to be pinged. Strangers wait apart from those who were contacts, and have half
+/// of the pings in flight, so that however many of them come, contacts are checked.
 #[derive(Debug, Default)]
 pub(super) struct Verification {
     /// First come, first served.
-    queue: VecDeque<Suspect>,
-    /// Contacts of an earlier run; their turn is when the queue is empty.
+    strangers: VecDeque<Suspect>,
+    /// Contacts that were silent, and replacements that got a place.
+    checks: VecDeque<Suspect>,
+    /// Contacts of an earlier run; their turn is when there is nothing to check.
     restored: Vec<Suspect>,
-    in_flight: usize,
+    strangers_in_flight: usize,
+    known_in_flight: usize,
 }
 
 impl Verification {
     /// A ping was answered or failed.
-    pub(super) const fn on_done(&mut self) {
-        self.in_flight = self.in_flight.saturating_sub(1);
+    pub(super) const fn on_done(&mut self, rank: Rank) {
+        let in_flight = match rank {
+            Rank::Stranger => &mut self.strangers_in_flight,
+            Rank::Known => &mut self.known_in_flight,
+        };
+        *in_flight = in_flight.saturating_sub(1);
+    }
+
+    /// A ping was sent.
+    const fn on_sent(&mut self, rank: Rank) {
+        match rank {
+            Rank::Stranger => self.strangers_in_flight += 1,
+            Rank::Known => self.known_in_flight += 1,
+        }
     }
 
     /// Bytes on the heap.
     pub(super) fn memory_bytes(&self) -> usize {
-        (self.queue.capacity() + self.restored.capacity()) * size_of::<Suspect>()
+        let capacity =
+            self.strangers.capacity() + self.checks.capacity() + self.restored.capacity();
+        capacity * size_of::<Suspect>()
     }
 
     /// Contacts of an earlier run wait for their turn, no more than `max`.
@@ -69,19 +93,35 @@ impl Verification {
         self.restored.extend(suspects.take(room));
     }
 
-    /// The next one. Memory goes back when nobody is left.
-    fn take(&mut self) -> Option<Suspect> {
-        let next = self.queue.pop_front().or_else(|| self.restored.pop());
-        if self.queue.is_empty() && self.restored.is_empty() {
-            self.queue = VecDeque::new();
+    /// The next one, as long as fewer than `parallelism` pings are in flight. Strangers have half
+    /// of them at most, and the others leave them that half while some wait. Memory goes back when
+    /// nobody is left.
+    fn take(&mut self, parallelism: usize) -> Option<(Suspect, Rank)> {
+        let half = parallelism / 2;
+        let is_full = self.strangers_in_flight + self.known_in_flight >= parallelism;
+        let mut next = None;
+        if !is_full && (self.strangers.is_empty() || self.known_in_flight < half) {
+            let known = self.checks.pop_front().or_else(|| self.restored.pop());
+            next = known.map(|suspect| (suspect, Rank::Known));
+        }
+        if next.is_none() && !is_full && self.strangers_in_flight < half {
+            let stranger = self.strangers.pop_front();
+            next = stranger.map(|suspect| (suspect, Rank::Stranger));
+        }
+        if self.strangers.is_empty() {
+            self.strangers = VecDeque::new();
+        }
+        if self.checks.is_empty() && self.restored.is_empty() {
+            self.checks = VecDeque::new();
             self.restored = Vec::new();
         }
         next
     }
 
+    /// Strangers that wait.
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
-        self.queue.len()
+        self.strangers.len()
     }
 }
 
@@ -97,23 +137,48 @@ impl Node {
         self.drive(now);
     }
 
-    /// Puts a node into the queue of those that are pinged; a full queue forgets it.
+    /// Puts a stranger into the queue of those that are pinged. Each host is there once, each
+    /// network a few times, and a full queue forgets it.
     pub(super) fn suspect(&mut self, local: LocalId, address: SocketAddr, id: Option<NodeId>) {
-        let queue = &mut self.verification.queue;
-        let is_queued = queue
-            .iter()
-            .any(|suspect| suspect.local == local && suspect.address == address);
-        if !is_queued && queue.len() < self.config.verify_queue_max {
-            queue.push_back(Suspect { local, address, id });
+        let (host, network) = (Host::of(&address), Network::of(&address));
+        let queue = self.verification.strangers.iter();
+        let queued = queue.map(|suspect| (suspect.local, suspect.address));
+        let mut neighbours = 0;
+        for (of, other) in queued.chain(self.exchange.rpc.pinged_strangers()) {
+            if of == local && Host::of(&other) == host {
+                return;
+            }
+            let is_neighbour = network.is_some_and(|network| network.contains(&other));
+            neighbours += usize::from(is_neighbour);
+        }
+        let is_full = self.verification.strangers.len() >= self.config.verify_queue_max;
+        if is_full || neighbours >= NETWORK_STRANGERS_MAX {
+            self.exchange.outbox.stats.unverified_dropped += 1;
+            return;
+        }
+        let suspect = Suspect { local, address, id };
+        self.verification.strangers.push_back(suspect);
+    }
+
+    /// Puts a contact into the queue of those that are pinged, unless it is there; a full queue
+    /// leaves it for the next round.
+    pub(super) fn check(&mut self, local: LocalId, contact: &ContactInfo) {
+        let suspect = Suspect {
+            local,
+            address: contact.address,
+            id: Some(contact.id),
+        };
+        let queue = &mut self.verification.checks;
+        if queue.len() < self.config.verify_queue_max && !queue.contains(&suspect) {
+            queue.push_back(suspect);
         }
     }
 
     /// Pings those that wait, as many as may be in flight.
     pub(super) fn verify(&mut self, now: Instant) {
-        while self.verification.in_flight < self.config.verify_parallelism
-            && !self.exchange.rpc.is_full()
-        {
-            let Some(suspect) = self.verification.take() else {
+        let parallelism = self.config.verify_parallelism.max(2);
+        while !self.exchange.rpc.is_full() {
+            let Some((suspect, rank)) = self.verification.take(parallelism) else {
                 return;
             };
             // An answer to any query lets it in, so one that is on its way will do.
@@ -128,37 +193,43 @@ impl Node {
                 id: suspect.id,
                 method: Method::Ping,
                 want: Want::default(),
-                purpose: Purpose::Verify,
+                purpose: Purpose::Verify(rank),
             };
             if self.exchange.query(now, table, &ask) {
-                self.verification.in_flight += 1;
+                self.verification.on_sent(rank);
             }
         }
     }
 
-    /// A node answered a query of ours: it may enter the table.
+    /// A node answered a query of ours: it may enter the table. Returns whether it is there.
     pub(super) fn on_verified(
         &mut self,
         now: Instant,
         local: LocalId,
         info: &ContactInfo,
-        rtt: Duration,
-    ) {
+        rtt: Option<Duration>,
+    ) -> bool {
         let secs = now.as_secs();
         let Some(table) = self.tables.get_mut(usize::from(local.0)) else {
-            return;
+            return false;
         };
-        let inserted = table.insert(secs, info, Some(rtt));
+        let inserted = table.insert(secs, info, rtt);
         let is_alone = table.joining == Joining::Alone;
         match inserted {
             Inserted::Added => {}
             Inserted::Known if is_alone => {}
-            Inserted::Known | Inserted::Waiting | Inserted::Refused => return,
+            Inserted::Refused => {
+                self.exchange.outbox.stats.contacts_refused += 1;
+                return false;
+            }
+            Inserted::Waiting => return false,
+            Inserted::Known => return true,
         }
         self.wake_maintenance(now + MAINTENANCE_SPACING);
         if is_alone {
             self.on_first_contact(now, local);
         }
+        true
     }
 
     /// A contact left a query unanswered.
@@ -169,7 +240,7 @@ impl Node {
         };
         let promoted = table.on_failure(secs, info);
         if let Some(promoted) = promoted {
-            self.suspect(local, promoted.address, Some(promoted.id));
+            self.check(local, &promoted);
         }
         self.wake_maintenance(now + RECHECK);
         self.on_contacts_lost(now);
@@ -231,6 +302,7 @@ impl Node {
         for (local, id, target) in due {
             self.start_own(now, id, Kind::FindNode, Origin::Refresh(local), target);
         }
+        self.server.sweep(now);
         self.on_contacts_lost(now);
         self.drive(now);
     }
@@ -245,7 +317,8 @@ impl Node {
             return Some(earliest);
         }
         let mut next: Option<u32> = None;
-        for table in &self.tables {
+        for index in 0..self.tables.len() {
+            let table = &self.tables[index];
             let mut due = Vec::new();
             next = next
                 .into_iter()
@@ -258,14 +331,10 @@ impl Node {
             }
             self.checked_at = Some(now);
             next = Some(secs);
-            let room = self.config.verify_queue_max;
-            let room = room.saturating_sub(self.verification.queue.len());
-            let suspects = due.into_iter().take(room).map(|contact| Suspect {
-                local: table.id,
-                address: contact.address,
-                id: Some(contact.id),
-            });
-            self.verification.queue.extend(suspects);
+            let local = table.id;
+            for contact in &due {
+                self.check(local, contact);
+            }
         }
         next.map(|next| at_secs(next).max(now + MAINTENANCE_SPACING))
     }

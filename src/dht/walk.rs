@@ -5,8 +5,13 @@
 //! against that number nor among the closest, until its answer comes after all. The walk ends when
 //! the closest have answered.
 //!
+//! A datagram may get lost, so a candidate that would be one of the closest is asked a second time
+//! when it has passed its soft time-out. The others are asked meanwhile as if it was gone, and its
+//! second chance is short.
+//!
 //! Nobody's word is taken for more than it is worth: one answer adds two buckets of candidates at
-//! most, each address is asked once, each global IP too, and the queries of a walk are limited.
+//! most, each address is asked once, each global IP too, of each global network only a few are, and
+//! the queries of a walk are limited.
 //!
 //! Invariant: the candidates are sorted, each address is among them once, and there are no more
 //! than `candidates_max`.
@@ -14,9 +19,10 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::config::{Config, LocalId};
+use super::host::Network;
 use super::local_table::LocalTable;
 use super::routing_table::Choice;
-use crate::address::{self, Scope};
+use crate::address;
 use crate::id::NodeId;
 use crate::krpc::{ContactInfo, Family};
 use crate::time::Instant;
@@ -38,6 +44,11 @@ enum State {
     Asked,
     /// Asked, and past its soft time-out.
     Stalled,
+    /// Asked a second time after the first soft time-out; counts neither as in flight nor among the
+    /// closest, but is waited for.
+    AskedAgain,
+    /// Asked a second time, and past that time-out too.
+    StalledAgain,
     /// Has answered.
     Answered,
     /// Did not answer, answered with an error, or is not who it was said to be.
@@ -96,6 +107,8 @@ pub(super) struct Walk {
     wanted: usize,
     parallelism: usize,
     candidates_max: usize,
+    /// Candidates of one network that have not failed.
+    network_max: usize,
     /// Candidates asked so far.
     queries: usize,
 }
@@ -116,6 +129,7 @@ impl Walk {
             wanted: config.bucket_size.max(1),
             parallelism: config.lookup_parallelism.max(1),
             candidates_max: config.lookup_candidates_max.max(config.bucket_size),
+            network_max: config.network_max.max(1),
             queries: 0,
         };
         walk.start(now, table);
@@ -140,32 +154,33 @@ impl Walk {
     /// What to do next in the search.
     ///
     /// The `wanted` closest candidates count that have neither failed nor stalled: the first of
-    /// them that was not asked is asked, and when all have answered the search is over. If nobody
-    /// answered yet, it waits for the stalled ones too.
+    /// them that was not asked is asked, and when all have answered the search is over, save that
+    /// it waits for a closer one that is asked a second time. If nobody answered yet, it waits for
+    /// the stalled ones too.
     pub(super) fn next(&self) -> Next {
         let mut in_flight = 0;
         let mut stalled = false;
         for candidate in &self.candidates {
             in_flight += usize::from(candidate.state == State::Asked);
-            stalled |= candidate.state == State::Stalled;
+            stalled |= matches!(candidate.state, State::Stalled | State::StalledAgain);
         }
         let may_ask = in_flight < self.parallelism
             && self.queries < self.wanted.saturating_mul(QUERIES_PER_NODE);
-        let mut answered = 0;
-        let mut asked = 0;
+        let (mut answered, mut asked, mut again) = (0, 0, 0);
         for candidate in &self.candidates {
             match candidate.state {
                 State::New if may_ask => return Next::Ask(candidate.info),
                 State::New => asked += usize::from(in_flight > 0),
                 State::Asked => asked += 1,
+                State::AskedAgain => again += 1,
                 State::Answered => answered += 1,
-                State::Stalled | State::Failed => {}
+                State::Stalled | State::StalledAgain | State::Failed => {}
             }
             if answered + asked >= self.wanted {
                 break;
             }
         }
-        if asked > 0 || (answered == 0 && stalled) {
+        if asked > 0 || again > 0 || (answered == 0 && stalled) {
             Next::Wait
         } else {
             Next::Finished
@@ -205,13 +220,26 @@ impl Walk {
         self.set_state(info.address, State::Answered);
     }
 
-    /// A candidate passed its soft time-out.
-    pub(super) fn on_stalled(&mut self, address: SocketAddr) {
-        if let Some(candidate) = self.find(address)
-            && candidate.state == State::Asked
-        {
-            candidate.state = State::Stalled;
+    /// A candidate passed its soft time-out. Returns whether it is to be asked a second time: if it
+    /// would be one of the closest, because what is lost may have been the datagram.
+    pub(super) fn on_stalled(&mut self, address: SocketAddr) -> bool {
+        let mut closer = 0;
+        let wanted = self.wanted;
+        for candidate in &mut self.candidates {
+            if candidate.info.address != address {
+                let is_gone = matches!(candidate.state, State::Failed | State::StalledAgain);
+                closer += usize::from(!is_gone);
+                continue;
+            }
+            candidate.state = match candidate.state {
+                State::Asked if closer < wanted => State::AskedAgain,
+                State::Asked => State::Stalled,
+                State::AskedAgain => State::StalledAgain,
+                state => state,
+            };
+            return candidate.state == State::AskedAgain;
         }
+        false
     }
 
     /// A candidate failed. Returns its hop.
@@ -221,18 +249,22 @@ impl Walk {
         Some(candidate.hop)
     }
 
-    /// The node at `namer` named others.
+    /// The node at `namer` named others. Returns how many of them cannot be used.
     pub(super) fn on_named(
         &mut self,
         nodes: impl Iterator<Item = ContactInfo>,
         namer: IpAddr,
         hop: u32,
-    ) {
+    ) -> u64 {
+        let mut unusable = 0;
         for info in nodes.take(2 * self.wanted) {
             if address::is_usable(info.address, namer) {
                 self.add(info, hop);
+            } else {
+                unusable += 1;
             }
         }
+        unusable
     }
 
     /// The closest nodes that answered, closest first.
@@ -256,11 +288,21 @@ impl Walk {
             .take(self.wanted)
     }
 
+    /// The write token that a node gave.
+    pub(super) fn token(&self, address: SocketAddr) -> Option<&[u8]> {
+        let mut answered = self.answered();
+        let candidate = answered.find(|candidate| candidate.info.address == address)?;
+        candidate.token.as_deref()
+    }
+
     /// Who has been asked and has not answered yet, with its hop.
     pub(super) fn unanswered(&self) -> impl Iterator<Item = (ContactInfo, u32)> + '_ {
         self.candidates
             .iter()
-            .filter(|candidate| matches!(candidate.state, State::Stalled | State::Asked))
+            .filter(|candidate| match candidate.state {
+                State::Asked | State::Stalled | State::AskedAgain | State::StalledAgain => true,
+                State::New | State::Answered | State::Failed => false,
+            })
             .map(|candidate| (candidate.info, candidate.hop))
     }
 
@@ -292,7 +334,7 @@ impl Walk {
     /// loses the farthest candidate that was not asked.
     fn add(&mut self, info: ContactInfo, hop: u32) {
         let is_ours = info.id == self.own.id || info.address == self.own.address;
-        if is_ours || Family::of(&info.address) != self.family || self.has_host(&info.address) {
+        if is_ours || Family::of(&info.address) != self.family || self.is_crowded(&info.address) {
             return;
         }
         let distance = info.id.distance(&self.target);
@@ -319,11 +361,24 @@ impl Walk {
         self.candidates.insert(place, candidate);
     }
 
-    /// Whether this host is a candidate: the address, or for a global one the IP.
-    fn has_host(&self, address: &SocketAddr) -> bool {
-        let is_global = Scope::of(address.ip()) == Some(Scope::Global);
-        self.candidates.iter().any(|known| {
-            known.info.address == *address || (is_global && known.info.address.ip() == address.ip())
-        })
+    /// Whether this host is a candidate, or its network has its share of those that have not
+    /// failed.
+    fn is_crowded(&self, address: &SocketAddr) -> bool {
+        let Some(network) = Network::of(address) else {
+            let mut others = self.candidates.iter().map(|known| &known.info.address);
+            return others.any(|other| other == address);
+        };
+        let mut neighbours = 0;
+        for known in &self.candidates {
+            let other = &known.info.address;
+            if !network.contains(other) {
+                continue;
+            }
+            if other.ip() == address.ip() {
+                return true;
+            }
+            neighbours += usize::from(known.state != State::Failed);
+        }
+        neighbours >= self.network_max
     }
 }

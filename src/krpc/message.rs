@@ -156,10 +156,9 @@ impl ErrorCode {
 /// Why a datagram is not a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError<'a> {
-    /// Over [`MAX_DATAGRAM`] bytes, not bencode, no dictionary, no usable `t`, unknown `y`: dropped
-    /// in silence, because an answer would reflect whatever a forged source sends.
-    #[error("not a KRPC message")]
-    Garbage,
+    /// Dropped in silence, because an answer would reflect whatever a forged source sends.
+    #[error("not a KRPC message: {0}")]
+    Garbage(Garbage),
     /// A query with a usable `t` but bad or missing arguments: answered with error 203 or 204.
     #[error("query is answered with an error: {text}")]
     Refused {
@@ -173,6 +172,23 @@ pub enum DecodeError<'a> {
     /// A response without a 20-byte id, or an error without a code.
     #[error("malformed response")]
     BadResponse,
+}
+
+/// Why a datagram deserves silence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Garbage {
+    /// It has more than [`MAX_DATAGRAM`] bytes.
+    #[error("too long")]
+    Length,
+    /// It is no bencoded dictionary, or one beyond the limits of depth and values.
+    #[error("not a bencoded dictionary")]
+    Bencode,
+    /// `t` is missing, empty, no string, or over [`TRANSACTION_MAX`] bytes.
+    #[error("no usable transaction id")]
+    Transaction,
+    /// `y` is neither `q` nor `r` nor `e`.
+    #[error("neither query, response nor error")]
+    Kind,
 }
 
 /// Why a query is refused: the error that answers it.
@@ -202,15 +218,18 @@ impl<'a> Message<'a> {
     /// that breaks the rules.
     pub fn decode(datagram: &'a [u8]) -> Result<Self, DecodeError<'a>> {
         const { assert!(Limits::KRPC.length_max == MAX_DATAGRAM) };
+        if datagram.len() > MAX_DATAGRAM {
+            return Err(DecodeError::Garbage(Garbage::Length));
+        }
         let root = read(datagram, &Limits::KRPC)
             .ok()
             .and_then(|value| value.as_dictionary())
-            .ok_or(DecodeError::Garbage)?;
+            .ok_or(DecodeError::Garbage(Garbage::Bencode))?;
         let fields = Root::collect(root);
         let transaction = fields
             .transaction
             .filter(|t| (1..=TRANSACTION_MAX).contains(&t.len()))
-            .ok_or(DecodeError::Garbage)?;
+            .ok_or(DecodeError::Garbage(Garbage::Transaction))?;
         let body = match fields.kind {
             Some(b"q") => fields
                 .query()
@@ -222,7 +241,7 @@ impl<'a> Message<'a> {
                 })?,
             Some(b"r") => fields.response().ok_or(DecodeError::BadResponse)?,
             Some(b"e") => fields.error().ok_or(DecodeError::BadResponse)?,
-            Some(_) | None => return Err(DecodeError::Garbage),
+            Some(_) | None => return Err(DecodeError::Garbage(Garbage::Kind)),
         };
         Ok(Self {
             transaction,

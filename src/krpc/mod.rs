@@ -16,7 +16,7 @@ mod tests;
 
 pub use compact::{CompactNodes, CompactPeers, ContactInfo, Family};
 pub use encode::{ResponseWriter, write_error, write_query};
-pub use message::{Body, DecodeError, ErrorCode, Message, Method, Query, Response, Want};
+pub use message::{Body, DecodeError, ErrorCode, Garbage, Message, Method, Query, Response, Want};
 
 /// Longest datagram that is read, in bytes; anything longer is garbage. BEP 32 lets senders use
 /// 1,024, BEP 44 values need about 1,400, and what is beyond twice the rule is not worth parsing.

@@ -5,6 +5,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::id::{InfoHash, NodeId};
 
+mod properties;
+
 const ALICE: NodeId = NodeId::new(*b"abcdefghij0123456789");
 const BOB: NodeId = NodeId::new(*b"mnopqrstuvwxyz123456");
 const TORRENT: InfoHash = InfoHash::new(*b"mnopqrstuvwxyz123456");
@@ -38,8 +40,8 @@ fn response<'a>(bytes: &'a [u8]) -> Response<'a> {
 }
 
 #[track_caller]
-fn check_garbage(bytes: &[u8]) {
-    assert_eq!(Message::decode(bytes), Err(DecodeError::Garbage));
+fn check_garbage(bytes: &[u8], expected: Garbage) {
+    assert_eq!(Message::decode(bytes), Err(DecodeError::Garbage(expected)));
 }
 
 /// Arguments (the inside of `a` after the id) that are answered with an error.
@@ -160,14 +162,17 @@ fn an_error_without_a_code_is_no_error() {
 
 #[test]
 fn datagrams_that_are_no_messages_deserve_silence() {
-    check_garbage(b"");
-    check_garbage(b"hello");
-    check_garbage(b"le");
-    check_garbage(b"i1e");
-    check_garbage(b"de");
-    check_garbage(&[b'l'; 65_507]);
-    check_garbage(&[b'd'; 2_000]);
-    check_garbage(b"d1:ad2:id20:abcdefghij0123456789e1:q4:ping1:t2:aa1:y1:qe trailing");
+    check_garbage(b"", Garbage::Bencode);
+    check_garbage(b"hello", Garbage::Bencode);
+    check_garbage(b"le", Garbage::Bencode);
+    check_garbage(b"i1e", Garbage::Bencode);
+    check_garbage(b"de", Garbage::Transaction);
+    check_garbage(&[b'l'; 65_507], Garbage::Length);
+    check_garbage(&[b'd'; 2_000], Garbage::Bencode);
+    check_garbage(
+        b"d1:ad2:id20:abcdefghij0123456789e1:q4:ping1:t2:aa1:y1:qe trailing",
+        Garbage::Bencode,
+    );
 }
 
 #[test]
@@ -180,7 +185,10 @@ fn datagrams_over_the_limit_are_garbage() {
     let largest = ping(MAX_DATAGRAM - overhead);
     assert_eq!(largest.len(), MAX_DATAGRAM);
     assert!(Message::decode(largest.as_bytes()).is_ok());
-    check_garbage(ping(MAX_DATAGRAM - overhead + 1).as_bytes());
+    check_garbage(
+        ping(MAX_DATAGRAM - overhead + 1).as_bytes(),
+        Garbage::Length,
+    );
 }
 
 #[test]
@@ -188,11 +196,14 @@ fn a_transaction_that_is_missing_empty_long_or_no_string_deserves_silence() {
     let ping = |transaction: &str| {
         format!("d1:ad2:id20:abcdefghij0123456789e1:q4:ping{transaction}1:y1:qe")
     };
-    check_garbage(ping("").as_bytes());
-    check_garbage(ping("1:t0:").as_bytes());
-    check_garbage(ping("1:ti7e").as_bytes());
-    check_garbage(ping("1:tl2:aae").as_bytes());
-    check_garbage(ping(&format!("1:t33:{}", "a".repeat(33))).as_bytes());
+    check_garbage(ping("").as_bytes(), Garbage::Transaction);
+    check_garbage(ping("1:t0:").as_bytes(), Garbage::Transaction);
+    check_garbage(ping("1:ti7e").as_bytes(), Garbage::Transaction);
+    check_garbage(ping("1:tl2:aae").as_bytes(), Garbage::Transaction);
+    check_garbage(
+        ping(&format!("1:t33:{}", "a".repeat(33))).as_bytes(),
+        Garbage::Transaction,
+    );
     for length in [1, 2, 4, 8, TRANSACTION_MAX] {
         let bytes = ping(&format!("1:t{length}:{}", "a".repeat(length)));
         assert_eq!(
@@ -206,7 +217,7 @@ fn a_transaction_that_is_missing_empty_long_or_no_string_deserves_silence() {
 fn a_kind_that_is_unknown_or_missing_deserves_silence() {
     for kind in ["", "1:y0:", "1:y1:x", "1:y2:qq", "1:yi1e", "1:yle"] {
         let bytes = format!("d1:ad2:id20:abcdefghij0123456789e1:q4:ping1:t2:aa{kind}e");
-        check_garbage(bytes.as_bytes());
+        check_garbage(bytes.as_bytes(), Garbage::Kind);
     }
 }
 
@@ -484,7 +495,7 @@ fn ten_thousand_values_are_garbage_and_as_many_as_fit_are_read() {
         let values = "6:axje.u".repeat(count);
         format!("d1:rd2:id20:mnopqrstuvwxyz1234566:valuesl{values}ee1:t2:aa1:y1:re")
     };
-    check_garbage(bytes(10_000).as_bytes());
+    check_garbage(bytes(10_000).as_bytes(), Garbage::Length);
     assert_eq!(response(bytes(200).as_bytes()).values.iter().count(), 200);
 }
 
@@ -505,7 +516,7 @@ fn of_two_values_under_one_key_the_first_counts_or_the_datagram_is_dropped() {
     let bytes = b"d1:ad2:id20:abcdefghij0123456789e1:q4:ping1:t2:aa1:t2:bb1:y1:qe";
     match Message::decode(bytes) {
         Ok(message) => assert_eq!(message.transaction, b"aa"),
-        Err(error) => assert_eq!(error, DecodeError::Garbage),
+        Err(error) => assert_eq!(error, DecodeError::Garbage(Garbage::Bencode)),
     }
 }
 

@@ -48,14 +48,75 @@ pub struct DhtStatus {
     /// Good contacts in all tables.
     pub contacts: usize,
     /// The node's counters.
-    pub stats: dht::Stats,
+    pub stats: dht::Counters,
     /// Torrents stored, and peers of all of them.
     pub stored: (usize, usize),
     /// Why a bootstrap host could not be resolved, in words; `None` when none failed, or all later
     /// succeeded.
     pub bootstrap_failed: Option<String>,
+    /// The bootstrap hosts that were given by name, in the order of their names.
+    pub bootstrap_names: Vec<(String, Resolution)>,
+    /// Bootstrap addresses, given or resolved, of a family that is used.
+    pub bootstrap_addresses: usize,
+    /// Why the system did not send a datagram, in words; `None` when it has sent the last one.
+    pub send_failed: Option<String>,
     /// What was lost on the way.
     pub dropped: Dropped,
+}
+
+/// What is known of a bootstrap host that was given by name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Resolution {
+    /// The name server has not answered yet.
+    Pending,
+    /// There are so many addresses of a family that is used.
+    Found(usize),
+    /// There are none, and this is why. It is tried again within a minute.
+    Failed(String),
+}
+
+impl DhtStatus {
+    /// Why no contact is known, in words; `None` when one is. What is wrong nearest to us comes
+    /// first: nobody to ask, names without an address, datagrams that are not sent, silence.
+    #[must_use]
+    pub fn trouble(&self) -> Option<String> {
+        if self.contacts > 0 {
+            return None;
+        }
+        let mut reasons = Vec::new();
+        for (name, resolution) in &self.bootstrap_names {
+            match resolution {
+                Resolution::Pending => reasons.push(format!("{name} is still being looked up")),
+                Resolution::Found(0) => {
+                    reasons.push(format!(
+                        "{name} has no address of a family that is used here"
+                    ));
+                }
+                Resolution::Found(_) => {}
+                Resolution::Failed(why) => reasons.push(format!("{name} was not found: {why}")),
+            }
+        }
+        if let Some(why) = &self.send_failed {
+            reasons.push(format!("datagrams are not sent: {why}"));
+        }
+        let stats = &self.stats;
+        if stats.queries_sent > 0 {
+            reasons.push(format!(
+                "{} queries sent, {} answered, {} without an answer in time",
+                stats.queries_sent, stats.responses, stats.timeouts
+            ));
+        } else if reasons.is_empty() && self.bootstrap_addresses == 0 {
+            reasons.push("no node to start from is known".to_owned());
+        } else if reasons.is_empty() {
+            reasons.push("nobody has been asked yet".to_owned());
+        }
+        Some(reasons.join("; "))
+    }
+
+    /// Every counter under its name, those of the node first: for statistics and logs.
+    pub fn counters(&self) -> impl Iterator<Item = (&'static str, u64)> + use<> {
+        self.stats.named().chain(self.dropped.named())
+    }
 }
 
 /// Counters of what the loop could not carry.
@@ -65,10 +126,57 @@ pub struct Dropped {
     pub foreign: u64,
     /// Datagrams for which a socket's send buffer and queue had no room.
     pub unsent: u64,
-    /// Datagrams the system refused to send: no route, not permitted.
+    /// Datagrams the system refused to send, the next three among them.
     pub refused: u64,
+    /// Of `refused`: no route, no network, or no address of that family.
+    pub unreachable: u64,
+    /// Of `refused`: not permitted, for example by a packet filter.
+    pub forbidden: u64,
+    /// Of `refused`: the system had no memory for it.
+    pub no_buffer: u64,
     /// Events and peers that a slow reader of a lookup missed.
     pub events: u64,
+}
+
+impl Dropped {
+    /// Every counter under its name.
+    pub fn named(&self) -> impl Iterator<Item = (&'static str, u64)> + use<> {
+        let Self {
+            foreign,
+            unsent,
+            refused,
+            unreachable,
+            forbidden,
+            no_buffer,
+            events,
+        } = *self;
+        [
+            ("dropped_foreign", foreign),
+            ("dropped_unsent", unsent),
+            ("dropped_refused", refused),
+            ("dropped_unreachable", unreachable),
+            ("dropped_forbidden", forbidden),
+            ("dropped_no_buffer", no_buffer),
+            ("dropped_events", events),
+        ]
+        .into_iter()
+    }
+
+    /// The system refused to send a datagram.
+    pub(super) fn on_refused(&mut self, error: &io::Error) {
+        const NO_BUFFER: i32 = rustix::io::Errno::NOBUFS.raw_os_error();
+        self.refused += 1;
+        match error.kind() {
+            io::ErrorKind::NetworkUnreachable
+            | io::ErrorKind::HostUnreachable
+            | io::ErrorKind::NetworkDown
+            | io::ErrorKind::AddrNotAvailable => self.unreachable += 1,
+            io::ErrorKind::PermissionDenied => self.forbidden += 1,
+            io::ErrorKind::OutOfMemory => self.no_buffer += 1,
+            _ if error.raw_os_error() == Some(NO_BUFFER) => self.no_buffer += 1,
+            _ => {}
+        }
+    }
 }
 
 /// What is looked up.
@@ -85,6 +193,7 @@ pub(super) enum Wanted {
 pub(super) enum Command {
     Lookup(Wanted, LookupSlot),
     AddNode(SocketAddr),
+    Withdraw(InfoHash),
     Status(oneshot::Sender<DhtStatus>),
     Snapshot(oneshot::Sender<Snapshot>),
     Stop,
@@ -215,6 +324,12 @@ impl DhtHandle {
         self.commands.send(Command::AddNode(address)).await.ok();
     }
 
+    /// Names us as a peer of a torrent no longer, after it was announced. Those who stored an
+    /// announce do so for half an hour.
+    pub async fn withdraw(&self, info_hash: InfoHash) {
+        self.commands.send(Command::Withdraw(info_hash)).await.ok();
+    }
+
     /// How things stand; all zeros when the loop has ended.
     pub async fn status(&self) -> DhtStatus {
         let (reply, answer) = oneshot::channel();
@@ -302,57 +417,4 @@ pub fn spawn(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::dht::LookupReport;
-
-    #[tokio::test]
-    async fn a_slow_reader_misses_some_peers_but_never_the_end() {
-        let (mut lookup, mut slot) = Lookup::pair();
-        let (id, info_hash) = (LookupId(1), InfoHash::new([1; 20]));
-        let peers = |port| vec![SocketAddr::from(([127, 0, 0, 1], port)); 100];
-        let mut lost = 0;
-        let rounds = 300;
-        for port in 0..rounds {
-            lost += slot.on_peers(id, info_hash, peers(port));
-        }
-        assert!(slot.backlog.len() <= LOOKUP_BACKLOG_MAX);
-        lost += slot.on_done(Event::LookupDone {
-            lookup: id,
-            report: LookupReport::default(),
-        });
-        let mut read = 0;
-        let mut done = false;
-        while let Some(event) = lookup.next().await {
-            assert!(!done, "the end is the last event");
-            match event {
-                Event::PeersFound { peers, .. } => read += peers.len(),
-                event => done = matches!(event, Event::LookupDone { .. }),
-            }
-        }
-        assert!(done);
-        assert_eq!(read + lost, 100 * usize::from(rounds));
-        assert!(lost > 0 && read >= 100 * (LOOKUP_EVENTS_MAX - 1));
-    }
-
-    #[tokio::test]
-    async fn what_a_slow_reader_could_not_take_comes_with_the_next_peers() {
-        let (mut lookup, mut slot) = Lookup::pair();
-        let (id, info_hash) = (LookupId(1), InfoHash::new([1; 20]));
-        let peer = |port| SocketAddr::from(([127, 0, 0, 1], port));
-        for port in 0..300 {
-            assert_eq!(slot.on_peers(id, info_hash, vec![peer(port)]), 0);
-        }
-        lookup.next().await;
-        slot.on_peers(id, info_hash, vec![peer(300)]);
-        drop(slot);
-        let mut last = 1;
-        while let Some(Event::PeersFound { peers, .. }) = lookup.next().await {
-            for found in peers {
-                assert_eq!(found, peer(last));
-                last += 1;
-            }
-        }
-        assert_eq!(last, 301);
-    }
-}
+mod tests;

@@ -20,7 +20,9 @@ use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 
 use super::clock::Clock;
-use super::dht::{COMMANDS_MAX, Command, DhtConfig, DhtStatus, Dropped, LookupSlot, Wanted};
+use super::dht::{
+    COMMANDS_MAX, Command, DhtConfig, DhtStatus, Dropped, LookupSlot, Resolution, Wanted,
+};
 use super::resolve::{self, Resolved};
 use super::udp::{DATAGRAM_MAX, DatagramKind};
 use crate::dht::{Event, LocalId, LookupId, Node, Transmit};
@@ -63,39 +65,52 @@ pub(super) struct Socket {
 
 impl Socket {
     /// Sends one datagram, or says that the socket has no room.
-    fn try_send(&self, transmit: &Transmit, dropped: &mut Dropped) -> Result<(), NoRoom> {
+    fn try_send(&self, transmit: &Transmit, losses: &mut Losses) -> Result<(), NoRoom> {
         match self.socket.try_send_to(&transmit.payload, transmit.to) {
-            Ok(_) => Ok(()),
+            Ok(_) => {
+                losses.send_failed = None;
+                Ok(())
+            }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(NoRoom),
             Err(error) => {
-                dropped.refused += 1;
+                // It is lost, as it might be on the way: who waits for its answer tries again.
+                losses.dropped.on_refused(&error);
                 tracing::debug!(to = %transmit.to, %error, "datagram not sent");
+                losses.send_failed = Some(error);
                 Ok(())
             }
         }
     }
 
     /// Sends, or queues behind what already waits, or drops.
-    fn send(&mut self, transmit: Transmit, dropped: &mut Dropped) {
-        if self.waiting.is_empty() && self.try_send(&transmit, dropped).is_ok() {
+    fn send(&mut self, transmit: Transmit, losses: &mut Losses) {
+        if self.waiting.is_empty() && self.try_send(&transmit, losses).is_ok() {
             return;
         }
         if self.waiting.len() < SEND_QUEUE_MAX {
             self.waiting.push_back(transmit);
         } else {
-            dropped.unsent += 1;
+            losses.dropped.unsent += 1;
         }
     }
 
     /// Sends what waits, as far as there is room.
-    fn flush(&mut self, dropped: &mut Dropped) {
+    fn flush(&mut self, losses: &mut Losses) {
         while let Some(transmit) = self.waiting.front() {
-            if self.try_send(transmit, dropped).is_err() {
+            if self.try_send(transmit, losses).is_err() {
                 return;
             }
             self.waiting.pop_front();
         }
     }
+}
+
+/// What could not be carried.
+#[derive(Debug, Default)]
+struct Losses {
+    dropped: Dropped,
+    /// Why the last datagram was not sent; `None` when it was.
+    send_failed: Option<io::Error>,
 }
 
 /// A socket's send buffer is full.
@@ -120,9 +135,9 @@ pub(super) struct Driver {
     /// Whether contacts are known, for the resolver: it rests meanwhile.
     connected: Arc<AtomicBool>,
     bootstrap: BTreeSet<SocketAddr>,
-    /// Hosts that could not be resolved, and why.
-    bootstrap_failed: BTreeMap<String, String>,
-    dropped: Dropped,
+    /// What became of the host names.
+    resolutions: BTreeMap<String, Resolution>,
+    losses: Losses,
     stopping: bool,
 }
 
@@ -154,12 +169,15 @@ impl Driver {
             lookups: BTreeMap::new(),
             resolved,
             next_resolved: None,
+            resolutions: names
+                .iter()
+                .map(|name| (name.clone(), Resolution::Pending))
+                .collect(),
             names,
             resolved_sender,
             connected: Arc::default(),
             bootstrap: BTreeSet::new(),
-            bootstrap_failed: BTreeMap::new(),
-            dropped: Dropped::default(),
+            losses: Losses::default(),
             stopping: false,
         };
         driver.add_bootstrap(addresses.collect());
@@ -188,7 +206,7 @@ impl Driver {
             poll_fn(|context| self.poll_input(context, wake.map(|_| sleep.as_mut()))).await;
             self.turn(&mut buffer);
         }
-        tracing::debug!(dropped = ?self.dropped, "DHT stopped");
+        tracing::debug!(dropped = ?self.losses.dropped, "DHT stopped");
     }
 
     /// Ready when there is anything to do.
@@ -226,7 +244,7 @@ impl Driver {
     /// Takes every input that is there, bounded, and carries out what follows from it.
     fn turn(&mut self, buffer: &mut [u8]) {
         for index in 0..self.sockets.len() {
-            self.sockets[index].flush(&mut self.dropped);
+            self.sockets[index].flush(&mut self.losses);
             self.receive(index, buffer);
         }
         let mut budget = COMMANDS_MAX;
@@ -262,7 +280,7 @@ impl Driver {
                             self.node.handle_datagram(now, local, from, payload);
                             self.send();
                         }
-                        DatagramKind::Other => self.dropped.foreign += 1,
+                        DatagramKind::Other => self.losses.dropped.foreign += 1,
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
@@ -286,6 +304,7 @@ impl Driver {
                 self.lookups.insert(id, slot);
             }
             Command::AddNode(address) => self.node.add_node(now, address),
+            Command::Withdraw(info_hash) => self.node.withdraw(info_hash),
             // Who asked may have gone meanwhile.
             Command::Status(reply) => drop(reply.send(self.status())),
             Command::Snapshot(reply) => drop(reply.send(self.node.snapshot())),
@@ -302,39 +321,47 @@ impl Driver {
             contacts: self.node.contact_count(),
             stats: *self.node.stats(),
             stored: self.node.stored(),
-            bootstrap_failed: self.bootstrap_failed.values().next().cloned(),
-            dropped: self.dropped,
+            bootstrap_failed: self.resolutions.iter().find_map(|(name, resolution)| {
+                let Resolution::Failed(why) = resolution else {
+                    return None;
+                };
+                Some(format!("{name}: {why}"))
+            }),
+            bootstrap_names: self.resolutions.clone().into_iter().collect(),
+            bootstrap_addresses: self.bootstrap.len(),
+            send_failed: self.losses.send_failed.as_ref().map(ToString::to_string),
+            dropped: self.losses.dropped,
         }
     }
 
     fn on_resolved(&mut self, resolved: Resolved) {
-        match resolved.outcome {
-            Ok(addresses) => {
-                self.bootstrap_failed.remove(&resolved.name);
-                self.add_bootstrap(addresses);
-            }
+        let resolution = match resolved.outcome {
+            Ok(addresses) => Resolution::Found(self.add_bootstrap(addresses)),
             Err(error) => {
                 tracing::debug!(name = resolved.name, error, "bootstrap host not resolved");
-                let sentence = format!("{}: {error}", resolved.name);
-                self.bootstrap_failed.insert(resolved.name, sentence);
+                Resolution::Failed(error)
             }
-        }
+        };
+        self.resolutions.insert(resolved.name, resolution);
     }
 
-    /// Hands the node the addresses that are new and of a family it has a socket for.
-    fn add_bootstrap(&mut self, mut addresses: Vec<SocketAddr>) {
+    /// Hands the node the addresses that are new and of a family it has a socket for. Returns how
+    /// many are of such a family.
+    fn add_bootstrap(&mut self, mut addresses: Vec<SocketAddr>) -> usize {
         let room = BOOTSTRAP_MAX.saturating_sub(self.bootstrap.len());
         addresses.retain(|address| {
             self.sockets
                 .iter()
                 .any(|socket| socket.address.is_ipv4() == address.is_ipv4())
         });
+        let usable = addresses.len();
         addresses.retain(|address| !self.bootstrap.contains(address));
         addresses.truncate(room);
         addresses.retain(|&address| self.bootstrap.insert(address));
         if !addresses.is_empty() {
             self.node.bootstrap(self.clock.now(), &addresses);
         }
+        usable
     }
 
     /// Cancels lookups whose reader is gone. A running lookup has queries under way, so a turn
@@ -363,7 +390,7 @@ impl Driver {
     fn send(&mut self) {
         while let Some(transmit) = self.node.poll_transmit() {
             match self.sockets.get_mut(usize::from(transmit.from.0)) {
-                Some(socket) => socket.send(transmit, &mut self.dropped),
+                Some(socket) => socket.send(transmit, &mut self.losses),
                 None => debug_assert!(false, "the node names a socket it does not have"),
             }
         }
@@ -393,7 +420,7 @@ impl Driver {
                 0
             }
         };
-        self.dropped.events += u64::try_from(lost).expect("a count fits 64 bits");
+        self.losses.dropped.events += u64::try_from(lost).expect("a count fits 64 bits");
     }
 }
 
@@ -417,14 +444,14 @@ mod tests {
             // As if the send buffer had been full for the first one.
             waiting: VecDeque::from([transmit.clone()]),
         };
-        let mut dropped = Dropped::default();
+        let mut losses = Losses::default();
         for _ in 0..SEND_QUEUE_MAX + 9 {
-            socket.send(transmit.clone(), &mut dropped);
+            socket.send(transmit.clone(), &mut losses);
         }
         assert_eq!(socket.waiting.len(), SEND_QUEUE_MAX);
-        assert_eq!(dropped.unsent, 10);
+        assert_eq!(losses.dropped.unsent, 10);
         socket.socket.writable().await.unwrap();
-        socket.flush(&mut dropped);
+        socket.flush(&mut losses);
         assert!(socket.waiting.is_empty());
     }
 }

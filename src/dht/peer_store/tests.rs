@@ -325,3 +325,29 @@ proptest! {
         prop_assert!(model.is_empty());
     }
 }
+
+#[test]
+fn what_gives_way_to_an_announce_is_told() {
+    let mut store = PeerStore::new(64, 2, LIFETIME);
+    let mut all = Evicted::default();
+    for number in 0..65 {
+        let evicted = store.announce(at(1), torrent(number), peer(1));
+        all.torrents += evicted.torrents;
+        all.peers += evicted.peers;
+    }
+    let expected = Evicted {
+        torrents: 2,
+        peers: 0,
+    };
+    assert_eq!(all, expected, "one in 32");
+    for number in 2..=4 {
+        all = store.announce(at(2), torrent(64), peer(number));
+    }
+    let expected = Evicted {
+        torrents: 0,
+        peers: 1,
+    };
+    assert_eq!(all, expected);
+    let again = store.announce(at(3), torrent(64), peer(4));
+    assert_eq!(again, Evicted::default(), "a renewal takes nobody's place");
+}

@@ -1,12 +1,11 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::dht::REFRESH_INTERVAL;
 
 const OWN: NodeId = NodeId::new([0; 20]);
 
 fn table() -> RoutingTable<4> {
-    RoutingTable::new(OWN, 8, REFRESH_INTERVAL)
+    RoutingTable::new(OWN, &Config::default())
 }
 
 /// A node whose id begins with this byte, at an address made of it and `number`.
@@ -315,7 +314,7 @@ proptest! {
     ) {
         let mut random = Random::from_seed(seed);
         let own = NodeId::new(random.bytes());
-        let mut table = RoutingTable::<4>::new(own, 8, REFRESH_INTERVAL);
+        let mut table = RoutingTable::<4>::new(own, &Config::default());
         for number in 0..count {
             let mut id = NodeId::new(random.bytes());
             for bit in 0..random.below(20) {

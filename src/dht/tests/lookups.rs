@@ -127,7 +127,7 @@ fn lost_datagrams_cost_little() {
     let now = network.now;
     let announce = network.node(5).announce(now, TORRENT, PeerPort::Implied);
     let report = network.report(5, announce);
-    assert!(report.stored >= 5, "{report:?}");
+    assert!(report.stored >= 7, "{report:?}");
     let mut found = 0;
     for number in 10..30 {
         let now = network.now;
@@ -336,4 +336,51 @@ fn a_stalled_answer_that_comes_late_still_counts() {
     let lookup = network.node(1).find_node(now, NodeId::new([1; 20]));
     let report = network.report(1, lookup);
     assert_eq!((report.answered, report.timed_out), (1, 0));
+}
+
+#[test]
+fn a_seeder_alone_is_enough_for_whoever_looks_for_its_torrent() {
+    for is_bound_anywhere in [false, true] {
+        let mut network = Network::new(14);
+        network.is_bound_anywhere = is_bound_anywhere;
+        let seeder = network.add(Config::default());
+        let now = network.now;
+        let port = PeerPort::Explicit(6881);
+        let announce = network.node(seeder).announce(now, TORRENT, port);
+        assert_eq!(
+            network.report(seeder, announce).stored,
+            0,
+            "nobody is there"
+        );
+        let other = network.add(Config::default());
+        let now = network.now;
+        let lookup = network.node(other).find_peers(now, TORRENT);
+        network.bootstrap(other, &[address(seeder)]);
+        let report = network.report(other, lookup);
+        let found = network.peers(other, lookup);
+        assert_eq!(
+            found,
+            ["10.0.0.1:6881".parse().unwrap()],
+            "{is_bound_anywhere}"
+        );
+        assert!(report.duration < millis(10), "{report:?}");
+        network.node(seeder).withdraw(TORRENT);
+        let now = network.now;
+        let lookup = network.node(other).find_peers(now, TORRENT);
+        network.report(other, lookup);
+        assert_eq!(network.peers(other, lookup), []);
+    }
+}
+
+#[test]
+fn a_cancelled_announce_is_withdrawn() {
+    let mut network = Network::joined(15, 2);
+    let now = network.now;
+    let announce = network.node(0).announce(now, TORRENT, PeerPort::Implied);
+    network.node(0).cancel(announce);
+    network.drain(0);
+    let now = network.now;
+    let lookup = network.node(1).find_peers(now, TORRENT);
+    network.report(1, lookup);
+    assert_eq!(network.peers(1, lookup), []);
 }

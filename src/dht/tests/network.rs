@@ -57,6 +57,8 @@ pub(super) struct Network {
     in_flight: BTreeMap<(Instant, u64), (SocketAddr, SocketAddr, Bytes)>,
     sequence: u64,
     pub(super) latency: Duration,
+    /// Nodes that are added do not know at which address others reach them.
+    pub(super) is_bound_anywhere: bool,
     /// Of 1,000 datagrams so many are lost.
     pub(super) loss_per_mille: u32,
     pub(super) random: Random,
@@ -79,6 +81,7 @@ impl Network {
             in_flight: BTreeMap::new(),
             sequence: 0,
             latency: Duration::from_micros(500),
+            is_bound_anywhere: false,
             loss_per_mille: 0,
             random: Random::from_seed(seed),
             trace: Sha1::new(),
@@ -113,7 +116,12 @@ impl Network {
         config.locals = addresses
             .iter()
             .map(|address| Local {
-                address: *address,
+                address: match address {
+                    SocketAddr::V4(_) if self.is_bound_anywhere => {
+                        (std::net::Ipv4Addr::UNSPECIFIED, address.port()).into()
+                    }
+                    address => *address,
+                },
                 id: config.locals.first().and_then(|local| local.id),
             })
             .collect();
@@ -335,6 +343,19 @@ impl Single {
 
     pub(super) fn events(&mut self) -> Vec<Event> {
         std::iter::from_fn(|| self.node.poll_event()).collect()
+    }
+
+    /// The answer to what came with the transaction id `aa`; the rest is dropped.
+    #[track_caller]
+    pub(super) fn sent_answer(&mut self) -> Transmit {
+        let sent = self.sent();
+        let is_answer = |transmit: &Transmit| {
+            Message::decode(&transmit.payload).is_ok_and(|message| message.transaction == b"aa")
+        };
+        let mut answers = sent.into_iter().filter(is_answer);
+        let answer = answers.next().expect("an answer");
+        assert_eq!(answers.next(), None);
+        answer
     }
 
     /// The only datagram there is to send.

@@ -19,7 +19,11 @@ fn query(method: Method<'_>) -> Query<'_> {
 
 /// A node with eight far contacts.
 fn warmed() -> Single {
-    let mut single = Single::new(Config::default());
+    warmed_with(Config::default())
+}
+
+fn warmed_with(config: Config) -> Single {
+    let mut single = Single::new(config);
     for number in 1..=8 {
         single.befriend(far_id(number), address(usize::from(number)));
     }
@@ -31,10 +35,9 @@ fn warmed() -> Single {
 #[track_caller]
 fn check_answer(single: &mut Single, payload: &[u8], check: impl FnOnce(&Message<'_>)) {
     single.receive(address(90), payload);
-    let sent = single.sent();
-    let answer = &sent.first().expect("an answer").payload;
-    assert_eq!(sent[0].to, address(90));
-    check(&Message::decode(answer).unwrap());
+    let answer = single.sent_answer();
+    assert_eq!(answer.to, address(90));
+    check(&Message::decode(&answer.payload).unwrap());
 }
 
 #[track_caller]
@@ -93,7 +96,7 @@ fn an_asker_is_not_told_of_itself() {
         &query(Method::FindNode { target: OWN }),
     );
     single.receive(address(3), &out);
-    let answer = single.sent().remove(0);
+    let answer = single.sent_answer();
     let message = Message::decode(&answer.payload).unwrap();
     let Body::Response(response) = message.body else {
         panic!("{message:?}");
@@ -119,7 +122,7 @@ fn want_chooses_the_families_of_the_answer() {
         };
         crate::krpc::write_query(&mut out, b"aa", false, &query);
         single.receive(address(90), &out);
-        let payload = single.sent().remove(0).payload;
+        let payload = single.sent_answer().payload;
         let has = |key: &[u8]| payload.windows(key.len()).any(|window| window == key);
         assert_eq!((has(b"5:nodes"), has(b"6:nodes6")), expected, "{want:?}");
     };
@@ -186,7 +189,7 @@ fn an_announce_with_a_wrong_old_or_foreign_token_is_refused_with_203() {
         let mut out = Vec::new();
         crate::krpc::write_query(&mut out, b"aa", false, &query(announce));
         single.receive(from, &out);
-        let payload = single.sent().remove(0).payload;
+        let payload = single.sent_answer().payload;
         let message = Message::decode(&payload).unwrap();
         matches!(message.body, Body::Error { code: 203, .. })
     };
@@ -203,7 +206,8 @@ fn an_announce_with_a_wrong_old_or_foreign_token_is_refused_with_203() {
     single.live(secs(601));
     assert!(refused(&mut single, TORRENT, &token, address(90)));
     assert_eq!(single.node.stored(), (0, 0));
-    assert_eq!(single.node.stats().errors_sent, 5);
+    let stats = single.node.stats();
+    assert_eq!((stats.errors_sent, stats.refused_tokens), (5, 5));
 }
 
 #[test]
@@ -236,7 +240,8 @@ fn malformed_queries_are_answered_with_203_and_garbage_with_silence() {
             assert!(matches!(message.body, Body::Error { code: 203, .. }));
         }
     }
-    assert!(single.node.stats().errors_sent == 5);
+    let stats = single.node.stats();
+    assert_eq!((stats.errors_sent, stats.refused_arguments), (5, 5));
     for garbage in [
         b"".as_slice(),
         b"d1:ad2:id20:abcdefghij0123456789e1:q4:ping1:t0:1:y1:qe",
@@ -249,7 +254,10 @@ fn malformed_queries_are_answered_with_203_and_garbage_with_silence() {
         single.receive(address(90), garbage);
         assert!(single.sent().is_empty());
     }
-    assert_eq!(single.node.stats().malformed, 7);
+    let stats = single.node.stats();
+    assert_eq!(stats.malformed, 7);
+    assert_eq!((stats.malformed_bencode, stats.malformed_length), (2, 1));
+    assert_eq!((stats.malformed_transaction, stats.malformed_kind), (3, 1));
 }
 
 #[test]
@@ -271,6 +279,8 @@ fn a_read_only_node_answers_nothing_and_says_what_it_is() {
     single.receive_query(address(1), &query(Method::Ping), false);
     single.receive(address(1), b"d1:ade1:q4:ping1:t2:aa1:y1:qe");
     assert!(single.sent().is_empty());
+    let stats = single.node.stats();
+    assert_eq!((stats.ignored_queries, stats.malformed_query), (1, 1));
     single.node.bootstrap(Instant::ZERO, &[address(1)]);
     let sent = single.sent_one();
     assert!(Message::decode(&sent.payload).unwrap().read_only);
@@ -278,7 +288,10 @@ fn a_read_only_node_answers_nothing_and_says_what_it_is() {
 
 #[test]
 fn an_answer_with_many_peers_fits_into_1024_bytes() {
-    let mut single = warmed();
+    let mut single = warmed_with(Config {
+        throttle: None,
+        ..Config::default()
+    });
     for number in 0..300u16 {
         let [high, low] = number.to_be_bytes();
         let from = ([10, 1, high, low], 5000).into();
@@ -286,7 +299,7 @@ fn an_answer_with_many_peers_fits_into_1024_bytes() {
         let get_peers = query(Method::GetPeers { info_hash: TORRENT });
         crate::krpc::write_query(&mut out, b"aa", true, &get_peers);
         single.receive(from, &out);
-        let payload = single.sent().remove(0).payload;
+        let payload = single.sent_answer().payload;
         assert!(payload.len() <= 1024, "{}", payload.len());
         let message = Message::decode(&payload).unwrap();
         let Body::Response(response) = message.body else {
@@ -338,5 +351,6 @@ fn a_datagram_for_an_unknown_socket_or_from_nowhere_is_dropped() {
         single.receive(from.parse().unwrap(), ping);
     }
     assert!(single.sent().is_empty());
-    assert_eq!(single.node.stats().malformed, 5);
+    let stats = single.node.stats();
+    assert_eq!((stats.malformed, stats.malformed_source), (5, 5));
 }

@@ -24,7 +24,7 @@ fn a_node_that_asks_is_pinged_and_enters_when_it_answers() {
     let sent = single.sent();
     assert_eq!(sent.len(), 2, "answer and ping");
     assert!(known(&single).is_empty());
-    let transaction = query_transaction(&sent[1].payload).unwrap();
+    let transaction = query_transaction(&sent[0].payload).unwrap();
     single.receive(address(1), &response(&transaction, far_id(1)));
     assert_eq!(known(&single).len(), 1);
 }

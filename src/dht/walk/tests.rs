@@ -99,12 +99,20 @@ fn a_stalled_candidate_gives_its_place_to_another_and_blocks_nothing() {
     name(&mut walk, 1..=12);
     assert_eq!(ask(&mut walk), [1, 2, 3, 4]);
     for distance in 1..=3 {
-        walk.on_stalled(node(distance).address);
+        assert!(walk.on_stalled(node(distance).address), "asked again");
     }
     assert_eq!(ask(&mut walk), [5, 6, 7]);
     for distance in 4..=11 {
         answer(&mut walk, distance);
         ask(&mut walk);
+    }
+    assert_eq!(
+        walk.next(),
+        Next::Wait,
+        "for a second answer of the closest"
+    );
+    for distance in 1..=3 {
+        assert!(!walk.on_stalled(node(distance).address), "only once");
     }
     assert_eq!(walk.next(), Next::Finished);
     assert_eq!(walk.unanswered().count(), 3);
@@ -119,6 +127,33 @@ fn a_late_answer_still_counts_while_the_walk_goes_on() {
     ask(&mut walk);
     walk.on_stalled(node(1).address);
     answer(&mut walk, 1);
+    assert_eq!(walk.closest().next(), Some(node(1)));
+}
+
+#[test]
+fn a_candidate_that_is_not_among_the_closest_is_asked_once() {
+    let mut walk = walk(&Config::default());
+    ask(&mut walk);
+    name(&mut walk, 1..=8);
+    assert!(!walk.on_stalled(node(200).address));
+    assert!(!walk.on_stalled(node(8).address), "nobody asked it");
+}
+
+#[test]
+fn a_second_answer_counts_like_a_first() {
+    let mut walk = walk(&Config::default());
+    ask(&mut walk);
+    answer(&mut walk, 200);
+    name(&mut walk, 1..=8);
+    ask(&mut walk);
+    walk.on_stalled(node(1).address);
+    for distance in 2..=8 {
+        ask(&mut walk);
+        answer(&mut walk, distance);
+    }
+    assert_eq!(walk.next(), Next::Wait);
+    answer(&mut walk, 1);
+    assert_eq!(walk.next(), Next::Finished);
     assert_eq!(walk.closest().next(), Some(node(1)));
 }
 
