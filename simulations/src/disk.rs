@@ -13,7 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use trackless::bitfield::Bitfield;
 use trackless::metainfo::{BLOCK_LENGTH, BlockRef, Geometry, PieceIndex};
-use trackless::swarm::{Completion, Job};
+use trackless::swarm::{BlockDigest, Completion, Job};
 use trackless::time::Instant;
 use trackless::wire::Payload;
 
@@ -160,16 +160,23 @@ impl SimDisk {
                 marks.good[number] = is_content(*block, data);
                 (block.length, Completion::Written { block: *block })
             }
-            Job::Verify { piece } => {
+            Job::Verify { piece, blocks } => {
                 let valid = self.pieces[piece.as_usize()].good.iter().all(|good| *good);
                 if valid {
                     self.verified.push(*piece);
                 }
                 let piece = *piece;
-                (
-                    geometry.length_of(piece),
-                    Completion::Verified { piece, valid },
-                )
+                let blocks = if valid && !blocks {
+                    Vec::new()
+                } else {
+                    digests(&self.pieces[piece.as_usize()])
+                };
+                let verified = Completion::Verified {
+                    piece,
+                    valid,
+                    blocks,
+                };
+                (geometry.length_of(piece), verified)
             }
             Job::Read {
                 block,
@@ -189,18 +196,44 @@ impl SimDisk {
                 (0, Completion::Synced { pieces })
             }
             Job::CheckAll => {
-                let mut have = Bitfield::new(geometry.piece_count());
-                for piece in geometry.pieces() {
-                    if self.pieces[piece.as_usize()].good.iter().all(|good| *good) {
-                        have.insert(piece.get());
-                    }
-                }
+                let have = self.good(geometry, geometry.pieces());
                 (0, Completion::Checked { have })
+            }
+            Job::Inspect => {
+                let changed = Vec::new();
+                (0, Completion::Inspected { changed })
+            }
+            Job::CheckFiles { files } => {
+                let ranges = files.iter().map(|&file| geometry.pieces_of_file(file));
+                let of_files: Vec<_> = ranges.flatten().filter_map(|n| geometry.piece(n)).collect();
+                let mut checked = Bitfield::new(geometry.piece_count());
+                for piece in &of_files {
+                    checked.insert(piece.get());
+                }
+                let have = self.good(geometry, of_files);
+                (0, Completion::FilesChecked { checked, have })
             }
         };
         let done = self.speed.pass(now, u64::from(bytes)) + JOB_LATENCY;
         (done, completion)
     }
+
+    /// Which of these pieces are good.
+    fn good(&self, geometry: &Geometry, pieces: impl IntoIterator<Item = PieceIndex>) -> Bitfield {
+        let mut have = Bitfield::new(geometry.piece_count());
+        for piece in pieces {
+            if self.pieces[piece.as_usize()].good.iter().all(|good| *good) {
+                have.insert(piece.get());
+            }
+        }
+        have
+    }
+}
+
+/// Stands for the digests of blocks: all that are right have one, all that are not another.
+fn digests(marks: &Marks) -> Vec<BlockDigest> {
+    let digest = |good: &bool| [u8::from(*good); 20];
+    marks.good.iter().map(digest).collect()
 }
 
 /// Blocks of a piece, as a number of elements.

@@ -103,6 +103,14 @@ fn a_dht_of_200_nodes_is_the_same_each_time_and_meets_its_figures() {
 }
 
 #[test]
+fn a_dht_that_loses_two_percent_of_the_datagrams_meets_its_figures() {
+    for seed in [1, 2] {
+        let report = run("dht-join", seed, &[("loss", "2%")]);
+        assert!(report.passes(), "{}", report.table());
+    }
+}
+
+#[test]
 fn a_small_swarm_is_the_same_each_time() {
     let report = check_repeatable("flash-crowd", SMALL_SWARM);
     assert_eq!(report.outcome.metrics.value("completed"), Some(1.0));

@@ -1,8 +1,9 @@
 //! When to ask which source for peers.
 //!
 //! A [`Schedule`] belongs to one torrent. It says what is due, its owner performs it and tells how
-//! it went. Announcing finds peers on the way, so a lookup is only due between announces, while the
-//! torrent wants peers.
+//! it went. A torrent is announced only once it can serve something: a peer without metadata is of
+//! no use to anybody, and one that is gone a moment later is a refused dial for everybody. Announcing
+//! finds peers on the way, so a lookup is only due between announces, while the torrent wants peers.
 //!
 //! Invariant: at most one request is under way, and after one that found too little the next waits
 //! at least `dht_retry_min`, twice as long each time.
@@ -30,6 +31,9 @@ pub struct Config {
     pub dht_retry_min: Duration,
     /// Longest pause while peers are wanted. Default 5 minutes.
     pub dht_retry_max: Duration,
+    /// Longest pause while no node answers at all. Default 45 s: the network is away, and what
+    /// waits for it shall go on within a minute of its return.
+    pub dht_silent_max: Duration,
 }
 
 impl Default for Config {
@@ -38,6 +42,7 @@ impl Default for Config {
             dht_reannounce: Duration::from_secs(15 * 60),
             dht_retry_min: Duration::from_secs(5),
             dht_retry_max: Duration::from_secs(300),
+            dht_silent_max: Duration::from_secs(45),
         }
     }
 }
@@ -106,7 +111,8 @@ pub struct Schedule {
     wants_peers: bool,
     /// Handed out and not yet answered.
     running: Option<Due>,
-    announce_at: Instant,
+    /// `None` until there is something to announce.
+    announce_at: Option<Instant>,
     announce_back_off: BackOff,
     /// Only due while peers are wanted.
     lookup_at: Instant,
@@ -114,7 +120,7 @@ pub struct Schedule {
 }
 
 impl Schedule {
-    /// The first announce is due at once; peers are not wanted yet.
+    /// Nothing is due: peers are not wanted yet, and there is nothing to announce.
     #[must_use]
     pub fn new(config: Config, now: Instant) -> Self {
         let back_off = BackOff::new(&config);
@@ -122,7 +128,7 @@ impl Schedule {
             config,
             wants_peers: false,
             running: None,
-            announce_at: now,
+            announce_at: None,
             announce_back_off: back_off,
             lookup_at: now,
             lookup_back_off: back_off,
@@ -133,7 +139,7 @@ impl Schedule {
     /// until then nothing is due.
     pub fn poll_due(&mut self, now: Instant) -> Option<Due> {
         if self.running.is_none() {
-            if now >= self.announce_at {
+            if self.announce_at.is_some_and(|at| now >= at) {
                 self.running = Some(Due::DhtAnnounce);
                 return self.running;
             }
@@ -151,21 +157,37 @@ impl Schedule {
             return;
         }
         self.running = None;
+        let longest = if outcome.answered == 0 {
+            self.config.dht_silent_max
+        } else {
+            self.config.dht_reannounce
+        };
         if outcome.peers >= PEERS_ENOUGH {
             self.lookup_back_off.reset();
             self.lookup_at = now + self.config.dht_retry_max;
         } else {
-            self.lookup_at = now + self.lookup_back_off.lengthen();
+            self.lookup_at = now + self.lookup_back_off.lengthen().min(longest);
         }
         if due == Due::DhtAnnounce {
-            if outcome.stored >= STORED_ENOUGH {
+            let pause = if outcome.stored >= STORED_ENOUGH {
                 self.announce_back_off.reset();
-                self.announce_at = now + self.config.dht_reannounce;
+                self.config.dht_reannounce
             } else {
-                let pause = self.announce_back_off.lengthen();
-                self.announce_at = now + pause.min(self.config.dht_reannounce);
-            }
+                self.announce_back_off.lengthen().min(longest)
+            };
+            self.announce_at = Some(now + pause);
         }
+    }
+
+    /// The torrent can serve something from now on: the first announce is due at once.
+    pub fn start_announcing(&mut self, now: Instant) {
+        self.announce_at.get_or_insert(now);
+    }
+
+    /// Whether this torrent is announced.
+    #[must_use]
+    pub const fn is_announcing(&self) -> bool {
+        self.announce_at.is_some()
     }
 
     /// The torrent wants (more) peers, or does not any more. One that begins to want them is served
@@ -190,7 +212,7 @@ impl Schedule {
             return None;
         }
         let lookup = self.wants_peers.then(|| wake(self.lookup_at));
-        Wake::earliest(Some(wake(self.announce_at)), lookup)
+        Wake::earliest(self.announce_at.map(wake), lookup)
     }
 }
 
@@ -216,8 +238,11 @@ mod tests {
         Instant::ZERO + Duration::from_secs(secs)
     }
 
+    /// The schedule of a torrent that can serve something.
     fn schedule() -> Schedule {
-        Schedule::new(Config::default(), Instant::ZERO)
+        let mut schedule = Schedule::new(Config::default(), Instant::ZERO);
+        schedule.start_announcing(Instant::ZERO);
+        schedule
     }
 
     /// Performs what is due whenever it is, with the same outcome each time; the seconds and kinds.
@@ -239,6 +264,37 @@ mod tests {
         assert_eq!(schedule.poll_due(at(0)), Some(Due::DhtAnnounce));
         assert_eq!(schedule.poll_due(at(9999)), None);
         assert_eq!(schedule.poll_timeout(), None);
+    }
+
+    #[test]
+    fn a_torrent_without_metadata_searches_and_is_announced_once_it_has_them() {
+        let mut schedule = Schedule::new(Config::default(), Instant::ZERO);
+        assert_eq!(schedule.poll_timeout(), None);
+        schedule.set_wants_peers(at(0), true);
+        let asked = run(&mut schedule, NO_PEERS, 40);
+        let expected = [0, 5, 15, 35].map(|secs| (secs, Due::DhtLookup));
+        assert_eq!(asked, expected);
+        assert!(!schedule.is_announcing());
+        schedule.start_announcing(at(41));
+        assert_eq!(schedule.poll_due(at(41)), Some(Due::DhtAnnounce));
+        schedule.handle_done(at(41), Due::DhtAnnounce, GOOD);
+        // To start again changes nothing.
+        schedule.start_announcing(at(42));
+        assert_eq!(schedule.poll_due(at(42)), None);
+    }
+
+    #[test]
+    fn while_no_node_answers_each_minute_has_a_try() {
+        let mut schedule = schedule();
+        schedule.set_wants_peers(at(0), true);
+        let asked = run(&mut schedule, NOBODY, 3_600);
+        let announced: Vec<u32> = asked
+            .into_iter()
+            .filter(|(_, due)| *due == Due::DhtAnnounce)
+            .map(|(secs, _)| secs)
+            .collect();
+        assert!(announced.windows(2).all(|two| two[1] - two[0] <= 45));
+        assert!(announced.len() < 90, "{announced:?}");
     }
 
     #[test]
@@ -336,15 +392,18 @@ mod tests {
             steps in prop::collection::vec((0u64..400, any::<bool>(), 0u32..40, 0u32..9), 1..100),
         ) {
             let mut schedule = schedule();
-            let (mut secs, mut last): (u64, Option<u64>) = (0, None);
+            let (mut secs, mut last, mut announced) = (0, None, None);
             for (pause, wants, peers, stored) in steps {
                 secs += pause;
                 schedule.set_wants_peers(at(secs), wants);
                 let Some(due) = schedule.poll_due(at(secs)) else { continue };
                 prop_assert_eq!(schedule.poll_due(at(secs)), None);
-                if let Some(last) = last {
-                    prop_assert!(secs >= last + 5);
-                }
+                // A lookup waits after whatever was asked, an announce after the one before it.
+                let before = match due {
+                    Due::DhtLookup => last,
+                    Due::DhtAnnounce => announced.replace(secs),
+                };
+                prop_assert!(before.is_none_or(|before: u64| secs >= before + 5));
                 last = Some(secs);
                 schedule.handle_done(at(secs), due, Outcome { peers, answered: 1, stored });
                 prop_assert!(schedule.poll_timeout().is_some_and(|wake| wake.at > at(secs)));

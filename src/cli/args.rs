@@ -1,14 +1,19 @@
 //! What a user may type: the commands and their flags.
+//!
+//! Invariant: a flag is described here and nowhere else. Its name in the environment and in the
+//! configuration file follows from its long name (see [`settings`](super::settings)).
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::builder::BoolishValueParser;
+use clap::builder::ValueHint;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
 
-use super::units;
+use super::{show, units};
 use crate::id::{InfoHash, NodeId};
+use crate::metainfo::FileSelection;
 
 /// The whole command line.
 #[derive(Debug, Parser)]
@@ -16,8 +21,9 @@ use crate::id::{InfoHash, NodeId};
     name = "trackless",
     version,
     about = "A BitTorrent node that needs no tracker: the DHT comes first",
-    after_help = "Every long flag can also be set in the environment: --listen as \
-                  TRACKLESS_LISTEN, and so on; several values are separated by commas.",
+    after_help = "Each long flag can also be set in the environment (--state-dir as \
+                  TRACKLESS_STATE_DIR) and in a configuration file; `trackless man` lists the \
+                  names.",
     propagate_version = true,
     max_term_width = 100
 )]
@@ -32,27 +38,24 @@ pub(crate) struct Arguments {
 
 /// Flags of every command.
 #[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Every command")]
 pub(crate) struct Global {
     /// Print the result as JSON, one object a line
-    #[arg(long, global = true, env = "TRACKLESS_JSON",
-          value_parser = BoolishValueParser::new(), action = ArgAction::SetTrue)]
+    #[arg(long, global = true)]
     pub(crate) json: bool,
     /// Log more; repeat for more still
-    #[arg(short, long, global = true, env = "TRACKLESS_VERBOSE", action = ArgAction::Count)]
+    #[arg(short, long, global = true, action = ArgAction::Count)]
     pub(crate) verbose: u8,
     /// Log less, and show no progress
-    #[arg(short, long, global = true, env = "TRACKLESS_QUIET", action = ArgAction::Count)]
+    #[arg(short, long, global = true, action = ArgAction::Count)]
     pub(crate) quiet: u8,
     /// Form of the log lines on standard error
-    #[arg(
-        long,
-        global = true,
-        env = "TRACKLESS_LOG_FORMAT",
-        value_enum,
-        default_value_t,
-        value_name = "FORM"
-    )]
+    #[arg(long, global = true, value_enum, default_value_t, value_name = "FORM")]
     pub(crate) log_format: LogFormat,
+    /// Configuration file, `none` for none [default: $XDG_CONFIG_HOME/trackless/config.toml, if it
+    /// is there]
+    #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) config: Option<PathBuf>,
 }
 
 /// Form of log lines.
@@ -69,87 +72,117 @@ pub(crate) enum LogFormat {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Download what magnet links, info hashes or .torrent files name
-    Get(GetArgs),
+    Get(Box<GetArgs>),
     /// Make files or folders available under a magnet link, without a tracker
     Seed(SeedArgs),
+    /// Print what a magnet link or .torrent file says
+    Show(ShowArgs),
+    /// Write a .torrent file for a file or folder
+    Create(CreateArgs),
+    /// Compare files with a .torrent file, without changing anything
+    Verify(VerifyArgs),
     /// Run a DHT node, one that others can bootstrap from
     Node(NodeArgs),
     /// Do one DHT operation by hand
     #[command(subcommand)]
     Dht(DhtCommand),
-    /// Write a .torrent file for a file or folder
-    Create(CreateArgs),
-    /// Print what a magnet link or .torrent file says
-    Show(ShowArgs),
     /// Show the whole way from magnet link to verified files, inside this one process
     Demo(DemoArgs),
+    /// Print completions for a shell
+    Completions(CompletionsArgs),
+    /// Print the manual, or the page of one command
+    Man(ManArgs),
+}
+
+/// Where a node is, and how it gets into the DHT.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Node")]
+pub(crate) struct WayIn {
+    /// UDP and TCP address; port 0 takes a free one. Repeatable [default: port 6881 of all
+    /// addresses, or the next free one; `dht` takes any free port]
+    #[arg(long, value_name = "IP:PORT", value_delimiter = ',')]
+    pub(crate) listen: Vec<SocketAddr>,
+    /// DHT node to start from, instead of the built-in public routers; `none` for no such node:
+    /// only contacts saved in the state directory are asked then, and peers' nodes. Repeatable
+    #[arg(
+        long,
+        value_name = "HOST:PORT",
+        value_delimiter = ',',
+        value_hint = ValueHint::Hostname
+    )]
+    pub(crate) bootstrap: Vec<String>,
+    /// Where the routing table, the node ids, resume data and made torrents are kept [default:
+    /// $XDG_STATE_HOME/trackless]; `dht` only reads contacts there, if it is named
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub(crate) state_dir: Option<PathBuf>,
 }
 
 /// Flags of every command that starts a node.
 #[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Node")]
 pub(crate) struct NodeFlags {
-    /// UDP and TCP address; port 0 takes a free one. Repeatable [default: port 6881 of all
-    /// addresses, or the next free one]
-    #[arg(
-        long,
-        env = "TRACKLESS_LISTEN",
-        value_name = "IP:PORT",
-        value_delimiter = ','
-    )]
-    pub(crate) listen: Vec<SocketAddr>,
-    /// DHT node to start from, instead of the built-in public routers; `none` for no way in.
-    /// Repeatable
-    #[arg(
-        long,
-        env = "TRACKLESS_BOOTSTRAP",
-        value_name = "HOST:PORT",
-        value_delimiter = ','
-    )]
-    pub(crate) bootstrap: Vec<String>,
-    /// Where the routing table, the node ids and made torrents are kept [default:
-    /// $XDG_STATE_HOME/trackless]
-    #[arg(long, env = "TRACKLESS_STATE_DIR", value_name = "DIR")]
-    pub(crate) state_dir: Option<PathBuf>,
+    /// Where the node is.
+    #[command(flatten)]
+    pub(crate) way_in: WayIn,
+    /// Receive at most so much from all peers together: 512KiB, 10MiB/s
+    #[arg(long, value_name = "RATE", value_parser = units::rate)]
+    pub(crate) download_limit: Option<u64>,
+    /// Send at most so much to all peers together: 512KiB, 10MiB/s
+    #[arg(long, value_name = "RATE", value_parser = units::rate)]
+    pub(crate) upload_limit: Option<u64>,
 }
 
 /// Flags of every command that moves torrents.
 #[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Node")]
 pub(crate) struct PeerFlags {
     /// Peer to try at once. Repeatable
-    #[arg(
-        long,
-        env = "TRACKLESS_PEER",
-        value_name = "IP:PORT",
-        value_delimiter = ','
-    )]
+    #[arg(long, value_name = "IP:PORT", value_delimiter = ',')]
     pub(crate) peer: Vec<SocketAddr>,
     /// Do not use the DHT
-    #[arg(long, env = "TRACKLESS_NO_DHT",
-          value_parser = BoolishValueParser::new(), action = ArgAction::SetTrue)]
+    #[arg(long)]
     pub(crate) no_dht: bool,
 }
 
 /// `trackless get`.
 #[derive(Debug, Args)]
 pub(crate) struct GetArgs {
-    /// Magnet link, info hash (hexadecimal or base 32), or path of a .torrent file
-    #[arg(required = true, value_name = "SOURCE")]
+    /// Magnet link (in quotes), info hash (40 hexadecimal or 32 base-32 digits), or path of a
+    /// .torrent file
+    #[arg(required = true, value_name = "SOURCE", value_hint = ValueHint::FilePath)]
     pub(crate) sources: Vec<String>,
     /// Folder to download into
     #[arg(
         short,
         long,
-        env = "TRACKLESS_OUTPUT",
         value_name = "DIR",
-        default_value = "."
+        default_value = ".",
+        value_hint = ValueHint::DirPath
     )]
     pub(crate) output: PathBuf,
+    /// Print index, size and path of each file, and stop
+    #[arg(long)]
+    pub(crate) list: bool,
+    /// Fetch these files only: indexes as --list prints them (0,3-5) or patterns (*.mkv, sub/**)
+    #[arg(long, value_name = "SPEC", value_parser = FileSelection::parse)]
+    pub(crate) files: Option<FileSelection>,
+    /// Fetch the metadata only, save it as NAME.torrent, and stop
+    #[arg(long)]
+    pub(crate) metadata_only: bool,
+    /// Fetch pieces in order, to look at a file before it is complete
+    #[arg(long)]
+    pub(crate) sequential: bool,
     /// Go on seeding after the download, until interrupted
-    #[arg(long, env = "TRACKLESS_SEED",
-          value_parser = BoolishValueParser::new(), action = ArgAction::SetTrue)]
+    #[arg(long)]
     pub(crate) seed: bool,
+    /// Go on seeding until so many times the content was sent; 1.0 gives back as much as was taken
+    #[arg(long, value_name = "N", value_parser = units::ratio)]
+    pub(crate) seed_ratio: Option<f64>,
+    /// Go on seeding for so long: 90s, 15m, 2h. With --seed-ratio, what comes first ends it
+    #[arg(long, value_name = "DURATION", value_parser = units::duration)]
+    pub(crate) seed_time: Option<Duration>,
     /// Give up after so long (exit code 3): 90s, 15m, 2h
-    #[arg(long, env = "TRACKLESS_TIMEOUT", value_name = "DURATION", value_parser = units::duration)]
+    #[arg(long, value_name = "DURATION", value_parser = units::duration)]
     pub(crate) timeout: Option<Duration>,
     /// Flags of the node.
     #[command(flatten)]
@@ -159,17 +192,24 @@ pub(crate) struct GetArgs {
     pub(crate) peers: PeerFlags,
 }
 
+impl GetArgs {
+    /// Whether torrents go on after their download.
+    pub(crate) fn is_seeding(&self) -> bool {
+        self.seed || self.seed_ratio.is_some() || self.seed_time.is_some()
+    }
+}
+
 /// `trackless seed`.
 #[derive(Debug, Args)]
 pub(crate) struct SeedArgs {
     /// Files or folders to seed, or .torrent files of content that is already there
-    #[arg(required = true, value_name = "PATH")]
+    #[arg(required = true, value_name = "PATH", value_hint = ValueHint::AnyPath)]
     pub(crate) paths: Vec<PathBuf>,
     /// For .torrent files: the folder that holds the content under its own name
-    #[arg(long, env = "TRACKLESS_DATA", value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub(crate) data: Option<PathBuf>,
     /// Also write the .torrent file here (one PATH only)
-    #[arg(long, env = "TRACKLESS_TORRENT_OUT", value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) torrent_out: Option<PathBuf>,
     /// Flags of the node.
     #[command(flatten)]
@@ -183,28 +223,19 @@ pub(crate) struct SeedArgs {
 #[derive(Debug, Args)]
 pub(crate) struct NodeArgs {
     /// Answer nobody and tell others not to list this node (BEP 43)
-    #[arg(long, env = "TRACKLESS_READ_ONLY",
-          value_parser = BoolishValueParser::new(), action = ArgAction::SetTrue)]
+    #[arg(long)]
     pub(crate) read_only: bool,
+    /// Answer every source without limit: for measuring and for private networks
+    #[arg(long)]
+    pub(crate) no_throttle: bool,
     /// Time between two lines of statistics: 90s, 15m, 2h
-    #[arg(long, env = "TRACKLESS_STATS_INTERVAL", value_name = "DURATION",
-          value_parser = units::duration, default_value = "60s")]
+    #[arg(long, value_name = "DURATION", value_parser = units::duration, default_value = "60s")]
     pub(crate) stats_interval: Duration,
     /// Info hashes whose peers are kept
-    #[arg(
-        long,
-        env = "TRACKLESS_STORE_TORRENTS",
-        value_name = "N",
-        default_value_t = 2_000
-    )]
+    #[arg(long, value_name = "N", default_value_t = 2_000)]
     pub(crate) store_torrents: usize,
     /// Peers kept for one info hash
-    #[arg(
-        long,
-        env = "TRACKLESS_STORE_PEERS",
-        value_name = "N",
-        default_value_t = 500
-    )]
+    #[arg(long, value_name = "N", default_value_t = 500)]
     pub(crate) store_peers: usize,
     /// Flags of the node.
     #[command(flatten)]
@@ -234,8 +265,8 @@ pub(crate) enum DhtCommand {
     },
     /// Find the peers of a torrent
     GetPeers {
-        /// Info hash (hexadecimal or base 32) or magnet link
-        #[arg(value_name = "HASH", value_parser = info_hash)]
+        /// Info hash (40 hexadecimal or 32 base-32 digits) or magnet link
+        #[arg(value_name = "HASH", value_parser = show::info_hash)]
         info_hash: InfoHash,
         /// Flags of the operation.
         #[command(flatten)]
@@ -243,12 +274,11 @@ pub(crate) enum DhtCommand {
     },
     /// Announce a peer of a torrent at this machine's address
     Announce {
-        /// Info hash (hexadecimal or base 32) or magnet link
-        #[arg(value_name = "HASH", value_parser = info_hash)]
+        /// Info hash (40 hexadecimal or 32 base-32 digits) or magnet link
+        #[arg(value_name = "HASH", value_parser = show::info_hash)]
         info_hash: InfoHash,
         /// The TCP port at which that peer listens
-        #[arg(long, env = "TRACKLESS_PORT", value_name = "P",
-              value_parser = clap::value_parser!(u16).range(1..))]
+        #[arg(long, value_name = "P", value_parser = clap::value_parser!(u16).range(1..))]
         port: u16,
         /// Flags of the operation.
         #[command(flatten)]
@@ -259,104 +289,109 @@ pub(crate) enum DhtCommand {
 /// Flags of every DHT operation.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct DhtFlags {
-    /// UDP address to ask from. Repeatable [default: a free port]
-    #[arg(
-        long,
-        env = "TRACKLESS_LISTEN",
-        value_name = "IP:PORT",
-        value_delimiter = ','
-    )]
-    pub(crate) listen: Vec<SocketAddr>,
-    /// DHT node to start from, instead of the built-in public routers. Repeatable
-    #[arg(
-        long,
-        env = "TRACKLESS_BOOTSTRAP",
-        value_name = "HOST:PORT",
-        value_delimiter = ','
-    )]
-    pub(crate) bootstrap: Vec<String>,
-    /// Start also from the contacts that a node kept here; nothing is written
-    #[arg(long, env = "TRACKLESS_STATE_DIR", value_name = "DIR")]
-    pub(crate) state_dir: Option<PathBuf>,
     /// Give up after so long (exit code 3): 90s, 15m
-    #[arg(long, env = "TRACKLESS_TIMEOUT", value_name = "DURATION",
-          value_parser = units::duration, default_value = "30s")]
+    #[arg(long, value_name = "DURATION", value_parser = units::duration, default_value = "30s")]
     pub(crate) timeout: Duration,
+    /// Where to ask from, and whom first.
+    #[command(flatten)]
+    pub(crate) way_in: WayIn,
 }
 
 /// `trackless create`.
 #[derive(Debug, Args)]
 pub(crate) struct CreateArgs {
     /// File or folder
-    #[arg(value_name = "PATH")]
+    #[arg(value_name = "PATH", value_hint = ValueHint::AnyPath)]
     pub(crate) path: PathBuf,
     /// Where to write it [default: NAME.torrent in the current folder]
-    #[arg(short, long, env = "TRACKLESS_OUTPUT", value_name = "FILE")]
+    #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) output: Option<PathBuf>,
-    /// Bytes in a piece, 16KiB to 64MiB [default: chosen by size]
-    #[arg(long, env = "TRACKLESS_PIECE_LENGTH", value_name = "SIZE", value_parser = units::size)]
+    /// Replace an existing file
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// Bytes in a piece, a power of two from 16KiB to 64MiB [default: chosen by size]
+    #[arg(long, value_name = "SIZE", value_parser = units::size)]
     pub(crate) piece_length: Option<u64>,
     /// Tracker URL; each flag is a tier, commas separate trackers of one tier
-    #[arg(long, env = "TRACKLESS_TRACKER", value_name = "URL")]
+    #[arg(long, value_name = "URL")]
     pub(crate) tracker: Vec<String>,
     /// Web seed URL (BEP 19). Repeatable
-    #[arg(
-        long,
-        env = "TRACKLESS_WEB_SEED",
-        value_name = "URL",
-        value_delimiter = ','
-    )]
+    #[arg(long, value_name = "URL", value_delimiter = ',')]
     pub(crate) web_seed: Vec<String>,
     /// DHT node named in the file (BEP 5). Repeatable
-    #[arg(long, env = "TRACKLESS_NODE", value_name = "HOST:PORT", value_delimiter = ',',
+    #[arg(long, value_name = "HOST:PORT", value_delimiter = ',',
           value_parser = units::host_and_port)]
     pub(crate) node: Vec<(String, u16)>,
     /// Peers only from the trackers named (BEP 27)
-    #[arg(long, env = "TRACKLESS_PRIVATE",
-          value_parser = BoolishValueParser::new(), action = ArgAction::SetTrue)]
+    #[arg(long)]
     pub(crate) private: bool,
     /// Free text
-    #[arg(long, env = "TRACKLESS_COMMENT", value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT")]
     pub(crate) comment: Option<String>,
     /// Text inside the info dictionary, which gives the torrent an info hash of its own
-    #[arg(long, env = "TRACKLESS_SOURCE", value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT")]
     pub(crate) source: Option<String>,
     /// Leave the creation date out
-    #[arg(long, env = "TRACKLESS_NO_DATE",
-          value_parser = BoolishValueParser::new(), action = ArgAction::SetTrue)]
+    #[arg(long)]
     pub(crate) no_date: bool,
-    /// Replace an existing file
-    #[arg(long, env = "TRACKLESS_FORCE",
-          value_parser = BoolishValueParser::new(), action = ArgAction::SetTrue)]
-    pub(crate) force: bool,
 }
 
 /// `trackless show`.
 #[derive(Debug, Args)]
 pub(crate) struct ShowArgs {
-    /// Magnet link, info hash, or path of a .torrent file
-    #[arg(value_name = "SOURCE")]
+    /// Magnet link (in quotes), info hash, or path of a .torrent file
+    #[arg(value_name = "SOURCE", value_hint = ValueHint::FilePath)]
     pub(crate) source: String,
+}
+
+/// `trackless verify`.
+#[derive(Debug, Args)]
+pub(crate) struct VerifyArgs {
+    /// The .torrent file
+    #[arg(value_name = "TORRENT", value_hint = ValueHint::FilePath)]
+    pub(crate) torrent: PathBuf,
+    /// The folder that holds the content under its own name, as `get -o DIR` makes it
+    #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub(crate) folder: PathBuf,
 }
 
 /// `trackless demo`.
 #[derive(Debug, Args)]
 pub(crate) struct DemoArgs {
     /// DHT nodes to start
-    #[arg(long, env = "TRACKLESS_NODES", value_name = "N", default_value_t = 8,
+    #[arg(long, value_name = "N", default_value_t = 8,
           value_parser = clap::value_parser!(u16).range(1..=64))]
     pub(crate) nodes: u16,
     /// Bytes to move
-    #[arg(long, env = "TRACKLESS_SIZE", value_name = "SIZE",
-          value_parser = units::size, default_value = "64MiB")]
+    #[arg(long, value_name = "SIZE", value_parser = units::size, default_value = "64MiB")]
     pub(crate) size: u64,
 }
 
-/// Reads an info hash, bare or in a magnet link.
-fn info_hash(text: &str) -> Result<InfoHash, String> {
-    crate::metainfo::Magnet::parse(text)
-        .map(|magnet| magnet.info_hash)
-        .map_err(|error| error.to_string())
+/// `trackless completions`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+To try them:  source <(trackless completions bash)
+To keep them:
+  bash  trackless completions bash > ~/.local/share/bash-completion/completions/trackless
+  zsh   trackless completions zsh > ~/.zfunc/_trackless    (~/.zfunc being in $fpath)
+  fish  trackless completions fish > ~/.config/fish/completions/trackless.fish")]
+pub(crate) struct CompletionsArgs {
+    /// The shell
+    #[arg(value_enum, value_name = "SHELL")]
+    pub(crate) shell: Shell,
+}
+
+/// `trackless man`.
+#[derive(Debug, Args)]
+#[command(after_help = "To read a page:  trackless man get | man -l -")]
+pub(crate) struct ManArgs {
+    /// The command whose page is wanted, as it is typed: `get`, `dht ping` [default: the main
+    /// page]
+    #[arg(value_name = "COMMAND")]
+    pub(crate) command: Vec<String>,
+    /// Write all pages into this folder instead
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub(crate) out: Option<PathBuf>,
 }
 
 #[cfg(test)]
@@ -375,30 +410,6 @@ mod tests {
     }
 
     #[test]
-    fn every_long_flag_can_be_set_in_the_environment() {
-        fn check(command: &clap::Command) {
-            for argument in command.get_arguments() {
-                let Some(long) = argument.get_long() else {
-                    continue;
-                };
-                if ["help", "version"].contains(&long) {
-                    continue;
-                }
-                let expected = format!("TRACKLESS_{}", long.replace('-', "_").to_uppercase());
-                let found = argument.get_env().and_then(|name| name.to_str());
-                assert_eq!(
-                    found,
-                    Some(expected.as_str()),
-                    "{} --{long}",
-                    command.get_name()
-                );
-            }
-            command.get_subcommands().for_each(check);
-        }
-        check(&Arguments::command());
-    }
-
-    #[test]
     fn flags_stand_anywhere_and_lists_take_commas() {
         let arguments = parse(
             "trackless get --listen 127.0.0.1:0,[::1]:0 --bootstrap a:1 --bootstrap b:2 \
@@ -412,9 +423,24 @@ mod tests {
             panic!("{arguments:?}");
         };
         assert!(global.json);
-        assert_eq!(get.node.listen.len(), 2);
-        assert_eq!(get.node.bootstrap, ["a:1", "b:2"]);
+        assert_eq!(get.node.way_in.listen.len(), 2);
+        assert_eq!(get.node.way_in.bootstrap, ["a:1", "b:2"]);
         assert_eq!(get.timeout, Some(Duration::from_secs(120)));
+        assert!(!get.is_seeding());
+    }
+
+    #[test]
+    fn a_bound_on_seeding_means_to_seed() {
+        for flag in ["--seed", "--seed-ratio 1.5", "--seed-time 2h"] {
+            let Ok(Arguments {
+                command: Command::Get(get),
+                ..
+            }) = parse(&format!("trackless get x {flag}"))
+            else {
+                panic!("{flag} is refused");
+            };
+            assert!(get.is_seeding(), "{flag}");
+        }
     }
 
     #[test]
@@ -423,9 +449,13 @@ mod tests {
             "trackless get",
             "trackless get x --timeout soon",
             "trackless get x --listen nowhere",
+            "trackless get x --files 3-1",
+            "trackless get x --seed-ratio -1",
+            "trackless get x --upload-limit 0",
             "trackless dht announce 0123456789abcdef0123456789abcdef01234567 --port 0",
             "trackless dht find-node 0123",
             "trackless create x --piece-length big",
+            "trackless completions cmd",
             "trackless",
         ] {
             assert!(parse(line).is_err(), "{line}");

@@ -15,7 +15,7 @@ use crate::metainfo::build::{InfoDraft, default_piece_length};
 use crate::metainfo::{Info, Metainfo};
 
 /// Threads that read and hash content; more than there are cores gains nothing.
-fn hash_threads() -> usize {
+pub(super) fn hash_threads() -> usize {
     std::thread::available_parallelism()
         .map_or(2, usize::from)
         .min(16)
@@ -40,37 +40,59 @@ pub(super) struct Options {
 pub(super) fn make_info(path: &Path, options: Options, global: &Global) -> Result<Info, Failure> {
     let what = || format!("cannot make a torrent of {}", path.display());
     let content = collect(path).map_err(|error| Failure::because(what(), &error))?;
-    report_skipped(&content, global);
-    let total: u64 = content.files.iter().map(|file| file.length).sum();
+    hash_content(&content, options, global)
+}
+
+/// Makes the info dictionary of files that were found, as [`make_info`] does.
+///
+/// # Errors
+///
+/// As [`make_info`].
+pub(super) fn hash_content(
+    content: &Collected,
+    options: Options,
+    global: &Global,
+) -> Result<Info, Failure> {
+    let what = || {
+        let path = content.root.join(&content.name);
+        format!("cannot make a torrent of {}", path.display())
+    };
+    report_skipped(content, global);
+    let draft = draft(content, options);
+    let total: u64 = draft.files.iter().map(|(_, length)| length).sum();
     if total == 0 {
         return Err(Failure::new(format!("{}: there is nothing in it", what())));
     }
-    let piece_length = options
-        .piece_length
-        .unwrap_or_else(|| default_piece_length(total));
-    let draft = InfoDraft {
+    let files: Vec<(PathBuf, u64)> = content
+        .files
+        .iter()
+        .map(|file| (file.path.clone(), file.length))
+        .collect();
+    let bar = hashing_bar(total, global);
+    let progress = |bytes| bar.inc(bytes);
+    let hashes = hash_pieces(&files, draft.piece_length, hash_threads(), &progress);
+    bar.finish_and_clear();
+    let hashes = hashes.map_err(|error| Failure::because(what(), &error))?;
+    Info::parse(draft.encode(&hashes)).map_err(|error| Failure::because(what(), &error))
+}
+
+/// Everything of an info dictionary but the hashes.
+pub(super) fn draft(content: &Collected, options: Options) -> InfoDraft {
+    let total: u64 = content.files.iter().map(|file| file.length).sum();
+    InfoDraft {
         name: content.name.clone(),
-        piece_length,
+        piece_length: options
+            .piece_length
+            .unwrap_or_else(|| default_piece_length(total)),
         single: content.single,
         files: content
             .files
             .iter()
-            .map(|f| (f.components.clone(), f.length))
+            .map(|file| (file.components.clone(), file.length))
             .collect(),
         private: options.private,
         source: options.source,
-    };
-    let files: Vec<(PathBuf, u64)> = content
-        .files
-        .into_iter()
-        .map(|file| (file.path, file.length))
-        .collect();
-    let bar = hashing_bar(total, global);
-    let progress = |bytes| bar.inc(bytes);
-    let hashes = hash_pieces(&files, piece_length, hash_threads(), &progress);
-    bar.finish_and_clear();
-    let hashes = hashes.map_err(|error| Failure::because(what(), &error))?;
-    Info::parse(draft.encode(&hashes)).map_err(|error| Failure::because(what(), &error))
+    }
 }
 
 fn report_skipped(content: &Collected, global: &Global) {
@@ -84,7 +106,8 @@ fn report_skipped(content: &Collected, global: &Global) {
     }
 }
 
-fn hashing_bar(total: u64, global: &Global) -> ProgressBar {
+/// A bar for content that is read, where somebody looks.
+pub(super) fn hashing_bar(total: u64, global: &Global) -> ProgressBar {
     if !is_interactive() || global.quiet > 0 {
         return ProgressBar::hidden();
     }

@@ -15,7 +15,9 @@ use serde_json::json;
 use super::args::{DemoArgs, Global};
 use super::create::{Options, make_info};
 use super::interrupted;
-use super::print::{Exit, Failure, count, duration, note, print_json, print_line, rate, size};
+use super::print::{
+    Exit, Failure, count, duration, note, number, print_json, print_line, rate, size,
+};
 use super::progress::summary_text;
 use crate::metainfo::{Info, Magnet, Metainfo};
 use crate::net::clock::{Clock, entropy};
@@ -96,7 +98,7 @@ pub(super) async fn run(args: DemoArgs, global: Global) -> Result<Exit, Failure>
         result = play(&args, &global, narrator, &workspace.0, &mut sessions) => {
             result.map(|()| Exit::Done)
         }
-        () = &mut stop => Ok(Exit::Interrupted),
+        () = &mut stop => Err(Failure::interrupted("the demo cleans up after itself")),
     };
     let mut stopping = tokio::task::JoinSet::new();
     for session in sessions {
@@ -178,10 +180,7 @@ async fn download(
     .await?;
     narrator.say(&format!(
         "downloader, which knows the link and one node, found {} through the DHT in {}",
-        count(
-            u64::try_from(found.dht.peers_found).unwrap_or(u64::MAX),
-            "peer"
-        ),
+        count(number(found.dht.peers_found), "peer"),
         since(asked),
     ));
     within(&getting, "fetch the metadata", |s| {
@@ -190,10 +189,7 @@ async fn download(
     .await?;
     narrator.say(&format!(
         "metadata of {} in {} there {} after the start of the download",
-        count(
-            u64::try_from(info.files().all().len()).unwrap_or(u64::MAX),
-            "file"
-        ),
+        count(number(info.files().all().len()), "file"),
         count(info.geometry().piece_count().into(), "piece"),
         since(asked)
     ));
@@ -303,10 +299,7 @@ async fn make_content(
     narrator.say(&format!(
         "made {} of random content in {} and hashed it: info hash {}",
         size(info.geometry().total_length()),
-        count(
-            u64::try_from(info.files().all().len()).unwrap_or(u64::MAX),
-            "file"
-        ),
+        count(number(info.files().all().len()), "file"),
         info.info_hash()
     ));
     Ok((Arc::new(info), root))

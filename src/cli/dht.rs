@@ -5,15 +5,19 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::args::{DhtCommand, DhtFlags, Global};
-use super::print::{Exit, Failure, count, duration, escape, note, print_json, print_line};
+use super::args::{DhtCommand, Global, WayIn};
+use super::print::{Exit, Failure, count, duration, escape, note, number, print_json, print_line};
 use super::{bootstrap_list, interrupted};
 use crate::dht::{Config, Event, Local, LookupReport, PeerPort, Snapshot, Step};
 use crate::krpc::ContactInfo;
 use crate::net::clock::{Clock, entropy};
-use crate::net::dht::{DhtConfig, DhtHandle, Lookup, spawn};
+use crate::net::dht::{DhtConfig, DhtHandle, DhtStatus, Lookup, spawn};
 use crate::net::udp::bind_udp;
 use crate::session::StateDir;
+
+/// What to do when no bootstrap node answers.
+const DEAD_BOOTSTRAP: &str =
+    "is the bootstrap node up, and is UDP let through? try `trackless dht ping` on it";
 
 /// Which operation a command means; decides what its result shows.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -35,9 +39,9 @@ pub(super) async fn run(command: DhtCommand, global: Global) -> Result<Exit, Fai
     let (bootstrap, snapshot) = match operation {
         // The one node to ask is known.
         Operation::Ping => (Vec::new(), None),
-        Operation::FindNode | Operation::GetPeers | Operation::Announce => way_in(flags)?,
+        Operation::FindNode | Operation::GetPeers | Operation::Announce => way_in(&flags.way_in)?,
     };
-    let node = start(flags, bootstrap, snapshot)?;
+    let node = start(&flags.way_in, bootstrap, snapshot)?;
     let lookup = match &command {
         DhtCommand::Ping { address, .. } => node.ping(*address).await,
         DhtCommand::FindNode { target, .. } => node.find_node(*target).await,
@@ -53,19 +57,21 @@ pub(super) async fn run(command: DhtCommand, global: Global) -> Result<Exit, Fai
         () = tokio::time::sleep(timeout) => Exit::TimedOut,
         () = interrupted() => Exit::Interrupted,
     };
+    outcome.status = node.status().await;
     node.stop().await;
-    match exit {
-        Exit::Done => outcome.conclude(operation, &global),
-        Exit::TimedOut => {
-            outcome.print_peers_so_far(&global);
-            Err(outcome.timed_out(timeout))
-        }
-        other => Ok(other),
+    if exit == Exit::Done {
+        return outcome.conclude(operation, &global);
     }
+    outcome.print_peers_so_far(&global);
+    Err(if exit == Exit::TimedOut {
+        outcome.timed_out(timeout)
+    } else {
+        Failure::interrupted(&outcome.so_far())
+    })
 }
 
 /// The nodes to start from: those that the flags name, and the contacts in the state directory.
-fn way_in(flags: &DhtFlags) -> Result<(Vec<String>, Option<Snapshot>), Failure> {
+fn way_in(flags: &WayIn) -> Result<(Vec<String>, Option<Snapshot>), Failure> {
     let bootstrap = bootstrap_list(&flags.bootstrap)?;
     let mut snapshot = None;
     if let Some(path) = flags.state_dir.as_ref().filter(|path| path.is_dir()) {
@@ -93,7 +99,7 @@ fn way_in(flags: &DhtFlags) -> Result<(Vec<String>, Option<Snapshot>), Failure> 
 
 /// Starts a read-only node (BEP 43): one that lives for seconds is of no use in others' tables.
 fn start(
-    flags: &DhtFlags,
+    flags: &WayIn,
     bootstrap: Vec<String>,
     snapshot: Option<Snapshot>,
 ) -> Result<DhtHandle, Failure> {
@@ -147,6 +153,8 @@ struct Outcome {
     steps: u32,
     answered: u32,
     last_error: Option<(i64, String)>,
+    /// What the node said about itself at the end.
+    status: DhtStatus,
     rtt: Option<Duration>,
     report: Option<LookupReport>,
 }
@@ -202,13 +210,29 @@ impl Outcome {
         if let Some((code, text)) = &self.last_error {
             return Failure::new(format!("the node answered with error {code}: {text}"));
         }
-        let asked =
-            count(u64::from(report.queries.max(self.steps)), "query").replace("querys", "queries");
         let hint = match operation {
             Operation::Ping => "is a DHT node listening there, and is UDP let through?",
-            _ => "is the bootstrap node up, and is UDP let through? try `trackless dht ping` on it",
+            _ => DEAD_BOOTSTRAP,
         };
-        Failure::new(format!("no node answered ({asked} sent)")).hint(hint)
+        let why = self.bootstrap_text().unwrap_or_else(|| {
+            let queries = report.queries.max(self.steps);
+            format!("{} sent", count(u64::from(queries), "query"))
+        });
+        Failure::new(format!("no node answered: {why}")).hint(hint)
+    }
+
+    /// What became of the bootstrap nodes, if none of them answered.
+    fn bootstrap_text(&self) -> Option<String> {
+        let stats = &self.status.stats;
+        let mut parts = Vec::new();
+        if stats.bootstrap_responses == 0 && stats.bootstrap_queries > 0 {
+            let queries = count(stats.bootstrap_queries, "query");
+            parts.push(format!(
+                "{queries} to bootstrap nodes sent, none was answered"
+            ));
+        }
+        parts.extend(self.status.bootstrap_failed.clone());
+        (!parts.is_empty()).then(|| parts.join("; "))
     }
 
     /// Peers that a lookup named before its time was up are worth having.
@@ -236,15 +260,27 @@ impl Outcome {
         self.peers.dedup();
     }
 
-    fn timed_out(&self, timeout: Duration) -> Failure {
-        let message = format!(
-            "gave up after {}: {} answered, {} found",
-            duration(timeout),
+    /// How far it came.
+    fn so_far(&self) -> String {
+        let mut text = format!(
+            "{} answered, {} found",
             count(u64::from(self.answered), "node"),
-            count(u64::try_from(self.peers.len()).unwrap_or(u64::MAX), "peer"),
+            count(number(self.peers.len()), "peer"),
         );
+        if let Some(why) = self.bootstrap_text().filter(|_| self.answered == 0) {
+            text.push_str(&format!(" ({why})"));
+        }
+        text
+    }
+
+    fn timed_out(&self, timeout: Duration) -> Failure {
+        let message = format!("gave up after {}: {}", duration(timeout), self.so_far());
         Failure::new(message)
-            .hint("give it more time with --timeout")
+            .hint(if self.answered == 0 {
+                DEAD_BOOTSTRAP
+            } else {
+                "give it more time with --timeout"
+            })
             .exit(Exit::TimedOut)
     }
 
@@ -299,15 +335,14 @@ impl Outcome {
             ));
         } else {
             note(&format!(
-                "{} of {} asked answered, {} hops, {}{}",
+                "{} of {} asked answered, {}, {}{}",
                 report.answered,
                 count(u64::from(report.queries), "node"),
-                report.hops,
+                count(u64::from(report.hops), "hop"),
                 duration(report.duration),
                 match operation {
                     Operation::GetPeers | Operation::Announce => {
-                        let peers = u64::try_from(self.peers.len()).unwrap_or(u64::MAX);
-                        format!(", {} found", count(peers, "peer"))
+                        format!(", {} found", count(number(self.peers.len()), "peer"))
                     }
                     Operation::Ping | Operation::FindNode => String::new(),
                 }
@@ -343,9 +378,9 @@ fn step_text(step: &Step) -> String {
         (_, Some((code, text))) => format!("error {code}: {}", escape(text)),
         (Some(rtt), None) => {
             format!(
-                "{} nodes, {} peers in {}",
-                step.nodes,
-                step.peers,
+                "{}, {} in {}",
+                count(number(step.nodes), "node"),
+                count(number(step.peers), "peer"),
                 milliseconds(rtt)
             )
         }
@@ -428,7 +463,7 @@ mod tests {
         assert_eq!(value["rtt"], 0.02);
         assert_eq!(
             step_text(&step),
-            "hop 2 get_peers 10.0.0.1:1: 8 nodes, 1 peers in 20.0 ms"
+            "hop 2 get_peers 10.0.0.1:1: 8 nodes, 1 peer in 20.0 ms"
         );
         step.rtt = None;
         assert!(step_json(&step)["rtt"].is_null());
@@ -442,9 +477,17 @@ mod tests {
         let nobody = outcome().nobody_answered(Operation::GetPeers, &report());
         assert_eq!(
             (nobody.exit, nobody.message.as_str()),
-            (Exit::Failed, "no node answered (9 queries sent)")
+            (Exit::Failed, "no node answered: 9 queries sent")
         );
         assert!(nobody.hint.is_some());
+        let mut dead = outcome();
+        dead.status.stats.bootstrap_queries = 2;
+        dead.status.bootstrap_failed = Some("a.example:1: no such host".to_owned());
+        assert_eq!(
+            dead.nobody_answered(Operation::FindNode, &report()).message,
+            "no node answered: 2 queries to bootstrap nodes sent, none was answered; a.example:1: \
+             no such host"
+        );
         let late = outcome().timed_out(Duration::from_secs(30));
         assert_eq!(late.exit, Exit::TimedOut);
         assert_eq!(
@@ -455,11 +498,10 @@ mod tests {
 
     #[test]
     fn without_any_node_to_start_from_there_is_no_way_in() {
-        let flags = DhtFlags {
+        let flags = WayIn {
             listen: Vec::new(),
             bootstrap: vec!["none".to_owned()],
             state_dir: None,
-            timeout: Duration::ZERO,
         };
         let failure = way_in(&flags).unwrap_err();
         assert_eq!(failure.exit, Exit::Failed);

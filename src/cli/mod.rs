@@ -5,25 +5,29 @@
 //! error.
 
 mod args;
+mod completions;
 mod create;
 mod demo;
 mod dht;
 mod get;
 mod log;
+mod manual;
 mod node;
 mod print;
 mod progress;
 mod seed;
+mod settings;
 mod show;
 mod start;
 mod units;
+mod verify;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::Parser;
-
 use args::{Arguments, Command};
-use print::{Exit, Failure};
+use print::{Exit, Failure, note};
+use settings::Refusal;
 
 /// Public DHT routers that are asked when the user names none. None of them is essential: saved
 /// contacts and peers lead into the DHT as well.
@@ -38,17 +42,19 @@ const PUBLIC_ROUTERS: [&str; 5] = [
 /// Runs the command that the process was started with.
 #[must_use]
 pub fn main() -> ExitCode {
-    // Help and version end the process with 0, wrong arguments with 2.
-    let arguments = Arguments::parse();
-    log::start(&arguments.global);
-    let json = arguments.global.json;
-    let exit = match run(arguments) {
-        Ok(exit) => exit,
-        Err(failure) => {
-            failure.report(json);
+    let words: Vec<OsString> = std::env::args_os().collect();
+    let exit = match settings::arguments(&words, &|name| std::env::var_os(name)) {
+        Ok(arguments) => start(arguments),
+        Err(Refusal::Clap { error, hint }) => explain(&error, hint),
+        Err(Refusal::Failure(failure)) => {
+            failure.report(words.iter().any(|word| word == "--json"));
             failure.exit
         }
     };
+    let exit = print::output_failure().map_or(exit, |failure| {
+        failure.report(false);
+        failure.exit
+    });
     ExitCode::from(match exit {
         Exit::Done => 0,
         Exit::Failed => 1,
@@ -58,17 +64,57 @@ pub fn main() -> ExitCode {
     })
 }
 
+/// Prints help or the version, or says what is wrong with the arguments.
+fn explain(error: &clap::Error, hint: Option<String>) -> Exit {
+    if let Err(error) = error.print() {
+        print::on_output_error(error);
+    }
+    if let Some(hint) = hint {
+        note(&format!("\nhint: {hint}"));
+    }
+    if error.use_stderr() {
+        Exit::Usage
+    } else {
+        Exit::Done
+    }
+}
+
+/// Runs a command, and reports why it failed if so.
+fn start(arguments: Arguments) -> Exit {
+    log::start(&arguments);
+    let json = arguments.global.json;
+    run(arguments).unwrap_or_else(|failure| {
+        failure.report(json);
+        failure.exit
+    })
+}
+
 /// Runs one command to its end.
 fn run(arguments: Arguments) -> Result<Exit, Failure> {
     let Arguments { global, command } = arguments;
     match command {
         Command::Show(args) => show::run(&args, &global),
-        Command::Create(args) => create::run(&args, &global),
-        Command::Get(args) => block_on(get::run(args, global)),
+        Command::Create(args) => block_on(interruptible(move || create::run(&args, &global))),
+        Command::Verify(args) => block_on(interruptible(move || verify::run(&args, &global))),
+        Command::Get(args) => block_on(get::run(*args, global)),
         Command::Seed(args) => block_on(seed::run(args, global)),
         Command::Node(args) => block_on(node::run(args, global)),
         Command::Dht(command) => block_on(dht::run(command, global)),
         Command::Demo(args) => block_on(demo::run(args, global)),
+        Command::Completions(args) => Ok(completions::run(&args)),
+        Command::Man(args) => manual::run(&args, &global),
+    }
+}
+
+/// Runs a command that only computes, on a thread of its own, until it ends or the user interrupts.
+async fn interruptible(
+    command: impl FnOnce() -> Result<Exit, Failure> + Send + 'static,
+) -> Result<Exit, Failure> {
+    let stop = interrupted();
+    tokio::select! {
+        ended = tokio::task::spawn_blocking(command) => ended
+            .map_err(|error| Failure::because("the command broke off", &error))?,
+        () = stop => Err(Failure::interrupted("nothing was changed")),
     }
 }
 

@@ -8,11 +8,11 @@ use etcetera::BaseStrategy;
 use serde_json::{Value, json};
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
-use super::args::{Global, NodeArgs, NodeFlags};
-use super::print::{Exit, Failure, count, escape, note, print_json, print_line, size};
+use super::args::{Global, NodeArgs, NodeFlags, WayIn};
+use super::print::{Exit, Failure, count, escape, note, number, print_json, print_line, size};
 use super::start::start_session;
 use super::{bootstrap_list, interrupted};
-use crate::dht::{Config as DhtConfig, Stats};
+use crate::dht::Config as DhtConfig;
 use crate::net::dht::{DhtHandle, DhtStatus};
 use crate::session::Config;
 
@@ -23,19 +23,21 @@ use crate::session::Config;
 /// The bootstrap list makes no sense, or there is no home folder to keep the state in.
 pub(super) fn session_config(flags: &NodeFlags) -> Result<Config, Failure> {
     let mut config = Config {
-        bootstrap: bootstrap_list(&flags.bootstrap)?,
-        state_dir: Some(state_dir(flags)?),
+        bootstrap: bootstrap_list(&flags.way_in.bootstrap)?,
+        state_dir: Some(state_dir(&flags.way_in)?),
+        download_limit: flags.download_limit,
+        upload_limit: flags.upload_limit,
         ..Config::default()
     };
-    if !flags.listen.is_empty() {
-        config.listen.clone_from(&flags.listen);
+    if !flags.way_in.listen.is_empty() {
+        config.listen.clone_from(&flags.way_in.listen);
         config.listen_explicit = true;
     }
     Ok(config)
 }
 
 /// Where state is kept: where the user said, or `$XDG_STATE_HOME/trackless`.
-fn state_dir(flags: &NodeFlags) -> Result<PathBuf, Failure> {
+fn state_dir(flags: &WayIn) -> Result<PathBuf, Failure> {
     if let Some(path) = &flags.state_dir {
         return Ok(path.clone());
     }
@@ -57,6 +59,7 @@ pub(super) async fn run(args: NodeArgs, global: Global) -> Result<Exit, Failure>
         tcp: false,
         node: DhtConfig {
             read_only: args.read_only,
+            throttle: defaults.throttle.filter(|_| !args.no_throttle),
             store_torrents_max: args.store_torrents,
             store_peers_max: args.store_peers,
             ..defaults
@@ -125,47 +128,29 @@ async fn report(node: &DhtHandle, running: Duration, global: &Global) {
 }
 
 fn stats_json(status: &DhtStatus, running: Duration) -> Value {
-    let Stats {
-        received,
-        malformed,
-        unsolicited,
-        answered_ping,
-        answered_find_node,
-        answered_get_peers,
-        answered_announce,
-        errors_sent,
-        queries_sent,
-        responses,
-        timeouts,
-        bytes_in,
-        bytes_out,
-        ..
-    } = status.stats;
-    json!({
+    let mut line = json!({
         "event": "stats",
         "seconds": running.as_secs_f64(),
         "contacts": status.contacts,
         "stored_torrents": status.stored.0,
         "stored_peers": status.stored.1,
-        "received": received,
-        "malformed": malformed,
-        "unsolicited": unsolicited,
-        "answered_ping": answered_ping,
-        "answered_find_node": answered_find_node,
-        "answered_get_peers": answered_get_peers,
-        "answered_announce": answered_announce,
-        "errors_sent": errors_sent,
-        "queries_sent": queries_sent,
-        "responses": responses,
-        "timeouts": timeouts,
-        "bytes_in": bytes_in,
-        "bytes_out": bytes_out,
-        "dropped_foreign": status.dropped.foreign,
-        "dropped_unsent": status.dropped.unsent,
-        "dropped_refused": status.dropped.refused,
         "bootstrap_failed": status.bootstrap_failed,
-    })
+    });
+    for (name, number) in status.counters() {
+        line[name] = number.into();
+    }
+    line
 }
+
+/// Counters that the line of statistics tells in words.
+const TOLD: [&str; 6] = [
+    "answered_announce",
+    "answered_find_node",
+    "answered_get_peers",
+    "answered_ping",
+    "bytes_in",
+    "bytes_out",
+];
 
 fn stats_text(status: &DhtStatus) -> String {
     let stats = &status.stats;
@@ -173,12 +158,12 @@ fn stats_text(status: &DhtStatus) -> String {
         + stats.answered_find_node
         + stats.answered_get_peers
         + stats.answered_announce;
-    let number = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
     let mut line = format!(
-        "{}, {} with {} stored, {answered} queries answered, {} in, {} out",
+        "{}, {} with {} stored, {} answered, {} in, {} out",
         count(number(status.contacts), "contact"),
         count(number(status.stored.0), "torrent"),
         count(number(status.stored.1), "peer"),
+        count(answered, "query"),
         size(stats.bytes_in),
         size(stats.bytes_out),
     );
@@ -189,12 +174,21 @@ fn stats_text(status: &DhtStatus) -> String {
     {
         line.push_str(&format!("; no way into the DHT: {}", escape(reason)));
     }
+    let others: Vec<String> = status
+        .counters()
+        .filter(|(name, number)| *number > 0 && !TOLD.contains(name))
+        .map(|(name, number)| format!("{name} {number}"))
+        .collect();
+    if !others.is_empty() {
+        line.push_str(&format!("; {}", others.join(", ")));
+    }
     line
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dht::Counters;
 
     fn status() -> DhtStatus {
         DhtStatus {
@@ -203,10 +197,11 @@ mod tests {
                 crate::id::NodeId::new([0xab; 20]),
             )],
             contacts: 0,
-            stats: Stats {
+            stats: Counters {
                 answered_ping: 3,
                 bytes_in: 2048,
-                ..Stats::default()
+                throttled: 9,
+                ..Counters::default()
             },
             stored: (1, 2),
             bootstrap_failed: Some("a.example:1: no\nsuch host".to_owned()),
@@ -227,25 +222,37 @@ mod tests {
         let text = stats_text(&status());
         assert!(text.starts_with("0 contacts, 1 torrent with 2 peers stored, 3 queries answered"));
         assert!(text.contains("no way into the DHT: a.example:1: no\\u{a}such host"));
+        assert!(text.ends_with("; throttled 9"), "{text}");
         let value = stats_json(&status(), Duration::from_secs(5));
         assert_eq!(
             (&value["event"], &value["bytes_in"]),
             (&json!("stats"), &json!(2048))
         );
+        for (name, _) in status().counters() {
+            assert!(value[name].is_u64(), "{name}");
+        }
     }
 
     #[test]
     fn addresses_that_the_user_named_are_taken_or_it_is_an_error() {
         let mut flags = NodeFlags {
-            listen: Vec::new(),
-            bootstrap: vec!["none".to_owned()],
-            state_dir: Some("/nowhere".into()),
+            way_in: WayIn {
+                listen: Vec::new(),
+                bootstrap: vec!["none".to_owned()],
+                state_dir: Some("/nowhere".into()),
+            },
+            download_limit: None,
+            upload_limit: Some(7),
         };
         let config = session_config(&flags).unwrap();
         assert!(!config.listen_explicit && config.bootstrap.is_empty());
-        flags.listen = vec!["127.0.0.1:0".parse().unwrap()];
+        assert_eq!(
+            (config.download_limit, config.upload_limit),
+            (None, Some(7))
+        );
+        flags.way_in.listen = vec!["127.0.0.1:0".parse().unwrap()];
         let config = session_config(&flags).unwrap();
-        assert!(config.listen_explicit && config.listen == flags.listen);
+        assert!(config.listen_explicit && config.listen == flags.way_in.listen);
         assert_eq!(config.state_dir, Some("/nowhere".into()));
     }
 }

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::error::Error;
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -67,28 +68,96 @@ impl Failure {
         self
     }
 
+    /// The user ended it; `kept` says what became of the work so far.
+    pub(crate) fn interrupted(kept: &str) -> Self {
+        Self::new(format!("interrupted: {kept}")).exit(Exit::Interrupted)
+    }
+
     /// Prints it: on standard error, or as a JSON line on standard output.
     pub(crate) fn report(&self, json: bool) {
+        self.report_with(json, Value::Null);
+    }
+
+    /// Prints it, in JSON with more keys.
+    pub(crate) fn report_with(&self, json: bool, more: Value) {
         if json {
-            print_json(&serde_json::json!({
-                "event": "failed",
-                "reason": self.message,
-                "hint": self.hint,
-            }));
-        } else {
-            note(&format!("error: {}", escape(&self.message)));
-            if let Some(hint) = &self.hint {
-                note(&format!("\nhint: {}", escape(hint)));
-            }
+            print_json(&self.to_json(more));
+            return;
         }
+        if self.exit == Exit::Interrupted {
+            note(&escape(&self.message));
+        } else {
+            note(&format!("{} {}", error_label(), escape(&self.message)));
+        }
+        if let Some(hint) = &self.hint {
+            note(&format!("\nhint: {}", escape(hint)));
+        }
+    }
+
+    /// The `failed` line. An interruption has that one word as its reason, so that programs need
+    /// not read sentences.
+    fn to_json(&self, more: Value) -> Value {
+        let mut line = serde_json::json!({
+            "event": "failed",
+            "reason": self.message,
+            "hint": self.hint,
+        });
+        if self.exit == Exit::Interrupted {
+            line["reason"] = "interrupted".into();
+            line["message"] = self.message.clone().into();
+        }
+        if let (Value::Object(line), Value::Object(more)) = (&mut line, more) {
+            line.extend(more);
+        }
+        line
     }
 }
 
-/// Prints a line on standard output. A reader that went away is no error.
+/// `error:`, in red where that is seen and wanted.
+fn error_label() -> &'static str {
+    let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    let is_dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+    if is_interactive() && !is_set("NO_COLOR") && !is_dumb {
+        "\x1b[1;31merror:\x1b[0m"
+    } else {
+        "error:"
+    }
+}
+
+/// The first thing that went wrong with standard output.
+static OUTPUT_ERROR: OnceLock<io::Error> = OnceLock::new();
+
+/// Remembers what went wrong with standard output. A reader that went away is nothing wrong.
+pub(crate) fn on_output_error(error: io::Error) {
+    if error.kind() != io::ErrorKind::BrokenPipe {
+        // Later ones have the same cause.
+        let _ = OUTPUT_ERROR.set(error);
+    }
+}
+
+/// Why not everything could be printed, if so: the command has failed then, whatever it did.
+pub(crate) fn output_failure() -> Option<Failure> {
+    let error = OUTPUT_ERROR.get()?;
+    Some(Failure::because("cannot write to standard output", error))
+}
+
+/// Prints a line on standard output.
 pub(crate) fn print_line(line: &str) {
     let mut output = io::stdout().lock();
-    // Nothing sensible can be done about a closed or broken standard output.
-    let _ = writeln!(output, "{line}").and_then(|()| output.flush());
+    if let Err(error) = writeln!(output, "{line}").and_then(|()| output.flush()) {
+        on_output_error(error);
+    }
+}
+
+/// Prints text with line breaks of its own on standard output.
+pub(crate) fn print_text(text: &str) {
+    let mut output = io::stdout().lock();
+    if let Err(error) = output
+        .write_all(text.as_bytes())
+        .and_then(|()| output.flush())
+    {
+        on_output_error(error);
+    }
 }
 
 /// Prints a JSON object as one line on standard output.
@@ -143,10 +212,27 @@ pub(crate) fn duration(duration: Duration) -> String {
     }
 }
 
-/// `1 peer`, `2 peers`.
+/// `1 peer`, `2 peers`, `2 queries`.
 pub(crate) fn count(number: u64, noun: &str) -> String {
-    let plural = if number == 1 { "" } else { "s" };
-    format!("{number} {noun}{plural}")
+    match noun.strip_suffix('y') {
+        _ if number == 1 => format!("{number} {noun}"),
+        Some(stem) => format!("{number} {stem}ies"),
+        None => format!("{number} {noun}s"),
+    }
+}
+
+/// A count of things in memory as [`count`] takes it.
+pub(crate) fn number(count: usize) -> u64 {
+    u64::try_from(count).unwrap_or(u64::MAX)
+}
+
+/// Text shortened to so many characters, the last of them an ellipsis.
+pub(crate) fn shorten(text: &str, characters_max: usize) -> Cow<'_, str> {
+    if text.chars().count() <= characters_max {
+        return Cow::Borrowed(text);
+    }
+    let kept = text.chars().take(characters_max.saturating_sub(1));
+    Cow::Owned(kept.chain(['…']).collect())
 }
 
 /// Text from a stranger as a terminal may show it: control characters and those that change the
@@ -211,5 +297,33 @@ mod tests {
         struct Outer(#[source] io::Error);
         let failure = Failure::because("cannot do it", &Outer(io::Error::other("inner")));
         assert_eq!(failure.message, "cannot do it: outer: inner");
+        let line = failure
+            .hint("do that")
+            .to_json(serde_json::json!({"path": "x"}));
+        let expected = serde_json::json!({
+            "event": "failed", "reason": "cannot do it: outer: inner", "hint": "do that", "path": "x",
+        });
+        assert_eq!(line, expected);
+    }
+
+    #[test]
+    fn an_interruption_has_a_reason_that_programs_can_compare() {
+        let line = Failure::interrupted("all is kept").to_json(Value::Null);
+        assert_eq!(line["reason"], "interrupted");
+        assert_eq!(line["message"], "interrupted: all is kept");
+    }
+
+    #[test]
+    fn counts_have_their_plural() {
+        assert_eq!(count(1, "query"), "1 query");
+        assert_eq!(count(0, "query"), "0 queries");
+        assert_eq!(count(2, "node"), "2 nodes");
+    }
+
+    #[test]
+    fn long_names_end_with_an_ellipsis() {
+        assert_eq!(shorten("größe", 5), "größe");
+        assert_eq!(shorten("größen", 5), "größ…");
+        assert_eq!(shorten("abc", 0), "…");
     }
 }

@@ -8,7 +8,8 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
 use super::args::Global;
-use super::print::{count, duration, escape, is_interactive, note, rate, size};
+use super::print::{count, duration, escape, is_interactive, note, number, rate, shorten, size};
+use crate::id::ID_LENGTH;
 use crate::session::{DhtProgress, Problem, TorrentHandle, TorrentStatus};
 use crate::swarm::{State, Stats};
 use crate::time::Instant;
@@ -18,6 +19,12 @@ const LINE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Reasons listed for peers that failed.
 const REASONS_MAX: usize = 4;
+
+/// Characters of a name beside a bar, so that 80 columns have room for what changes.
+const NAME_LENGTH_MAX: usize = 20;
+
+/// Characters of a name without a bar, where more is told, and of an info hash that stands for one.
+const SHORT_NAME_LENGTH_MAX: usize = 9;
 
 /// Where progress goes.
 #[derive(Debug)]
@@ -66,7 +73,7 @@ impl Display {
     }
 
     /// Prints something else without tearing the bars.
-    pub(super) fn suspend(&self, print: impl FnOnce()) {
+    pub(super) fn suspend<T>(&self, print: impl FnOnce() -> T) -> T {
         match &self.bars {
             Some(bars) => bars.suspend(print),
             None => print(),
@@ -76,13 +83,25 @@ impl Display {
 
 /// A bar for a torrent that has no length yet, or waits.
 fn waiting_style() -> ProgressStyle {
-    ProgressStyle::with_template("{spinner} {wide_msg}").expect("the template is well-formed")
+    ProgressStyle::with_template("{spinner} {prefix} {wide_msg}")
+        .expect("the template is well-formed")
 }
 
 /// A bar for a torrent that is being fetched.
 fn transfer_style() -> ProgressStyle {
-    ProgressStyle::with_template("{spinner} {bar:24} {percent:>3}% {wide_msg}")
+    ProgressStyle::with_template("{spinner} {prefix} {bar:10} {percent:>3}% {wide_msg}")
         .expect("the template is well-formed")
+}
+
+/// A name as it stands before what changes.
+fn short_name(name: &str, is_transfer: bool) -> String {
+    let is_hash = name.len() == 2 * ID_LENGTH && name.bytes().all(|b| b.is_ascii_hexdigit());
+    let length = if is_transfer && !is_hash {
+        NAME_LENGTH_MAX
+    } else {
+        SHORT_NAME_LENGTH_MAX
+    };
+    shorten(&escape(name), length).into_owned()
 }
 
 impl Row {
@@ -98,15 +117,23 @@ impl Row {
                 });
                 self.is_transfer = transfer;
             }
-            bar.set_length(status.stats.bytes_wanted);
-            bar.set_position(status.stats.bytes_done);
-            bar.set_message(format!("{}: {}", escape(name), describe(status)));
+            let (done, all) = match status.checking {
+                Some((done, all)) => (done.into(), all.into()),
+                None => (status.stats.bytes_done, status.stats.bytes_wanted),
+            };
+            bar.set_length(all);
+            bar.set_position(done);
+            bar.set_prefix(short_name(name, transfer));
+            bar.set_message(describe(status));
         }
         if self.lines && now >= self.next_line {
             self.next_line = now + LINE_INTERVAL;
-            let percent = match status.state {
-                State::Downloading => format!("{}% ", percent(&status.stats)),
-                State::Metadata | State::Checking | State::Seeding | State::Failed => String::new(),
+            let percent = match (status.state, status.checking) {
+                (State::Checking, Some((done, all))) => percent(done.into(), all.into()),
+                (State::Downloading, _) => {
+                    percent(status.stats.bytes_done, status.stats.bytes_wanted)
+                }
+                _ => String::new(),
             };
             note(&format!("{}: {percent}{}", escape(name), describe(status)));
         }
@@ -121,63 +148,64 @@ impl Row {
     }
 }
 
-/// Whole percents of the wanted bytes that are there.
-fn percent(stats: &Stats) -> u64 {
-    let percent = u128::from(stats.bytes_done) * 100 / u128::from(stats.bytes_wanted.max(1));
-    u64::try_from(percent).unwrap_or(100)
+/// Whole percents, as they stand before the rest of a line.
+fn percent(done: u64, all: u64) -> String {
+    let percent = u128::from(done) * 100 / u128::from(all.max(1));
+    format!("{percent}% ")
 }
 
 /// The `progress` line of a torrent for programs.
 pub(super) fn progress_json(torrent: &TorrentHandle, status: &TorrentStatus) -> Value {
+    let (stats, dht) = (&status.stats, &status.dht);
+    let session: serde_json::Map<String, Value> = status
+        .counters
+        .iter()
+        .map(|(name, number)| (name.to_owned(), number.into()))
+        .collect();
     json!({
         "event": "progress",
         "info_hash": torrent.info_hash().to_string(),
-        "state": state_name(status.state),
-        "bytes_done": status.stats.bytes_done,
-        "bytes_wanted": status.stats.bytes_wanted,
-        "down_rate": status.stats.down_rate,
-        "up_rate": status.stats.up_rate,
-        "peers": status.stats.peers_connected,
-        "peers_known": status.stats.peers_known,
-        "uploaded": status.stats.uploaded,
-        "nodes_answered": status.dht.nodes_answered,
-        "hops": status.dht.hops,
-        "peers_found": status.dht.peers_found,
-        "stored": status.dht.stored,
+        "state": status.state.as_str(),
+        "bytes_done": stats.bytes_done,
+        "bytes_wanted": stats.bytes_wanted,
+        "down_rate": stats.down_rate,
+        "up_rate": stats.up_rate,
+        "peers": stats.peers_connected,
+        "peers_known": stats.peers_known,
+        "peers_dialling": stats.peers_dialling,
+        "peers_seeding": stats.peers_seeding,
+        "peers_banned": stats.peers_banned,
+        "peers_lost": stats.failures,
+        "downloaded": stats.downloaded,
+        "uploaded": stats.uploaded,
+        "wasted": stats.wasted,
+        "pieces_done": stats.pieces_done,
+        "pieces": stats.pieces,
+        "pieces_checked": status.checking.map(|(done, _)| done),
+        "seeding_seconds": status.seeding_for.map(|time| time.as_secs_f64()),
+        "nodes_known": dht.contacts,
+        "nodes_answered": dht.nodes_answered,
+        "hops": dht.hops,
+        "peers_found": dht.peers_found,
+        "stored": dht.stored,
+        "problem": status.problem.as_ref().map(problem_text),
+        "session": session,
     })
 }
 
-/// The word for a phase in JSON.
-fn state_name(state: State) -> &'static str {
-    match state {
-        State::Metadata => "metadata",
-        State::Checking => "checking",
-        State::Downloading => "downloading",
-        State::Seeding => "seeding",
-        State::Failed => "failed",
-    }
-}
-
-/// What a torrent does, and why it waits if it does.
+/// What a torrent does, and why it waits if it does. What matters most comes first: on a narrow
+/// terminal the end is cut off.
 pub(super) fn describe(status: &TorrentStatus) -> String {
     let stats = &status.stats;
     match status.state {
-        State::Metadata if stats.peers_connected > 0 => metadata_text(stats),
-        State::Metadata => peers_text(status),
+        State::Metadata => metadata_text(status),
         State::Checking => "looking at what is on disk".to_owned(),
         State::Downloading if stats.peers_connected > 0 => transfer_text(stats),
-        State::Downloading => {
-            format!(
-                "{} of {}, {}",
-                stats.pieces_done,
-                pieces(stats),
-                peers_text(status)
-            )
-        }
+        State::Downloading => waiting_text(status),
         State::Seeding => seeding_text(status),
-        State::Failed => match &status.problem {
+        State::Stalled | State::Failed => match &status.problem {
             Some(problem) => problem_text(problem),
-            None => "the disk failed".to_owned(),
+            None => "the disk takes nothing, trying again".to_owned(),
         },
     }
 }
@@ -186,42 +214,46 @@ pub(super) fn describe(status: &TorrentStatus) -> String {
 pub(super) fn problem_text(problem: &Problem) -> String {
     match problem {
         Problem::Disk(error) => error.to_string(),
+        Problem::Selection(error) => error.to_string(),
         Problem::Metadata(error) => format!("the metadata is not acceptable: {error}"),
     }
 }
 
-/// `800 pieces`.
-fn pieces(stats: &Stats) -> String {
-    count(u64::from(stats.pieces), "piece")
-}
-
-/// Progress of the metadata.
-fn metadata_text(stats: &Stats) -> String {
-    let peers = count(u64::from(stats.peers_connected), "peer");
-    if stats.metadata_parts == 0 {
-        format!("asking {peers} for the metadata, its size is not known yet")
+/// Progress of the metadata, or why there is none.
+fn metadata_text(status: &TorrentStatus) -> String {
+    let stats = &status.stats;
+    let waiting = waiting_text(status);
+    if stats.peers_connected == 0 {
+        format!("metadata: {waiting}")
+    } else if stats.metadata_parts == 0 {
+        format!("metadata asked for: {waiting}")
     } else {
         let (done, all) = (stats.metadata_parts_done, stats.metadata_parts);
-        format!("asking {peers} for the metadata, {done}/{all} parts")
+        format!("metadata {done}/{all}: {waiting}")
     }
 }
 
-/// Rate, peers, pieces, time left.
+/// Time left, rate, peers, bytes, pieces.
 fn transfer_text(stats: &Stats) -> String {
     let left = stats.bytes_wanted.saturating_sub(stats.bytes_done);
     let time = match left.checked_div(stats.down_rate) {
-        Some(seconds) => format!("{} left", duration(Duration::from_secs(seconds.max(1)))),
+        Some(seconds) => {
+            let time = match seconds.max(1) {
+                seconds @ ..60 => format!("{seconds}s"),
+                seconds => duration(Duration::from_secs(seconds)),
+            };
+            format!("{time} left, {}", rate(stats.down_rate))
+        }
         None if stats.peers_unchoking == 0 => "no peer lets us download yet".to_owned(),
         None => "waiting for data".to_owned(),
     };
     format!(
-        "{} of {}, {}, {}, {}/{} pieces, {time}",
+        "{time}, {}, {} of {}, {} of {}",
+        count(u64::from(stats.peers_connected), "peer"),
         size(stats.bytes_done),
         size(stats.bytes_wanted),
-        rate(stats.down_rate),
-        count(u64::from(stats.peers_connected), "peer"),
         stats.pieces_done,
-        stats.pieces,
+        count(u64::from(stats.pieces), "piece"),
     )
 }
 
@@ -242,24 +274,25 @@ fn seeding_text(status: &TorrentStatus) -> String {
     )
 }
 
-/// Why nobody is connected: not found, not reached yet, or failed.
-pub(super) fn peers_text(status: &TorrentStatus) -> String {
+/// How far the search for peers came, and what became of those found.
+pub(super) fn waiting_text(status: &TorrentStatus) -> String {
     let stats = &status.stats;
-    if stats.peers_dialling > 0 {
-        let of = count(u64::from(stats.peers_known), "peer");
-        let tried = match failures_text(stats) {
-            Some(failures) => format!(" ({failures})"),
-            None => String::new(),
-        };
-        format!("connecting to {} of {of}{tried}", stats.peers_dialling)
-    } else if let Some(failures) = failures_text(stats) {
-        format!(
-            "{} known, tried: {failures}",
-            count(u64::from(stats.peers_known), "peer")
-        )
-    } else {
-        search_text(&status.dht)
+    let lost: u32 = stats.failures.values().sum();
+    let tried = lost
+        .saturating_add(stats.peers_connected)
+        .saturating_add(stats.peers_dialling);
+    let mut text = search_text(&status.dht);
+    if stats.peers_known > 0 || tried > 0 || status.dht.nodes_answered > 0 {
+        text.push_str(&format!(
+            ", {}: {tried} tried, {} connected",
+            count(u64::from(stats.peers_known), "peer"),
+            stats.peers_connected,
+        ));
     }
+    if let Some(failures) = failures_text(stats) {
+        text.push_str(&format!(", {failures}"));
+    }
+    text
 }
 
 /// `3 refused, 2 timed out`, most frequent first; `None` when nothing failed.
@@ -275,38 +308,33 @@ fn failures_text(stats: &Stats) -> Option<String> {
 }
 
 /// How far the search in the DHT came.
-pub(super) fn search_text(dht: &DhtProgress) -> String {
+fn search_text(dht: &DhtProgress) -> String {
     if !dht.enabled {
-        return "waiting for peers, the DHT is not used".to_owned();
+        return "the DHT is not used".to_owned();
     }
+    let known = number(dht.contacts).max(dht.nodes_answered.into());
     if dht.nodes_answered == 0 {
         if let Some(reason) = &dht.bootstrap_failed {
             return format!("no way into the DHT yet: {}", escape(reason));
         }
         return match dht.nodes_silent {
-            0 if dht.contacts == 0 => "looking for a way into the DHT".to_owned(),
-            0 => format!("asking {} for peers", count(size_of_table(dht), "DHT node")),
+            0 if known == 0 => "looking for a way into the DHT".to_owned(),
+            0 => format!("asking {}", count(known, "node")),
             silent => format!("no DHT node answered, {silent} asked"),
         };
     }
     format!(
-        "looking for peers: {} answered, {}, {} found",
-        count(u64::from(dht.nodes_answered), "node"),
+        "{}, {}",
+        count(known, "node"),
         count(u64::from(dht.hops), "hop"),
-        count(u64::try_from(dht.peers_found).unwrap_or(u64::MAX), "peer"),
     )
-}
-
-/// Contacts as a number to print.
-fn size_of_table(dht: &DhtProgress) -> u64 {
-    u64::try_from(dht.contacts).unwrap_or(u64::MAX)
 }
 
 /// The whole way a search came, for the end of a download that failed.
 pub(super) fn summary_text(status: &TorrentStatus) -> String {
     let (dht, stats) = (&status.dht, &status.stats);
     let search = if dht.enabled {
-        let found = match u64::try_from(dht.peers_found).unwrap_or(u64::MAX) {
+        let found = match number(dht.peers_found) {
             0 => "no peer was found".to_owned(),
             found => format!("{} found", count(found, "peer")),
         };
@@ -339,6 +367,9 @@ pub(super) fn summary_text(status: &TorrentStatus) -> String {
         let (done, wanted) = (size(stats.bytes_done), size(stats.bytes_wanted));
         text.push_str(&format!("; {done} of {wanted} are there"));
     }
+    if let Some(problem) = &status.problem {
+        text.push_str(&format!("; {}", problem_text(problem)));
+    }
     text
 }
 
@@ -351,12 +382,7 @@ mod tests {
             enabled: true,
             ..dht
         };
-        TorrentStatus {
-            state: State::Metadata,
-            stats,
-            dht,
-            problem: None,
-        }
+        TorrentStatus::new(State::Metadata, stats, dht)
     }
 
     #[track_caller]
@@ -367,23 +393,24 @@ mod tests {
     #[test]
     fn a_magnet_that_waits_says_how_far_the_lookup_came() {
         let none = waiting(DhtProgress::default(), Stats::default());
-        check(&none, "looking for a way into the DHT");
+        check(&none, "metadata: looking for a way into the DHT");
         let silent = DhtProgress {
             nodes_silent: 3,
             ..DhtProgress::default()
         };
         check(
             &waiting(silent, Stats::default()),
-            "no DHT node answered, 3 asked",
+            "metadata: no DHT node answered, 3 asked",
         );
         let searching = DhtProgress {
             nodes_answered: 12,
+            contacts: 40,
             hops: 3,
             ..DhtProgress::default()
         };
         check(
             &waiting(searching, Stats::default()),
-            "looking for peers: 12 nodes answered, 3 hops, 0 peers found",
+            "metadata: 40 nodes, 3 hops, 0 peers: 0 tried, 0 connected",
         );
     }
 
@@ -395,30 +422,36 @@ mod tests {
         };
         stats.failures.insert("refused".to_owned(), 3);
         stats.failures.insert("timed out".to_owned(), 2);
-        let status = waiting(DhtProgress::default(), stats.clone());
-        check(&status, "5 peers known, tried: 3 refused, 2 timed out");
-        stats.peers_dialling = 1;
-        let status = waiting(DhtProgress::default(), stats);
+        let dht = DhtProgress {
+            nodes_answered: 1,
+            hops: 1,
+            ..DhtProgress::default()
+        };
         check(
-            &status,
-            "connecting to 1 of 5 peers (3 refused, 2 timed out)",
+            &waiting(dht, stats),
+            "metadata: 1 node, 1 hop, 5 peers: 5 tried, 0 connected, 3 refused, 2 timed out",
         );
     }
 
     #[test]
     fn metadata_is_counted_in_parts() {
         let stats = Stats {
+            peers_known: 3,
             peers_connected: 3,
             metadata_parts: 2,
             metadata_parts_done: 1,
             ..Stats::default()
         };
-        let status = waiting(DhtProgress::default(), stats);
-        check(&status, "asking 3 peers for the metadata, 1/2 parts");
+        let mut status = waiting(DhtProgress::default(), stats);
+        status.dht.enabled = false;
+        check(
+            &status,
+            "metadata 1/2: the DHT is not used, 3 peers: 3 tried, 3 connected",
+        );
     }
 
     #[test]
-    fn a_transfer_shows_rate_peers_pieces_and_time_left() {
+    fn a_transfer_shows_the_time_left_first() {
         let stats = Stats {
             bytes_done: 10 << 20,
             bytes_wanted: 20 << 20,
@@ -432,8 +465,18 @@ mod tests {
         status.state = State::Downloading;
         check(
             &status,
-            "10.0 MiB of 20.0 MiB, 1.0 MiB/s, 1 peer, 40/80 pieces, 10.0s left",
+            "10s left, 1.0 MiB/s, 1 peer, 10.0 MiB of 20.0 MiB, 40 of 80 pieces",
         );
+    }
+
+    #[test]
+    fn names_beside_a_bar_are_short() {
+        assert_eq!(short_name("film", true), "film");
+        assert_eq!(short_name(&"0123abcd".repeat(5), true), "0123abcd…");
+        let name = "debian-12.5.0-amd64-netinst.iso";
+        assert_eq!(short_name(name, true), "debian-12.5.0-amd64…");
+        assert_eq!(short_name(name, false), "debian-1…");
+        assert_eq!(percent(1, 3), "33% ");
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! `trackless seed`: makes files and folders available under a magnet link.
 
+mod known;
+
 use std::path::{Path, PathBuf};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -9,14 +11,15 @@ use serde_json::json;
 use tokio::task::JoinSet;
 
 use super::args::{Global, SeedArgs};
-use super::create::{Options, make_info, wrap, write_new};
+use super::create::{Options, hash_content, wrap, write_new};
 use super::interrupted;
 use super::node::session_config;
-use super::print::{Exit, Failure, count, escape, note, print_json, print_line, size};
+use super::print::{Exit, Failure, count, escape, note, print_json, print_line, shorten, size};
 use super::progress::{Display, Row, problem_text, progress_json};
 use super::show::read_torrent;
 use super::start::{resolve_hosts, start_session, stop_session};
-use crate::metainfo::Metainfo;
+use crate::disk::hash::collect;
+use crate::metainfo::{Magnet, Metainfo};
 use crate::net::clock::Clock;
 use crate::session::{AddOptions, Problem, Session, Source, TorrentHandle, TorrentStatus};
 use crate::swarm::State;
@@ -50,11 +53,7 @@ struct Seeding {
 /// Runs the command.
 pub(super) async fn run(args: SeedArgs, global: Global) -> Result<Exit, Failure> {
     let stop = pin!(interrupted());
-    if args.torrent_out.is_some() && args.paths.len() > 1 {
-        return Err(
-            Failure::new("--torrent-out can name the file of one PATH only").exit(Exit::Usage),
-        );
-    }
+    check_arguments(&args)?;
     let mut config = session_config(&args.node)?;
     config.dht = !args.peers.no_dht;
     // The sockets come first: a port that is taken is better known before hours of hashing.
@@ -80,11 +79,18 @@ async fn serve(
     for path in &args.paths {
         let (wanted, settings) = (path.clone(), global.clone());
         let data = args.data.clone();
-        let prepared = tokio::task::spawn_blocking(move || prepare(&wanted, data, &settings));
-        let prepared = tokio::select! {
-            prepared = prepared => prepared
-                .map_err(|error| Failure::because("cannot read the content", &error))??,
-            () = &mut interrupted => return Ok(Exit::Interrupted),
+        // Only names, sizes and times are read, so that nobody needs to interrupt it.
+        let known = tokio::task::block_in_place(|| known::prepared(path, session.state()));
+        let prepared = match known {
+            Some(known) => known,
+            None => {
+                let work = tokio::task::spawn_blocking(move || prepare(&wanted, data, &settings));
+                tokio::select! {
+                    prepared = work => prepared
+                        .map_err(|error| Failure::because("cannot read the content", &error))??,
+                    () = &mut interrupted => return Ok(Exit::Interrupted),
+                }
+            }
         };
         keep_torrent(session, &prepared, args, global)?;
         let Some(one) = add(
@@ -120,13 +126,43 @@ async fn serve(
     Ok(Exit::Interrupted)
 }
 
+/// Whether the arguments make sense, before anything is started.
+fn check_arguments(args: &SeedArgs) -> Result<(), Failure> {
+    let wrong = |message: String| Failure::new(message).exit(Exit::Usage);
+    if args.torrent_out.is_some() && args.paths.len() > 1 {
+        return Err(wrong(
+            "--torrent-out can name the file of one PATH only".to_owned(),
+        ));
+    }
+    for path in &args.paths {
+        let text = path.to_string_lossy();
+        if !path.exists() && Magnet::parse(&text).is_ok() {
+            let what = shorten(&text, 60);
+            return Err(wrong(format!(
+                "{what} is a magnet link or info hash: there is no content to seed"
+            ))
+            .hint("`trackless get --seed` downloads it and goes on seeding"));
+        }
+        if args.data.is_some() && !is_torrent(path) {
+            return Err(wrong(format!(
+                "--data is for .torrent files, and {} is none",
+                path.display()
+            ))
+            .hint("leave --data away: a file or folder is seeded from where it is"));
+        }
+    }
+    Ok(())
+}
+
+/// Whether a path names a .torrent file.
+fn is_torrent(path: &Path) -> bool {
+    path.extension()
+        .is_some_and(|extension| extension.eq_ignore_ascii_case("torrent"))
+}
+
 /// Reads a .torrent, or hashes content. Runs on a thread that may block.
 fn prepare(path: &Path, data: Option<PathBuf>, global: &Global) -> Result<Prepared, Failure> {
-    if path.is_file()
-        && path
-            .extension()
-            .is_some_and(|ext| ext.eq_ignore_ascii_case("torrent"))
-    {
+    if path.is_file() && is_torrent(path) {
         let metainfo = read_torrent(path)?;
         let root = data.unwrap_or_else(|| PathBuf::from("."));
         return Ok(Prepared {
@@ -135,11 +171,10 @@ fn prepare(path: &Path, data: Option<PathBuf>, global: &Global) -> Result<Prepar
             fresh: false,
         });
     }
-    let path = path
-        .canonicalize()
+    let content = collect(path)
         .map_err(|error| Failure::because(format!("cannot seed {}", path.display()), &error))?;
-    let root = path.parent().unwrap_or(&path).to_owned();
-    let metainfo = wrap(make_info(&path, Options::default(), global)?, false);
+    let info = hash_content(&content, Options::default(), global)?;
+    let (metainfo, root) = (wrap(info, false), content.root);
     check_names(&metainfo, &root)?;
     Ok(Prepared {
         metainfo,
@@ -211,6 +246,7 @@ async fn add(
         output: root.clone(),
         peers: args.peers.peer.clone(),
         assume_complete: fresh,
+        ..AddOptions::default()
     };
     let torrent = session
         .add(Source::Info(Arc::clone(&metainfo.info)), options)
@@ -221,7 +257,7 @@ async fn add(
         status.problem.is_some()
             || matches!(
                 status.state,
-                State::Downloading | State::Seeding | State::Failed
+                State::Downloading | State::Stalled | State::Seeding | State::Failed
             )
     });
     let status = tokio::select! {

@@ -5,8 +5,9 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::args::{Global, ShowArgs};
-use super::print::{Exit, Failure, count, escape, print_json, print_line, size};
-use crate::metainfo::{Magnet, Metainfo};
+use super::print::{Exit, Failure, count, escape, number, print_json, print_line, shorten, size};
+use crate::id::InfoHash;
+use crate::metainfo::{File, Info, Magnet, MagnetError, Metainfo};
 
 /// What a user named: a link, or a file that was read.
 pub(super) enum Source {
@@ -16,6 +17,10 @@ pub(super) enum Source {
     Metainfo(Box<Metainfo>),
 }
 
+/// What is accepted where a torrent is named.
+pub(super) const ACCEPTED: &str = "give a magnet link in quotes (the shell takes & for itself), an \
+    info hash of 40 hexadecimal or 32 base-32 digits, or the path of a .torrent file";
+
 impl Source {
     /// Reads a magnet link, an info hash, or the .torrent file at a path.
     ///
@@ -24,25 +29,61 @@ impl Source {
     /// It is none of these, or the file cannot be read or is no acceptable torrent.
     pub(super) fn read(text: &str) -> Result<Self, Failure> {
         let path = Path::new(text);
-        let looks_like_link = text
-            .get(..7)
-            .is_some_and(|s| s.eq_ignore_ascii_case("magnet:"));
-        if !looks_like_link && path.exists() {
+        let begins_with = |scheme: &str| {
+            text.get(..scheme.len())
+                .is_some_and(|start| start.eq_ignore_ascii_case(scheme))
+        };
+        let is_link = begins_with("magnet:");
+        if !is_link && path.exists() {
             return read_torrent(path).map(|metainfo| Self::Metainfo(Box::new(metainfo)));
         }
-        match Magnet::parse(text) {
-            Ok(magnet) => Ok(Self::Magnet(magnet)),
-            Err(error) if looks_like_link => Err(Failure::because("bad magnet link", &error)),
-            Err(_) if text.starts_with("http://") || text.starts_with("https://") => Err(
-                Failure::new(format!("`{text}`: web addresses are not supported"))
-                    .hint("download the .torrent file first, then name the file"),
-            ),
-            Err(_) => Err(Failure::new(format!(
-                "`{text}` is no magnet link, no info hash and no file that exists"
+        if begins_with("http://") || begins_with("https://") {
+            return Err(Failure::new(format!(
+                "cannot fetch {text}: web addresses are not supported"
             ))
-            .hint("put a magnet link in quotes: the shell takes & for itself")),
+            .hint("download the .torrent file first and give its path")
+            .exit(Exit::Usage));
         }
+        Magnet::parse(text).map(Self::Magnet).map_err(|error| {
+            if is_link {
+                Failure::because("bad magnet link", &error)
+            } else {
+                Failure::new(format!("`{}` {}", shorten(text, 80), no_source(text)))
+            }
+            .hint(ACCEPTED)
+            .exit(Exit::Usage)
+        })
     }
+}
+
+/// Why text that is no link and no file is no info hash either.
+fn no_source(text: &str) -> String {
+    let digits = text.chars().count();
+    if text.contains(['/', '.']) || digits == 0 {
+        "is no file that exists".to_owned()
+    } else if text.chars().all(|c| c.is_ascii_hexdigit()) {
+        format!("is no file that exists, and an info hash has 40 digits, not {digits}")
+    } else {
+        "is no magnet link, no info hash and no file that exists".to_owned()
+    }
+}
+
+/// Reads an info hash, bare or in a magnet link, for an argument that takes no files.
+pub(super) fn info_hash(text: &str) -> Result<InfoHash, String> {
+    Magnet::parse(text)
+        .map(|magnet| magnet.info_hash)
+        .map_err(|error| {
+            let what = "an info hash has 40 hexadecimal or 32 base-32 digits";
+            match error {
+                MagnetError::Scheme => {
+                    format!(
+                        "{what}, this has {}",
+                        count(number(text.chars().count()), "character")
+                    )
+                }
+                error => error.to_string(),
+            }
+        })
 }
 
 /// Reads a .torrent file.
@@ -51,18 +92,32 @@ impl Source {
 ///
 /// The file cannot be read, or is no acceptable torrent.
 pub(super) fn read_torrent(path: &Path) -> Result<Metainfo, Failure> {
-    let what = || format!("cannot use {}", path.display());
-    let length = std::fs::metadata(path)
-        .map_err(|error| Failure::because(what(), &error))?
-        .len();
-    if length > u64::try_from(crate::bencode::Limits::METAINFO.length_max).unwrap_or(u64::MAX) {
-        return Err(Failure::new(format!(
-            "{}: too large for a .torrent file",
-            what()
-        )));
+    let what = || format!("{} is no .torrent file", path.display());
+    let metadata = std::fs::metadata(path).map_err(|error| cannot_read(path, &error))?;
+    if metadata.is_dir() {
+        return Err(
+            Failure::new(format!("{} is a folder, no .torrent file", path.display()))
+                .hint(
+                    "`trackless seed` makes it available under a magnet link, `trackless create` \
+                     makes a .torrent file for it",
+                )
+                .exit(Exit::Usage),
+        );
     }
-    let bytes = std::fs::read(path).map_err(|error| Failure::because(what(), &error))?;
-    Metainfo::parse(&bytes).map_err(|error| Failure::because(what(), &error))
+    let length = metadata.len();
+    if length > u64::try_from(crate::bencode::Limits::METAINFO.length_max).unwrap_or(u64::MAX) {
+        return Err(Failure::new(format!("{}: it is too large", what())));
+    }
+    let bytes = std::fs::read(path).map_err(|error| cannot_read(path, &error))?;
+    Metainfo::parse(&bytes).map_err(|error| {
+        Failure::because(what(), &error).hint(
+            "content itself is shared with `trackless seed`, and compared with `trackless verify`",
+        )
+    })
+}
+
+fn cannot_read(path: &Path, error: &std::io::Error) -> Failure {
+    Failure::because(format!("cannot read {}", path.display()), error)
 }
 
 /// Runs the command.
@@ -99,13 +154,7 @@ fn magnet_json(magnet: &Magnet) -> Value {
 
 fn metainfo_json(metainfo: &Metainfo) -> Value {
     let info = &metainfo.info;
-    let files: Vec<Value> = info
-        .files()
-        .all()
-        .iter()
-        .filter(|file| !file.is_pad)
-        .map(|file| json!({"path": file.path.join("/"), "length": file.length}))
-        .collect();
+    let all: Vec<usize> = info.files().wanted().map(|(index, _)| index).collect();
     let nodes: Vec<String> = metainfo
         .nodes
         .iter()
@@ -115,10 +164,10 @@ fn metainfo_json(metainfo: &Metainfo) -> Value {
         "info_hash": info.info_hash().to_string(),
         "info_hash_v2": info.info_hash_v2().map(|hash| data_encoding::HEXLOWER.encode(&hash)),
         "name": info.name(),
-        "total_length": wanted_length(metainfo),
+        "total_length": info.files().wanted_length(),
         "piece_length": info.geometry().piece_length(),
         "piece_count": info.geometry().piece_count(),
-        "files": files,
+        "files": files_json(info, &all),
         "private": info.is_private(),
         "trackers": metainfo.trackers,
         "web_seeds": metainfo.web_seeds,
@@ -131,16 +180,31 @@ fn metainfo_json(metainfo: &Metainfo) -> Value {
     })
 }
 
-/// Bytes in all files that would be written: pad files are not.
-fn wanted_length(metainfo: &Metainfo) -> u64 {
-    metainfo
-        .info
-        .files()
-        .all()
-        .iter()
-        .filter(|file| !file.is_pad)
-        .map(|file| file.length)
-        .sum()
+/// Some of the files, each with the index by which `get --files` chooses it.
+pub(super) fn files_json(info: &Info, files: &[usize]) -> Vec<Value> {
+    chosen(info, files)
+        .map(|(index, file)| {
+            json!({"index": index, "path": file.joined_path(), "length": file.length})
+        })
+        .collect()
+}
+
+/// The same as a table: index, size, path.
+pub(super) fn files_text(info: &Info, files: &[usize]) {
+    for (index, file) in chosen(info, files) {
+        print_line(&format!(
+            "{index:>5} {:>11}  {}",
+            size(file.length),
+            escape(&file.joined_path())
+        ));
+    }
+}
+
+/// The files of these indexes, which are ascending.
+fn chosen<'a>(info: &'a Info, files: &'a [usize]) -> impl Iterator<Item = (usize, &'a File)> {
+    info.files()
+        .wanted()
+        .filter(|(index, _)| files.binary_search(index).is_ok())
 }
 
 fn host_port(host: &str, port: u16) -> String {
@@ -200,7 +264,7 @@ fn metainfo_text(metainfo: &Metainfo) {
     if let Some(hash) = info.info_hash_v2() {
         field("info hash v2", &data_encoding::HEXLOWER.encode(&hash));
     }
-    let length = wanted_length(metainfo);
+    let length = info.files().wanted_length();
     field(
         "size",
         &format!("{} ({})", size(length), count(length, "byte")),
@@ -235,19 +299,13 @@ fn metainfo_text(metainfo: &Metainfo) {
     field("source", info.source().unwrap_or_default());
     field("magnet", &metainfo.magnet().to_string());
     print_line("");
-    for file in info.files().all().iter().filter(|file| !file.is_pad) {
-        print_line(&format!(
-            "{:>12}  {}",
-            size(file.length),
-            escape(&file.path.join("/"))
-        ));
-    }
+    let all: Vec<usize> = info.files().wanted().map(|(index, _)| index).collect();
+    files_text(info, &all);
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::metainfo::Info;
     use crate::metainfo::build::InfoDraft;
 
     const HASH: &str = "0123456789abcdef0123456789abcdef01234567";
@@ -295,8 +353,8 @@ mod tests {
         let value = metainfo_json(&torrent());
         check_keys(&value);
         let files = json!([
-            {"path": "folder/a/b.txt", "length": 10_000},
-            {"path": "folder/c.txt", "length": 10_000},
+            {"index": 0, "path": "folder/a/b.txt", "length": 10_000},
+            {"index": 1, "path": "folder/c.txt", "length": 10_000},
         ]);
         assert_eq!(value["files"], files);
         assert_eq!(
@@ -331,24 +389,56 @@ mod tests {
         assert!(matches!(Source::read(HASH), Ok(Source::Magnet(magnet)) if magnet.name.is_none()));
     }
 
+    #[track_caller]
+    fn check_refused(text: &str, part: &str) {
+        let Err(failure) = Source::read(text) else {
+            panic!("`{text}` was read");
+        };
+        assert_eq!(failure.exit, Exit::Usage, "{text}");
+        assert!(failure.message.contains(part), "{}", failure.message);
+        assert!(failure.hint.is_some(), "{text}");
+    }
+
     #[test]
-    fn what_is_no_source_is_refused_with_a_hint() {
-        for text in [
-            "",
-            "nowhere.torrent",
-            "magnet:",
-            "magnet:?dn=x",
-            "http://x/y.torrent",
-        ] {
-            let Err(failure) = Source::read(text) else {
-                panic!("`{text}` was read");
-            };
-            assert_eq!(failure.exit, Exit::Failed);
-            assert_eq!(
-                failure.hint.is_some(),
-                !text.starts_with("magnet:"),
-                "{text}"
-            );
-        }
+    fn what_is_no_source_is_refused_with_what_is_accepted() {
+        check_refused("", "no file that exists");
+        check_refused("nowhere.torrent", "no file that exists");
+        check_refused("abc", "an info hash has 40 digits, not 3");
+        check_refused("who knows", "no magnet link, no info hash");
+        check_refused("magnet:", "bad magnet link");
+        check_refused("magnet:?dn=x", "bad magnet link");
+        check_refused("HTTPS://x/y.torrent", "web addresses are not supported");
+    }
+
+    #[test]
+    fn a_folder_and_content_are_called_what_they_are() {
+        let folder = tempfile::tempdir().unwrap();
+        check_refused(folder.path().to_str().unwrap(), "is a folder, no .torrent");
+        let file = folder.path().join("a.bin");
+        std::fs::write(&file, "content").unwrap();
+        let Err(failure) = Source::read(file.to_str().unwrap()) else {
+            panic!("content was read as a torrent");
+        };
+        assert_eq!(failure.exit, Exit::Failed);
+        assert!(
+            failure.message.contains("a.bin is no .torrent file: "),
+            "{}",
+            failure.message
+        );
+    }
+
+    #[test]
+    fn an_argument_that_is_no_info_hash_is_told_what_one_is() {
+        assert!(info_hash(HASH).is_ok());
+        let why = info_hash("abc").unwrap_err();
+        assert_eq!(
+            why,
+            "an info hash has 40 hexadecimal or 32 base-32 digits, this has 3 characters"
+        );
+        assert!(
+            info_hash("magnet:?dn=x")
+                .unwrap_err()
+                .contains("no info hash")
+        );
     }
 }

@@ -44,6 +44,26 @@ pub(crate) fn size(text: &str) -> Result<u64, String> {
     scaled(parts, unit_bytes).ok_or_else(|| format!("`{text}` is no size, try 256KiB"))
 }
 
+/// Reads a rate: a size, with or without `/s` behind it, and not 0.
+pub(crate) fn rate(text: &str) -> Result<u64, String> {
+    let number = text.trim();
+    let number = number.strip_suffix("/s").unwrap_or(number);
+    match size(number) {
+        Ok(0) => Err("a rate of 0 would let nothing through".to_owned()),
+        Ok(rate) => Ok(rate),
+        Err(_) => Err(format!("`{text}` is no rate, try 512KiB or 10MiB/s")),
+    }
+}
+
+/// Reads how many times something is meant: a number that is not negative.
+pub(crate) fn ratio(text: &str) -> Result<f64, String> {
+    text.trim()
+        .parse()
+        .ok()
+        .filter(|ratio: &f64| ratio.is_finite() && *ratio >= 0.0)
+        .ok_or_else(|| format!("`{text}` is no ratio, try 1.5"))
+}
+
 /// `whole.fraction` times `unit`, rounded down.
 fn scaled((whole, fraction): (&str, &str), unit: u64) -> Option<u64> {
     let scale = 10u128.checked_pow(u32::try_from(fraction.len()).ok()?)?;
@@ -112,6 +132,24 @@ mod tests {
             "-1",
         ] {
             assert!(size(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn rates_are_sizes_a_second() {
+        assert_eq!(rate("512KiB"), Ok(512 << 10));
+        assert_eq!(rate("10 MiB/s"), Ok(10 << 20));
+        for wrong in ["0", "0B/s", "fast", "10MiB/h", ""] {
+            assert!(rate(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn ratios_are_numbers_from_0() {
+        assert_eq!(ratio("1.5"), Ok(1.5));
+        assert_eq!(ratio("0"), Ok(0.0));
+        for wrong in ["-1", "inf", "NaN", "much", ""] {
+            assert!(ratio(wrong).is_err(), "{wrong}");
         }
     }
 

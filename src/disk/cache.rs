@@ -61,6 +61,13 @@ impl Cache {
         }
     }
 
+    /// The files of a storage that have descriptors.
+    pub(super) fn files_of(&self, number: u64) -> Vec<usize> {
+        let files = self.lock();
+        let of = files.iter().filter(|((of, _), _)| *of == number);
+        of.map(|((_, file), _)| *file).collect()
+    }
+
     /// Closes the descriptors that `which` names.
     pub(super) fn forget(&self, which: impl Fn(&(u64, usize)) -> bool) {
         let mut files = self.lock();

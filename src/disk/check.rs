@@ -1,40 +1,24 @@
 //! Finding out what of a torrent already lies on disk, and whose it is.
 //!
-//! All workers take part, a piece at a time; the last one to finish judges.
+//! All workers take part, some pieces at a time; the last one to finish judges.
 //!
 //! Invariant: a file under its own name is adopted (and so written to) only if it has the right
 //! length and at least as many right pieces as wrong ones. Anything else there stays as it is:
 //! either the check fails and names it, or, where its pieces are shared with files that are
-//! missing, the download goes beside it and is compared at the end.
+//! missing, the download goes beside it and is compared at the end. A file that was changed under
+//! our eyes is adopted only if nothing that is in it is wrong.
 
-use std::fs::File;
-use std::os::unix::fs::FileExt;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rustix::fs::SeekFrom;
-use rustix::io::Errno;
-use sha1::{Digest, Sha1};
-
+use super::blank::Zeros;
 use super::files::Place;
-use super::open::Access;
-use super::{DiskError, DiskErrorKind, Shared, Task, error};
+use super::look::{Found, look};
+use super::reader::{Reader, run_length};
+use super::{DiskError, DiskErrorKind, Shared, Task, durable, error};
 use crate::bitfield::Bitfield;
 use crate::metainfo::PieceIndex;
 use crate::swarm::{Completion, JobId};
-
-/// What lies at the place of one file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Found {
-    /// Nothing.
-    Nothing,
-    /// An incomplete file of ours, of this length.
-    Part(u64),
-    /// A file of the right length under its own name.
-    Whole,
-    /// Zeros by definition.
-    Pad,
-}
 
 /// What the pieces that lie wholly in one file say about it.
 #[derive(Debug, Clone, Copy, Default)]
@@ -43,7 +27,9 @@ struct Tally {
     good: u32,
     /// Wrong, and not just zeros.
     foreign: u32,
-    /// Wrong, but shared with other files: anybody may be at fault.
+    /// Wrong and not just zeros, but shared with other files: anybody may be at fault.
+    suspect: u32,
+    /// Shared ones that are just zeros, or not all there.
     undecided: u32,
 }
 
@@ -65,53 +51,148 @@ pub(super) enum Step {
     Done,
 }
 
+/// What is to be found out.
+#[derive(Debug)]
+enum Scope {
+    /// Everything ([`Job::CheckAll`](crate::swarm::Job::CheckAll)).
+    All {
+        /// Pieces that are not known are not there, if their files are as they were.
+        clean: bool,
+    },
+    /// These files ([`Job::CheckFiles`](crate::swarm::Job::CheckFiles)).
+    Files { files: Vec<usize> },
+}
+
 /// A check under way, shared by the workers.
 #[derive(Debug)]
 pub(super) struct Check {
     storage: Arc<Shared>,
     id: JobId,
+    scope: Scope,
+    /// What lies where, for each file.
     found: Vec<Found>,
-    /// The next piece to look at.
-    next: AtomicU32,
+    /// What was verified before.
+    known: Bitfield,
+    /// The pieces to look at.
+    pieces: Vec<PieceIndex>,
+    /// Pieces that a thread takes at once.
+    run: usize,
+    /// The next one to look at.
+    next: AtomicUsize,
     /// Workers that are not done.
     active: AtomicUsize,
     /// A worker met an error: the others need not go on.
     broken: AtomicBool,
     findings: Mutex<Findings>,
-    /// SHA-1 of a piece of zeros.
-    zeros: OnceLock<[u8; 20]>,
+    zeros: Zeros,
+}
+
+/// One thread's part in a check.
+#[derive(Debug)]
+pub(super) struct Turn {
+    check: Arc<Check>,
+    reader: Reader,
+    /// Pieces this thread has taken.
+    run: std::ops::Range<usize>,
+}
+
+impl Turn {
+    pub(super) fn new(check: Arc<Check>) -> Self {
+        Self {
+            check,
+            reader: Reader::default(),
+            run: 0..0,
+        }
+    }
+
+    /// Checks one piece. The last thread that finds none left concludes.
+    pub(super) fn step(&mut self) -> Step {
+        let check = &self.check;
+        if self.run.is_empty() {
+            let from = check.next.fetch_add(check.run, Ordering::Relaxed);
+            self.run = from..(from + check.run).min(check.pieces.len());
+        }
+        let go_on = !check.broken.load(Ordering::Relaxed) && !check.storage.is_abandoned();
+        let next = self.run.next().filter(|_| go_on);
+        if let Some(&piece) = next.and_then(|at| check.pieces.get(at)) {
+            if let Err(error) = check.check_piece(piece, &mut self.reader) {
+                check.broken.store(true, Ordering::Relaxed);
+                check.findings().failed.get_or_insert(error);
+            }
+            check.storage.checked.fetch_add(1, Ordering::Relaxed);
+            return Step::More;
+        }
+        // No wrap-around by asking again and again: each thread comes here once.
+        if check.active.fetch_sub(1, Ordering::AcqRel) == 1 {
+            check.conclude();
+        }
+        Step::Done
+    }
 }
 
 impl Check {
     /// Looks which files are there. If any is, all workers start to hash; if not, the check is
-    /// done.
-    pub(super) fn start(storage: &Arc<Shared>, id: JobId) {
-        storage.epoch.fetch_add(1, Ordering::Relaxed);
-        // Descriptors may belong to files that were replaced.
-        storage.files.close();
-        let found = match look(storage) {
+    /// done. What is known of files that are as they were is taken as it is.
+    pub(super) fn all(storage: &Arc<Shared>, id: JobId) {
+        let clean = storage.clean.swap(false, Ordering::Relaxed);
+        let pieces = storage.geometry().pieces().collect();
+        Self::start(storage, id, Scope::All { clean }, pieces);
+    }
+
+    /// Hashes every piece that lies in one of these files.
+    pub(super) fn files(storage: &Arc<Shared>, id: JobId, mut files: Vec<usize>) {
+        let geometry = storage.geometry();
+        files.retain(|&file| file < storage.files.count() && !storage.files.is_pad(file));
+        files.sort_unstable();
+        files.dedup();
+        let ranges = files.iter().map(|&file| geometry.pieces_of_file(file));
+        let mut pieces: Vec<PieceIndex> =
+            ranges.flatten().filter_map(|n| geometry.piece(n)).collect();
+        pieces.sort_unstable();
+        pieces.dedup();
+        Self::start(storage, id, Scope::Files { files }, pieces);
+    }
+
+    fn start(storage: &Arc<Shared>, id: JobId, scope: Scope, pieces: Vec<PieceIndex>) {
+        storage.files.marks.next_epoch();
+        let looked = match &scope {
+            Scope::All { .. } => {
+                // Descriptors may belong to files that were replaced.
+                storage.files.close();
+                look(storage, None)
+            }
+            Scope::Files { files } => look(storage, Some((files, &pieces))),
+        };
+        let found = match looked {
             Ok(found) => found,
             Err(error) => return storage.fail(id, error),
         };
-        let anything = found
-            .iter()
-            .any(|found| matches!(found, Found::Part(_) | Found::Whole));
+        let anything = found.iter().any(|found| found.length().is_some());
         let workers = &storage.queues.workers;
+        let geometry = storage.geometry();
+        storage.checked.store(0, Ordering::Relaxed);
+        let total = u32::try_from(pieces.len()).unwrap_or(u32::MAX);
+        storage.to_check.store(total, Ordering::Relaxed);
         let check = Arc::new(Self {
             storage: Arc::clone(storage),
             id,
-            next: AtomicU32::new(0),
+            scope,
+            known: storage.progress().have().clone(),
+            pieces,
+            run: usize::try_from(run_length(geometry.piece_length())).unwrap_or(1),
+            next: AtomicUsize::new(0),
             active: AtomicUsize::new(workers.len()),
             broken: AtomicBool::new(false),
             findings: Mutex::new(Findings {
-                have: Bitfield::new(storage.geometry().piece_count()),
+                have: Bitfield::new(geometry.piece_count()),
                 tallies: vec![Tally::default(); found.len()],
                 failed: None,
             }),
-            zeros: OnceLock::new(),
+            zeros: Zeros::new(geometry.piece_length()),
             found,
         });
         if !anything {
+            storage.checked.store(total, Ordering::Relaxed);
             return check.conclude();
         }
         for worker in workers {
@@ -121,199 +202,206 @@ impl Check {
         }
     }
 
-    /// Checks one piece. The last thread that finds none left concludes.
-    pub(super) fn step(&self, buffer: &mut [u8]) -> Step {
-        let geometry = self.storage.geometry();
-        let piece = geometry.piece(self.next.fetch_add(1, Ordering::Relaxed));
-        let go_on = !self.broken.load(Ordering::Relaxed) && !self.storage.is_abandoned();
-        if let Some(piece) = piece.filter(|_| go_on) {
-            if let Err(error) = self.check_piece(piece, buffer) {
-                self.broken.store(true, Ordering::Relaxed);
-                self.findings().failed.get_or_insert(error);
-            }
-            return Step::More;
-        }
-        // No wrap-around by asking again and again: each thread comes here once.
-        if self.active.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.conclude();
-        }
-        Step::Done
-    }
-
-    fn findings(&self) -> std::sync::MutexGuard<'_, Findings> {
+    fn findings(&self) -> MutexGuard<'_, Findings> {
         self.findings.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Hashes one piece, unless part of it is not there.
-    fn check_piece(&self, piece: PieceIndex, buffer: &mut [u8]) -> Result<(), DiskError> {
-        let geometry = self.storage.geometry();
-        let length = geometry.length_of(piece);
-        let mut sources = Vec::new();
-        let mut whole = true;
-        for slice in geometry.file_slices(piece, 0, length) {
-            let there = match self.found[slice.file] {
-                Found::Nothing => false,
-                Found::Part(length) => slice.offset + slice.length <= length,
-                Found::Whole | Found::Pad => true,
-            };
-            whole &= there;
-            let file = match self.found[slice.file] {
-                Found::Part(_) if there => Some(self.open(slice.file, Place::Part)?),
-                Found::Whole if whole => Some(self.open(slice.file, Place::Final)?),
-                _ => None,
-            };
-            sources.push((slice, file));
-        }
-        let outcome = if !whole {
-            Outcome::Missing
-        } else if self.is_hole(&sources) {
-            Outcome::of(
-                self.zeros(length) == self.storage.info.piece_hash(piece),
-                true,
-            )
-        } else {
-            let (hash, blank) = self.hash(&sources, buffer)?;
-            Outcome::of(hash == self.storage.info.piece_hash(piece), blank)
+    /// Decides about one piece, and counts what that says of its files.
+    fn check_piece(&self, piece: PieceIndex, reader: &mut Reader) -> Result<(), DiskError> {
+        let outcome = match self.outcome_of(piece, reader) {
+            // A file became shorter, or went away, since it was looked at.
+            Err(failed)
+                if matches!(
+                    failed.kind,
+                    DiskErrorKind::Truncated | DiskErrorKind::Missing
+                ) =>
+            {
+                Outcome::Missing
+            }
+            outcome => outcome?,
         };
+        let files = &self.storage.files;
         let mut findings = self.findings();
         if outcome == Outcome::Good {
             findings.have.insert(piece.get());
         }
-        let shared = sources
-            .iter()
-            .filter(|(slice, _)| !self.storage.files.is_pad(slice.file))
-            .count()
-            > 1;
-        for (slice, _) in &sources {
+        let content = || {
+            files
+                .slices(piece)
+                .filter(|slice| !files.is_pad(slice.file))
+        };
+        let shared = content().count() > 1;
+        for slice in content() {
             let tally = &mut findings.tallies[slice.file];
             match outcome {
                 Outcome::Good => tally.good += 1,
-                Outcome::Missing => tally.undecided += 1,
-                Outcome::Bad | Outcome::Blank if shared => tally.undecided += 1,
+                Outcome::Bad if shared => tally.suspect += 1,
                 Outcome::Bad => tally.foreign += 1,
-                Outcome::Blank => {}
+                Outcome::Blank if shared => tally.undecided += 1,
+                Outcome::Missing => tally.undecided += 1,
+                Outcome::Blank | Outcome::Untold => {}
             }
         }
         Ok(())
     }
 
-    /// Opens a file for one piece. The descriptors of a check are not kept: they would push out
-    /// those that are in use, and opening costs little beside hashing a piece.
-    fn open(&self, file: usize, place: Place) -> Result<File, DiskError> {
-        self.storage.files.open_at(file, place, Access::Read)
-    }
-
-    /// Whether no byte of a piece was ever written: a sparse file has nothing to read there.
-    fn is_hole(&self, sources: &[(crate::metainfo::FileSlice, Option<File>)]) -> bool {
-        sources.iter().all(|(slice, file)| match file {
-            None => true,
-            Some(file) => match rustix::fs::seek(file, SeekFrom::Data(slice.offset)) {
-                Ok(data) => data >= slice.offset + slice.length,
-                Err(failed) => failed == Errno::NXIO,
-            },
-        })
-    }
-
-    /// SHA-1 of so many zeros; remembered for a whole piece.
-    fn zeros(&self, length: u32) -> [u8; 20] {
-        let hash = |length: u32| {
-            const ZEROS: [u8; 4096] = [0; 4096];
-            let mut hash = Sha1::new();
-            let mut left = usize::try_from(length).expect("a u32 fits usize");
-            while left > 0 {
-                let count = left.min(ZEROS.len());
-                hash.update(&ZEROS[..count]);
-                left -= count;
-            }
-            hash.finalize().into()
-        };
-        if length == self.storage.geometry().piece_length() {
-            *self.zeros.get_or_init(|| hash(length))
-        } else {
-            hash(length)
+    /// Hashes one piece, unless it is known, or part of it is not there.
+    fn outcome_of(&self, piece: PieceIndex, reader: &mut Reader) -> Result<Outcome, DiskError> {
+        let files = &self.storage.files;
+        let length = self.storage.geometry().length_of(piece);
+        let wanted = self.storage.info.piece_hash(piece);
+        let mut is_there = true;
+        let mut is_known = true;
+        for slice in files.slices(piece) {
+            is_there &= self.found[slice.file].holds(slice.offset + slice.length);
+            is_known &= self.found[slice.file].is_known();
         }
-    }
-
-    /// The hash of a piece, and whether all of it is zeros.
-    fn hash(
-        &self,
-        sources: &[(crate::metainfo::FileSlice, Option<File>)],
-        buffer: &mut [u8],
-    ) -> Result<([u8; 20], bool), DiskError> {
-        let mut hash = Sha1::new();
-        let mut blank = true;
-        for (slice, file) in sources {
-            let mut offset = slice.offset;
-            let end = slice.offset + slice.length;
-            while offset < end {
-                let left = usize::try_from(end - offset).expect("part of a piece fits usize");
-                let count = left.min(buffer.len());
-                let bytes = &mut buffer[..count];
-                match file {
-                    // A file that has become shorter since it was looked at ends in zeros here, and
-                    // the piece is wrong: that is all that matters.
-                    Some(file) => read_up_to(file, bytes, offset).map_err(|failed| {
-                        let files = &self.storage.files;
-                        error::system(&files.full_path(slice.file, Place::Final), failed)
-                    })?,
-                    None => bytes.fill(0),
-                }
-                blank = blank && bytes.iter().all(|&byte| byte == 0);
-                hash.update(&*bytes);
-                offset += u64::try_from(count).expect("a buffer's length fits 64 bits");
+        if !is_there {
+            return Ok(Outcome::Missing);
+        }
+        if let Scope::All { clean } = self.scope
+            && is_known
+        {
+            if self.known.contains(piece.get()) {
+                return Ok(Outcome::Good);
+            }
+            if clean {
+                return Ok(Outcome::Untold);
             }
         }
-        Ok((hash.finalize().into(), blank))
+        let place = |file: usize| self.found[file].place();
+        let mut is_hole = true;
+        for slice in files.slices(piece) {
+            if let Some(place) = place(slice.file).filter(|_| is_hole) {
+                is_hole = reader.is_hole(files, slice, place)?;
+            }
+        }
+        if is_hole {
+            return Ok(Outcome::of(self.zeros.of(length) == wanted, true));
+        }
+        let (hash, blank) = reader.hash(files, piece, place, |_| ())?;
+        Ok(Outcome::of(hash == wanted, blank))
     }
 
     /// Judges and reports.
     fn conclude(&self) {
-        let judged = self.judge();
+        let failed = self.findings().failed.take();
+        let judged = match (&self.scope, failed) {
+            (_, Some(failed)) => Err(failed),
+            (Scope::All { .. }, None) => self.judge_all(),
+            (Scope::Files { files }, None) => self.judge_files(files),
+        };
+        self.storage.changed.notify_one();
         match judged {
-            Ok(have) => self.storage.complete(self.id, Completion::Checked { have }),
+            Ok(completion) => self.storage.complete(self.id, completion),
             Err(error) => self.storage.fail(self.id, error),
         }
     }
 
     /// Decides where each file's bytes are from now on, and creates what has no content.
-    fn judge(&self) -> Result<Bitfield, DiskError> {
+    fn judge_all(&self) -> Result<Completion, DiskError> {
         let mut findings = self.findings();
-        if let Some(error) = findings.failed.take() {
-            return Err(error);
-        }
-        let files = &self.storage.files;
-        for (file, (&found, tally)) in self.found.iter().zip(&findings.tallies).enumerate() {
-            let place = match found {
-                Found::Nothing | Found::Part(_) => Place::Part,
-                Found::Pad => Place::Final,
-                Found::Whole if tally.foreign > tally.good => {
-                    return Err(error::occupied(
-                        &files.full_path(file, Place::Final),
-                        "another file lies at its place",
-                    ));
-                }
-                Found::Whole if tally.good == 0 && tally.undecided > 0 => Place::Part,
-                Found::Whole => Place::Final,
-            };
-            files.set_place(file, place);
-        }
-        let have = std::mem::take(&mut findings.have);
+        let (tallies, have) = (
+            std::mem::take(&mut findings.tallies),
+            std::mem::take(&mut findings.have),
+        );
         drop(findings);
+        let files = &self.storage.files;
+        let mut places = Vec::with_capacity(tallies.len());
+        for (file, tally) in tallies.iter().enumerate() {
+            places.push(self.place_of(file, tally)?);
+        }
+        for (file, place) in places.into_iter().enumerate() {
+            let is_beside = place == Place::Part && matches!(self.found[file], Found::Final { .. });
+            if is_beside {
+                // It was looked at, and it is not ours.
+                files.marks.remember(file, None);
+            }
+            files.set_beside(file, is_beside);
+            files.set_place(file, place);
+            files.marks.trust(file);
+        }
         let geometry = self.storage.geometry();
         let complete = self.storage.progress().reset(geometry, have.clone());
-        for file in complete {
-            files.finish(file)?;
-        }
-        for (file, entry) in self.storage.info.files().wanted() {
-            if entry.length == 0 {
-                match files.create_empty(file) {
-                    // Content that is all there may lie where nothing can be written.
-                    Err(failed) if failed.kind == DiskErrorKind::Denied && have.is_full() => {}
-                    created => created?,
+        durable::finish(&self.storage, &complete)?;
+        durable::create_empty(&self.storage, have.is_full())?;
+        Ok(Completion::Checked { have })
+    }
+
+    /// Where a file's bytes are, when everything is checked.
+    fn place_of(&self, file: usize, tally: &Tally) -> Result<Place, DiskError> {
+        let files = &self.storage.files;
+        let length = files.file(file).length;
+        let was_ours = matches!(files.place(file), Place::Final | Place::Foreign);
+        Ok(match self.found[file] {
+            Found::Nothing | Found::Part { .. } => Place::Part,
+            Found::Pad => Place::Final,
+            Found::Final { known: true, .. } => Place::Final,
+            Found::Final { .. } if was_ours => changed_place(tally),
+            Found::Final { length: found, .. } if found != length || tally.is_foreign() => {
+                if files.is_wanted(file) {
+                    let path = files.full_path(file, Place::Final);
+                    return Err(error::occupied(&path, "another file lies at its place"));
                 }
+                Place::Part
             }
+            Found::Final { .. } if tally.good == 0 && tally.undecided + tally.suspect > 0 => {
+                Place::Part
+            }
+            Found::Final { .. } => Place::Final,
+        })
+    }
+
+    /// Decides where the bytes of files are that were changed.
+    fn judge_files(&self, changed: &[usize]) -> Result<Completion, DiskError> {
+        let mut findings = self.findings();
+        let have = std::mem::take(&mut findings.have);
+        let files = &self.storage.files;
+        for &file in changed {
+            let place = match self.found[file] {
+                Found::Final { .. } => changed_place(&findings.tallies[file]),
+                Found::Pad => Place::Final,
+                Found::Nothing | Found::Part { .. } => Place::Part,
+            };
+            files.set_beside(file, false);
+            files.set_place(file, place);
+            files.marks.trust(file);
+            // Descriptors may belong to a file that was replaced.
+            files.close_file(file);
         }
-        Ok(have)
+        drop(findings);
+        let geometry = self.storage.geometry();
+        let mut checked = Bitfield::new(geometry.piece_count());
+        for piece in &self.pieces {
+            checked.insert(piece.get());
+        }
+        let complete = {
+            let mut progress = self.storage.progress();
+            progress.on_checked(geometry, &checked, &have, &self.known)
+        };
+        let complete: Vec<_> = complete
+            .into_iter()
+            .filter(|file| changed.binary_search(file).is_ok())
+            .collect();
+        durable::finish(&self.storage, &complete)?;
+        Ok(Completion::FilesChecked { checked, have })
+    }
+}
+
+/// Where the bytes of a file are that somebody changed while we used it: it is written to again only
+/// if what is left of it is ours, so that nobody's work is undone.
+const fn changed_place(tally: &Tally) -> Place {
+    if tally.good > 0 && tally.foreign == 0 && tally.suspect == 0 {
+        Place::Final
+    } else {
+        Place::Foreign
+    }
+}
+
+impl Tally {
+    /// Whether the content is rather something else.
+    const fn is_foreign(&self) -> bool {
+        self.foreign > self.good
     }
 }
 
@@ -328,6 +416,8 @@ enum Outcome {
     Blank,
     /// Not all of it is there.
     Missing,
+    /// It was not there when its files were seen last, and they are as they were.
+    Untold,
 }
 
 impl Outcome {
@@ -338,59 +428,4 @@ impl Outcome {
             (false, false) => Self::Bad,
         }
     }
-}
-
-/// Looks at the place of each file.
-fn look(storage: &Shared) -> Result<Vec<Found>, DiskError> {
-    let files = &storage.files;
-    let all = storage.info.files().all();
-    // Most often there is nothing at all: one look instead of one for each file.
-    let nothing = matches!(
-        storage.files.root().symlink_metadata(),
-        Err(failed) if failed.kind() == std::io::ErrorKind::NotFound
-    );
-    let mut found = Vec::with_capacity(all.len());
-    for (file, entry) in all.iter().enumerate() {
-        found.push(if entry.is_pad {
-            Found::Pad
-        } else if nothing || entry.length == 0 {
-            Found::Nothing
-        } else {
-            match (
-                files.length_at(file, Place::Part)?,
-                files.length_at(file, Place::Final)?,
-            ) {
-                (_, Some(length)) if length > 0 && length != entry.length => {
-                    return Err(error::occupied(
-                        &files.full_path(file, Place::Final),
-                        "another file, of another length, lies at its place",
-                    ));
-                }
-                (Some(length), _) => Found::Part(length),
-                (None, Some(length)) if length > 0 => Found::Whole,
-                (None, _) => Found::Nothing,
-            }
-        });
-    }
-    Ok(found)
-}
-
-/// Fills `bytes` from a position of a file, with zeros beyond its end.
-fn read_up_to(file: &File, bytes: &mut [u8], mut offset: u64) -> std::io::Result<()> {
-    let mut rest = bytes;
-    while !rest.is_empty() {
-        match file.read_at(rest, offset) {
-            Ok(0) => {
-                rest.fill(0);
-                return Ok(());
-            }
-            Ok(read) => {
-                offset += u64::try_from(read).expect("a read is shorter than 2^64 bytes");
-                rest = &mut rest[read..];
-            }
-            Err(failed) if failed.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(failed) => return Err(failed),
-        }
-    }
-    Ok(())
 }

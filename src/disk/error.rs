@@ -34,6 +34,35 @@ pub(super) fn system(path: &Path, error: impl Into<io::Error>) -> DiskError {
     }
 }
 
+/// The folder that shall get the content cannot be made.
+pub(super) fn no_folder(path: &Path, failed: io::Error) -> DiskError {
+    let hopeless = matches!(
+        failed.raw_os_error().map(Errno::from_raw_os_error),
+        Some(Errno::NOENT | Errno::NAMETOOLONG | Errno::INVAL | Errno::NOTSUP | Errno::NOSYS)
+    );
+    let mut failed = system(path, failed);
+    if hopeless {
+        failed.kind = DiskErrorKind::Unusable;
+        failed.message = format!("the folder cannot be made: {}", failed.message);
+    }
+    failed
+}
+
+/// Whether the process, or the system, has no descriptor left.
+pub(super) fn lacks_descriptors(failed: &DiskError) -> bool {
+    let says = |errno| failed.message == io::Error::from(errno).to_string();
+    failed.kind == DiskErrorKind::Other && (says(Errno::MFILE) || says(Errno::NFILE))
+}
+
+/// Somebody wrote to a file, replaced or removed it.
+pub(super) fn changed(path: &Path) -> DiskError {
+    new(
+        path,
+        DiskErrorKind::Changed,
+        "another program changed the file; it has to be checked again",
+    )
+}
+
 /// A file ends before the bytes that should be in it.
 pub(super) fn truncated(path: &Path) -> DiskError {
     new(

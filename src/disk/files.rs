@@ -2,31 +2,29 @@
 //!
 //! Invariant: pad files never touch the disk, and bytes that are not there are never made up.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::io::{self, IoSlice};
+use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
+use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
-use sha1::{Digest, Sha1};
-use smallvec::SmallVec;
 
 use super::cache::Cache;
-use super::open::{Access, Folder};
+use super::gather::{Cursor, write_all};
+use super::marks::{Marks, Verdict};
+use super::names::{part_name, taken_paths};
+use super::open::{Access, Folder, LastFolder, Status};
+use super::resume::Stamp;
 use super::{DiskError, DiskErrorKind, PART_SUFFIX, error};
-use crate::id::InfoHash;
+use crate::bitfield::Bitfield;
 use crate::metainfo::{self, BlockRef, FileSlice, Info, PieceIndex};
 use crate::wire::Payload;
-
-/// Bytes in a file name that every common file system takes.
-const NAME_LENGTH_MAX: usize = 255;
-
-/// Bytes compared at a time.
-const COMPARE_LENGTH: usize = 256 << 10;
 
 /// Where the bytes of a file are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +35,8 @@ pub(super) enum Place {
     Part,
     /// Under its own name.
     Final,
+    /// Under its own name, and somebody changed it: what is right is read, nothing is written.
+    Foreign,
 }
 
 impl Place {
@@ -45,6 +45,7 @@ impl Place {
             Self::Unknown => 0,
             Self::Part => 1,
             Self::Final => 2,
+            Self::Foreign => 3,
         }
     }
 
@@ -52,10 +53,21 @@ impl Place {
         match code {
             1 => Self::Part,
             2 => Self::Final,
+            3 => Self::Foreign,
             _ => Self::Unknown,
         }
     }
 }
+
+/// How often a file is tried to be opened while the process has no descriptor left, and the wait
+/// in between. Others use theirs for a moment only: slower, but it goes on.
+const DESCRIPTOR_TRIES: u32 = 50;
+/// See [`DESCRIPTOR_TRIES`].
+const DESCRIPTOR_WAIT: Duration = Duration::from_millis(20);
+
+/// Files of at least this length get their space when the first bytes are written. Ours: smaller
+/// ones are in few parts anyhow.
+const ALLOCATE_MIN: u64 = 1 << 20;
 
 /// The files of one torrent.
 #[derive(Debug)]
@@ -64,24 +76,59 @@ pub(super) struct Files {
     root: PathBuf,
     /// A [`Place`] for each file.
     places: Vec<AtomicU8>,
+    /// Files that nobody wants.
+    unwanted: Vec<AtomicBool>,
+    /// Files whose space was asked for.
+    allocated: Vec<AtomicBool>,
+    /// Files whose own name somebody else's content has, as we know.
+    beside: Vec<AtomicBool>,
+    /// It was said that there is not enough space.
+    lacks_space: AtomicBool,
+    /// What files looked like.
+    pub(super) marks: Marks,
+    /// Held while a file changes its name, so that nobody takes it for gone.
+    naming: Mutex<()>,
     /// All paths of the torrent, folders included; empty unless a name for an incomplete file could
     /// meet one of them.
     taken: BTreeSet<PathBuf>,
     /// Number of the storage, which tells its descriptors apart in the cache.
     number: u64,
     cache: Arc<Cache>,
+    /// What the system shall say to writes and syncs.
+    #[cfg(test)]
+    pub(super) faults: super::tests::Faults,
 }
 
 impl Files {
     pub(super) fn new(info: Arc<Info>, root: PathBuf, number: u64, cache: Arc<Cache>) -> Self {
+        Self::known(info, root, number, cache, &BTreeMap::new())
+    }
+
+    /// Files of which an earlier run kept stamps.
+    pub(super) fn known(
+        info: Arc<Info>,
+        root: PathBuf,
+        number: u64,
+        cache: Arc<Cache>,
+        stamps: &BTreeMap<usize, Stamp>,
+    ) -> Self {
         let files = info.files().all();
+        let flags = || files.iter().map(|_| AtomicBool::default()).collect();
         Self {
             places: files.iter().map(|_| AtomicU8::default()).collect(),
+            unwanted: flags(),
+            allocated: flags(),
+            beside: flags(),
+            lacks_space: AtomicBool::new(false),
+            marks: Marks::new(files.len(), stamps),
+            naming: Mutex::default(),
             taken: taken_paths(files),
             info,
             root,
             number,
             cache,
+            #[cfg(test)]
+            faults: super::tests::Faults::default(),
         }
     }
 
@@ -89,12 +136,22 @@ impl Files {
         &self.root
     }
 
-    fn file(&self, file: usize) -> &metainfo::File {
+    pub(super) fn file(&self, file: usize) -> &metainfo::File {
         &self.info.files().all()[file]
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.places.len()
     }
 
     pub(super) fn is_pad(&self, file: usize) -> bool {
         self.file(file).is_pad
+    }
+
+    /// The parts of files that a piece covers.
+    pub(super) fn slices(&self, piece: PieceIndex) -> impl Iterator<Item = FileSlice> + '_ {
+        let geometry = self.info.geometry();
+        geometry.file_slices(piece, 0, geometry.length_of(piece))
     }
 
     pub(super) fn place(&self, file: usize) -> Place {
@@ -105,6 +162,11 @@ impl Files {
         self.places[file].store(place.code(), Ordering::Release);
     }
 
+    /// The file is made beside something else that has its own name.
+    pub(super) fn set_beside(&self, file: usize, is_beside: bool) {
+        self.beside[file].store(is_beside, Ordering::Relaxed);
+    }
+
     /// These files are complete under their own names.
     pub(super) fn set_complete(&self, files: &[usize]) {
         for &file in files {
@@ -112,13 +174,40 @@ impl Files {
         }
     }
 
+    /// Whether a file shall be there under its own name.
+    pub(super) fn is_wanted(&self, file: usize) -> bool {
+        !self.unwanted[file].load(Ordering::Relaxed)
+    }
+
+    /// Says which files are wanted; `None` is all of them.
+    pub(super) fn set_wanted(&self, wanted: Option<&Bitfield>) {
+        for (number, unwanted) in (0..).zip(&self.unwanted) {
+            let is_wanted = wanted.is_none_or(|wanted| wanted.contains(number));
+            unwanted.store(!is_wanted, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn naming(&self) -> MutexGuard<'_, ()> {
+        self.naming.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Closes the descriptors of this torrent.
     pub(super) fn close(&self) {
         self.cache.forget(|&(number, _)| number == self.number);
     }
 
+    /// Closes the descriptor of a file.
+    pub(super) fn close_file(&self, file: usize) {
+        self.cache.forget(|&key| key == (self.number, file));
+    }
+
+    /// The files of this torrent that have descriptors.
+    pub(super) fn open_files(&self) -> Vec<usize> {
+        self.cache.files_of(self.number)
+    }
+
     /// The folders and the name of a file at a place.
-    fn path(&self, file: usize, place: Place) -> (&[String], String) {
+    pub(super) fn path(&self, file: usize, place: Place) -> (&[String], String) {
         let (name, folders) = self
             .file(file)
             .path
@@ -146,17 +235,25 @@ impl Files {
         path
     }
 
-    /// The length of what lies at a place; `None` if nothing does.
-    pub(super) fn length_at(&self, file: usize, place: Place) -> Result<Option<u64>, DiskError> {
+    /// What is known of what lies at a place; `None` if nothing does.
+    pub(super) fn status_in(
+        &self,
+        last: &mut LastFolder,
+        file: usize,
+        place: Place,
+    ) -> Result<Option<Status>, DiskError> {
         let (folders, name) = self.path(file, place);
-        match Folder::open(&self.root, folders, Access::Read) {
-            Ok(folder) => folder.length_of(&name),
-            Err(failed) if failed.kind == DiskErrorKind::Missing => Ok(None),
-            Err(failed) => Err(failed),
+        match last.open(&self.root, folders)? {
+            Some(folder) => folder.status_of(&name),
+            None => Ok(None),
         }
     }
 
     /// Opens what lies at a place, past the cache.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a disk thread waits for others to close descriptors, which nothing tells it of"
+    )]
     pub(super) fn open_at(
         &self,
         file: usize,
@@ -165,13 +262,19 @@ impl Files {
     ) -> Result<File, DiskError> {
         let (folders, name) = self.path(file, place);
         let open = || Folder::open(&self.root, folders, access)?.open_file(&name, access);
-        match open() {
-            Err(failed) if failed.kind == DiskErrorKind::Other => {
-                // Perhaps there are no descriptors left: give back those that are kept.
-                self.cache.forget(|_| true);
-                open()
+        let mut tries = 0;
+        loop {
+            match open() {
+                Err(failed) if error::lacks_descriptors(&failed) && tries < DESCRIPTOR_TRIES => {
+                    // Those that are kept are not needed as much.
+                    self.cache.forget(|_| true);
+                    if tries > 0 {
+                        std::thread::sleep(DESCRIPTOR_WAIT);
+                    }
+                    tries += 1;
+                }
+                opened => return opened,
             }
-            opened => opened,
         }
     }
 
@@ -180,23 +283,53 @@ impl Files {
         if let Some(open) = self.cache.find(self.number, file, access) {
             return Ok(open);
         }
-        let opened = match (self.place(file), access) {
-            (Place::Final, Access::Read) => self.open_at(file, Place::Final, Access::Read)?,
+        let writes = self.marks.writes(file);
+        let opened = self.open_in_place(file, access)?;
+        let status = Status::of(&opened)
+            .map_err(|failed| error::system(&self.full_path(file, self.place(file)), failed))?;
+        if access != Access::Read && status.links > 1 && self.place(file) == Place::Final {
+            let path = self.full_path(file, Place::Final);
+            let what = "it has to be repaired, but another name (hard link) leads to the same file";
+            return Err(error::occupied(&path, what));
+        }
+        if self.marks.compare(file, writes, Some(status)) == Verdict::Changed {
+            self.marks.doubt(file);
+        }
+        if access == Access::Create && self.place(file) == Place::Part {
+            self.allocate(file, &opened);
+        }
+        let opened = Arc::new(opened);
+        self.cache
+            .keep(self.number, file, access, Arc::clone(&opened));
+        Ok(opened)
+    }
+
+    fn open_in_place(&self, file: usize, access: Access) -> Result<File, DiskError> {
+        match (self.place(file), access) {
+            (Place::Final | Place::Foreign, Access::Read) => {
+                self.open_at(file, Place::Final, Access::Read)
+            }
             // Not made anew: what was there is gone, and what was verified with it.
-            (Place::Final, _) => self.open_at(file, Place::Final, Access::Write)?,
+            (Place::Final, _) => self.open_at(file, Place::Final, Access::Write),
+            (Place::Foreign, _) => {
+                let path = self.full_path(file, Place::Final);
+                let what = "another program changed it; it is not written to";
+                Err(error::occupied(&path, what))
+            }
             (Place::Unknown, Access::Read) => match self.open_at(file, Place::Part, Access::Read) {
                 Err(failed) if failed.kind == DiskErrorKind::Missing => {
-                    self.open_at(file, Place::Final, Access::Read)?
+                    self.open_at(file, Place::Final, Access::Read)
                 }
-                opened => opened?,
+                opened => opened,
             },
             (Place::Unknown, _) => {
-                if self.length_at(file, Place::Final)?.unwrap_or(0) > 0 {
+                let there = self.status_in(&mut LastFolder::default(), file, Place::Final)?;
+                if self.is_wanted(file) && there.is_some_and(|status| status.stamp.size > 0) {
                     let path = self.full_path(file, Place::Final);
                     return Err(error::occupied(&path, "another file lies at its place"));
                 }
                 self.set_place(file, Place::Part);
-                self.open_at(file, Place::Part, access)?
+                self.open_at(file, Place::Part, access)
             }
             (Place::Part, _) => match self.open_at(file, Place::Part, access) {
                 // It got its name between the look and the opening.
@@ -204,20 +337,38 @@ impl Files {
                     if failed.kind == DiskErrorKind::Missing
                         && self.place(file) == Place::Final =>
                 {
-                    self.open_at(file, Place::Final, access)?
+                    self.open_at(file, Place::Final, access)
                 }
-                opened => opened?,
+                opened => opened,
             },
-        };
-        let opened = Arc::new(opened);
-        self.cache
-            .keep(self.number, file, access, Arc::clone(&opened));
-        Ok(opened)
+        }
+    }
+
+    /// Asks for the space of a file that is about to be written, once. Pieces come in random order,
+    /// so without it the file would be in many parts, and the lack of space would show late. If there
+    /// is not enough that is said, and what fits is written all the same.
+    ///
+    /// The length stays what was written, so that nobody takes empty space for content. Files that
+    /// are not wanted get only what must be kept of them.
+    fn allocate(&self, file: usize, opened: &File) {
+        let length = self.file(file).length;
+        let skip = length < ALLOCATE_MIN || !self.is_wanted(file);
+        if skip || self.allocated[file].swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let allocated = rustix::fs::fallocate(opened, FallocateFlags::KEEP_SIZE, 0, length);
+        // Not every file system can; only the lack of space is news.
+        if matches!(allocated, Err(Errno::NOSPC | Errno::DQUOT))
+            && !self.lacks_space.swap(true, Ordering::Relaxed)
+        {
+            let path = self.full_path(file, Place::Part);
+            tracing::warn!(path = %path.display(), length, "the disk has less room than this file needs");
+        }
     }
 
     /// A failure while using a descriptor: it is not used again.
     fn failed(&self, file: usize, failed: io::Error) -> DiskError {
-        self.cache.forget(|&key| key == (self.number, file));
+        self.close_file(file);
         error::system(&self.full_path(file, self.place(file)), failed)
     }
 
@@ -225,13 +376,14 @@ impl Files {
     ///
     /// # Errors
     ///
-    /// [`DiskErrorKind::Truncated`] when a file is too short, and what the system says.
+    /// [`DiskErrorKind::Truncated`] when a file is too short, and what the system says; with the
+    /// number of the file.
     pub(super) fn read(
         &self,
         piece: PieceIndex,
         offset: u32,
         out: &mut [u8],
-    ) -> Result<(), DiskError> {
+    ) -> Result<(), (usize, DiskError)> {
         let length = u32::try_from(out.len()).expect("a piece has less than 4 GiB");
         let mut rest = out;
         for slice in self.info.geometry().file_slices(piece, offset, length) {
@@ -241,27 +393,56 @@ impl Files {
                 part.fill(0);
                 continue;
             }
-            let file = self.open(slice.file, Access::Read)?;
-            file.read_exact_at(part, slice.offset)
-                .map_err(|failed| self.read_failed(slice.file, failed))?;
+            let file = self.open(slice.file, Access::Read);
+            let file = file.map_err(|failed| (slice.file, failed))?;
+            file.read_exact_at(part, slice.offset).map_err(|failed| {
+                let place = self.place(slice.file);
+                (slice.file, self.read_failed(slice.file, place, failed))
+            })?;
         }
         Ok(())
     }
 
-    fn read_failed(&self, file: usize, failed: io::Error) -> DiskError {
+    /// A read that did not bring all bytes.
+    pub(super) fn read_failed(&self, file: usize, place: Place, failed: io::Error) -> DiskError {
+        self.close_file(file);
+        let path = self.full_path(file, place);
         if failed.kind() == io::ErrorKind::UnexpectedEof {
-            self.cache.forget(|&key| key == (self.number, file));
-            error::truncated(&self.full_path(file, self.place(file)))
+            error::truncated(&path)
         } else {
-            self.failed(file, failed)
+            error::system(&path, failed)
         }
     }
 
-    /// Reads a block.
+    /// A file with a part in this range that was changed and not checked since.
+    fn doubted(&self, block: BlockRef) -> Option<usize> {
+        let geometry = self.info.geometry();
+        let mut slices = geometry.file_slices(block.piece, block.offset, block.length);
+        slices
+            .find(|slice| self.marks.is_doubted(slice.file))
+            .map(|slice| slice.file)
+    }
+
+    /// Reads a block that was verified. What lies in a file that was changed is not read until it
+    /// was checked.
     pub(super) fn read_block(&self, block: BlockRef) -> Result<Bytes, Arc<DiskError>> {
         let mut data = vec![0; usize::try_from(block.length).expect("a u32 fits usize")];
-        self.read(block.piece, block.offset, &mut data)?;
-        Ok(data.into())
+        if self.doubted(block).is_none()
+            && let Err((file, failed)) = self.read(block.piece, block.offset, &mut data)
+        {
+            if matches!(
+                failed.kind,
+                DiskErrorKind::Truncated | DiskErrorKind::Missing
+            ) {
+                self.marks.doubt(file);
+            }
+            return Err(failed.into());
+        }
+        // Asked again: opening a file may have shown that it is another.
+        match self.doubted(block) {
+            Some(file) => Err(error::changed(&self.full_path(file, self.place(file))).into()),
+            None => Ok(data.into()),
+        }
     }
 
     /// Reads a block if that needs no waiting: it lies in one open file and in the system's cache.
@@ -271,7 +452,10 @@ impl Files {
         let geometry = self.info.geometry();
         let mut slices = geometry.file_slices(block.piece, block.offset, block.length);
         let slice = slices.next()?;
-        if slice.length != u64::from(block.length) || self.is_pad(slice.file) {
+        if slice.length != u64::from(block.length)
+            || self.is_pad(slice.file)
+            || self.marks.is_doubted(slice.file)
+        {
             return None;
         }
         let file = self.cache.find(self.number, slice.file, Access::Read)?;
@@ -302,68 +486,86 @@ impl Files {
                 continue;
             }
             let file = self.open(slice.file, Access::Create)?;
-            write_all(&file, &mut buffers, slice.offset)
-                .map_err(|failed| self.failed(slice.file, failed))?;
+            #[cfg(test)]
+            self.faults.on_write(&self.root)?;
+            self.marks.begin_write(slice.file);
+            let result = write_all(&file, &mut buffers, slice.offset);
+            self.marks.end_write(slice.file);
+            // Told even of a failure: part of it may have been written.
             written(slice.file);
+            result.map_err(|failed| self.failed(slice.file, failed))?;
         }
         Ok(())
     }
 
     /// Makes what was written to a file durable.
-    pub(super) fn sync(&self, file: usize) -> Result<(), DiskError> {
-        let open = self.open(file, Access::Read)?;
-        open.sync_data().map_err(|failed| self.failed(file, failed))
-    }
-
-    /// Every piece of a file is verified: it gets its own name.
     ///
     /// # Errors
     ///
-    /// [`DiskErrorKind::Occupied`] when other content has that name.
-    pub(super) fn finish(&self, file: usize) -> Result<(), DiskError> {
-        if self.is_pad(file) || self.place(file) == Place::Final {
-            return Ok(());
-        }
-        let wanted = self.file(file).length;
-        let (folders, part) = self.path(file, Place::Part);
-        let (_, name) = self.path(file, Place::Final);
-        let folder = Folder::open(&self.root, folders, Access::Read)?;
-        match folder.length_of(&part)? {
-            Some(length) if length > wanted => {
-                let opened = folder.open_file(&part, Access::Write)?;
-                let cut = opened.set_len(wanted);
-                cut.map_err(|failed| error::system(&folder.join(&part), failed))?;
-            }
-            Some(_) => {}
-            None => {
-                // Told to be complete without a check: then it has its name already. What we wrote
-                // ourselves must be there, or nobody knows whose file has the name.
-                let never_written = self.place(file) == Place::Unknown;
-                return match folder.length_of(&name)? {
-                    Some(length) if length == wanted && never_written => {
-                        self.set_place(file, Place::Final);
-                        Ok(())
-                    }
-                    _ => Err(error::system(&folder.join(&part), Errno::NOENT)),
-                };
-            }
-        }
-        match folder.rename(&part, &name) {
-            Err(failed) if failed.kind == DiskErrorKind::Occupied => {
-                settle(&folder, &part, &name, wanted)?;
-                // The open descriptor may be of the file that was removed.
-                self.cache.forget(|&key| key == (self.number, file));
-            }
-            renamed => renamed?,
-        }
-        self.set_place(file, Place::Final);
-        Ok(())
+    /// What the system says. What it could not write it has forgotten, so the file is in doubt then.
+    pub(super) fn sync(&self, file: usize) -> Result<(), DiskError> {
+        let open = self.open(file, Access::Read)?;
+        #[cfg(test)]
+        self.faults
+            .on_sync(&self.root)
+            .inspect_err(|_| self.marks.doubt(file))?;
+        open.sync_all().map_err(|failed| {
+            self.marks.doubt(file);
+            self.failed(file, failed)
+        })
     }
 
-    /// Makes an empty file and its folders.
-    pub(super) fn create_empty(&self, file: usize) -> Result<(), DiskError> {
-        let (folders, name) = self.path(file, Place::Final);
-        Folder::open(&self.root, folders, Access::Create)?.create_empty(&name)
+    /// Makes the system forget what it has in memory of a file, so that what is read is what is on
+    /// the disk.
+    pub(super) fn drop_cached(&self, file: usize, place: Place) {
+        self.close_file(file);
+        if let Ok(opened) = self.open_at(file, place, Access::Read) {
+            // Only a hint.
+            let _ = rustix::fs::fadvise(&opened, 0, None, rustix::fs::Advice::DontNeed);
+        }
+    }
+
+    /// Looks at a file; says whether somebody changed it. If so it is in doubt until it was checked.
+    pub(super) fn is_changed(&self, last: &mut LastFolder, file: usize) -> bool {
+        if self.is_pad(file) || self.file(file).length == 0 {
+            return false;
+        }
+        if self.marks.is_doubted(file) {
+            return true;
+        }
+        let writes = self.marks.writes(file);
+        let look = |last: &mut LastFolder| match self.place(file) {
+            Place::Part => self.status_in(last, file, Place::Part),
+            Place::Final | Place::Foreign => self.status_in(last, file, Place::Final),
+            Place::Unknown => match self.status_in(last, file, Place::Part) {
+                Ok(None) => self.status_in(last, file, Place::Final),
+                found => found,
+            },
+        };
+        // What cannot be looked at cannot be served either.
+        let mut status = look(last).unwrap_or(None);
+        if status.is_none() && self.marks.stamp(file).is_some() {
+            // It may be changing its name, or its folder may be new.
+            let naming = self.naming();
+            status = look(&mut LastFolder::default()).unwrap_or(None);
+            drop(naming);
+        }
+        let is_changed = match (status, self.place(file)) {
+            (None, Place::Part) if self.marks.stamp(file).is_none() => self.has_come(last, file),
+            _ => self.marks.compare(file, writes, status) == Verdict::Changed,
+        };
+        if is_changed {
+            self.marks.doubt(file);
+            self.close_file(file);
+        }
+        is_changed
+    }
+
+    /// Whether something got the name of a file of which there was nothing: it may be its content.
+    fn has_come(&self, last: &mut LastFolder, file: usize) -> bool {
+        let come = self.status_in(last, file, Place::Final).unwrap_or(None);
+        !self.beside[file].load(Ordering::Relaxed)
+            && come.is_some_and(|status| status.stamp.size > 0)
     }
 }
 
@@ -373,139 +575,7 @@ impl Drop for Files {
     }
 }
 
-/// Something has the name that a complete file shall get. The same content, or none, is no
-/// conflict.
-fn settle(folder: &Folder, part: &str, name: &str, length: u64) -> Result<(), DiskError> {
-    match folder.length_of(name)? {
-        Some(0) => folder.replace_empty(part, name),
-        Some(other) if other == length => {
-            let ours = folder.open_file(part, Access::Read)?;
-            let theirs = folder.open_file(name, Access::Read)?;
-            let same = same_content(&ours, &theirs, length)
-                .map_err(|failed| error::system(&folder.join(name), failed))?;
-            if same {
-                folder.remove(part)
-            } else {
-                Err(other_content(folder, name))
-            }
-        }
-        _ => Err(other_content(folder, name)),
-    }
-}
-
-fn other_content(folder: &Folder, name: &str) -> DiskError {
-    error::occupied(
-        &folder.join(name),
-        "another file lies at its place; the download is kept beside it",
-    )
-}
-
-/// Whether two files have the same first `length` bytes.
-fn same_content(a: &File, b: &File, length: u64) -> io::Result<bool> {
-    let mut buffers = [vec![0; COMPARE_LENGTH], vec![0; COMPARE_LENGTH]];
-    let mut offset = 0;
-    while offset < length {
-        let left = usize::try_from(length - offset).unwrap_or(usize::MAX);
-        let count = left.min(COMPARE_LENGTH);
-        let [ours, theirs] = &mut buffers;
-        a.read_exact_at(&mut ours[..count], offset)?;
-        b.read_exact_at(&mut theirs[..count], offset)?;
-        if ours[..count] != theirs[..count] {
-            return Ok(false);
-        }
-        offset += u64::try_from(count).expect("a buffer's length fits 64 bits");
-    }
-    Ok(true)
-}
-
-/// The name of an incomplete file: `NAME.HASH.trackless-part` with the first digits of the info hash, so
-/// that two torrents with a file of one name do not write into each other. A name that would get too
-/// long is shortened, and told apart from others by a hash.
-#[must_use]
-pub fn part_name(name: &str, info_hash: InfoHash) -> String {
-    /// Bytes kept of a long name.
-    const KEPT: usize = 180;
-    /// Hexadecimal digits of a hash: 64 bits tell all files and torrents of a folder apart.
-    const DIGITS: usize = 16;
-    let torrent = &info_hash.to_string()[..DIGITS];
-    let part = format!("{name}.{torrent}{PART_SUFFIX}");
-    if part.len() <= NAME_LENGTH_MAX {
-        return part;
-    }
-    let hash = data_encoding::HEXLOWER.encode(&Sha1::digest(name.as_bytes()));
-    let boundary = (0..=KEPT).rev().find(|&at| name.is_char_boundary(at));
-    let kept = &name[..boundary.unwrap_or(0)];
-    format!("{kept}~{}.{torrent}{PART_SUFFIX}", &hash[..DIGITS])
-}
-
-/// All paths, if any name in the torrent looks like that of an incomplete file.
-fn taken_paths(files: &[metainfo::File]) -> BTreeSet<PathBuf> {
-    let is_part = |name: &String| name.ends_with(PART_SUFFIX);
-    if !files.iter().any(|file| file.path.iter().any(is_part)) {
-        return BTreeSet::new();
-    }
-    let mut taken = BTreeSet::new();
-    for file in files.iter().filter(|file| !file.is_pad) {
-        let mut path = PathBuf::new();
-        for component in &file.path {
-            path.push(component);
-            taken.insert(path.clone());
-        }
-    }
-    taken
-}
-
 /// The length of a slice that lies in memory.
 pub(super) fn length_of(slice: FileSlice) -> usize {
     usize::try_from(slice.length).expect("part of a piece is below 4 GiB")
-}
-
-/// Writes all buffers at a position of a file.
-fn write_all(file: &File, buffers: &mut [IoSlice<'_>], mut offset: u64) -> io::Result<()> {
-    let mut rest = buffers;
-    while !rest.is_empty() {
-        match rustix::io::pwritev(file, rest, offset) {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(written) => {
-                IoSlice::advance_slices(&mut rest, written);
-                offset += u64::try_from(written).expect("a write is shorter than 2^64 bytes");
-            }
-            Err(Errno::INTR) => {}
-            Err(failed) => return Err(failed.into()),
-        }
-    }
-    Ok(())
-}
-
-/// Walks the slices of a payload.
-struct Cursor<'a> {
-    slices: &'a [Bytes],
-    /// Bytes of the first slice that were taken.
-    used: usize,
-}
-
-impl<'a> Cursor<'a> {
-    const fn new(slices: &'a [Bytes]) -> Self {
-        Self { slices, used: 0 }
-    }
-
-    /// The next `length` bytes, as they lie.
-    fn take(&mut self, mut length: usize) -> SmallVec<[IoSlice<'a>; 4]> {
-        let mut taken = SmallVec::new();
-        while length > 0
-            && let Some((first, others)) = self.slices.split_first()
-        {
-            let left = &first[self.used..];
-            let count = left.len().min(length);
-            taken.push(IoSlice::new(&left[..count]));
-            length -= count;
-            self.used += count;
-            if self.used == first.len() {
-                self.slices = others;
-                self.used = 0;
-            }
-        }
-        debug_assert_eq!(length, 0, "a block has as many bytes as it says");
-        taken
-    }
 }

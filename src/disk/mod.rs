@@ -4,7 +4,7 @@
 //! [`Storage::submit`], completions come out of the channel it was opened with, and blocks to be
 //! sent are read by [`Storage::read`]. Inside, `worker` does the jobs, `files` knows names and
 //! descriptors, `progress` what is verified, and `check` looks at what already lies there. [`hash`]
-//! serves those who make a torrent of their content.
+//! serves those who make a torrent of their content, [`verify()`] those who compare content with one.
 //!
 //! A file that is not complete carries [`PART_SUFFIX`]; it gets its own name when the last piece it
 //! has a part in is verified. So whatever lies under a file's own name is either verified, or was
@@ -13,17 +13,19 @@
 //! Invariant: content that is not ours is never written to, replaced or removed. A file under its
 //! own name is repaired in place only if most of it was found to be right.
 
-pub use files::part_name;
+pub use names::part_name;
+pub use resume::{Resume, Stamp, vouched};
+pub use verify::{Verification, verify};
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use bytes::Bytes;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::bitfield::Bitfield;
 use crate::metainfo::{BlockRef, Geometry, Info, PieceIndex};
@@ -34,13 +36,23 @@ use files::Files;
 use progress::Progress;
 use worker::Worker;
 
+mod blank;
 mod cache;
 mod check;
+mod durable;
 mod error;
 mod files;
+mod finish;
+mod gather;
 pub mod hash;
+mod look;
+mod marks;
+mod names;
 mod open;
 mod progress;
+mod reader;
+mod resume;
+mod verify;
 mod worker;
 
 #[cfg(test)]
@@ -88,6 +100,13 @@ enum Task {
     },
     /// Join in checking.
     Check(Arc<Check>),
+    /// Make durable what is verified.
+    Sync {
+        storage: Arc<Shared>,
+        reply: oneshot::Sender<Result<(), Arc<DiskError>>>,
+    },
+    /// Other files are wanted than before.
+    Wanted(Arc<Shared>),
     /// Nothing follows.
     Stop,
 }
@@ -156,19 +175,40 @@ impl Disk {
         root: PathBuf,
         completions: mpsc::Sender<(JobId, Completion)>,
     ) -> Storage {
+        self.open_with(info, root, Options::default(), completions)
+    }
+
+    /// Like [`Self::open`], with files chosen or with what is known from before.
+    #[must_use]
+    pub fn open_with(
+        &self,
+        info: Arc<Info>,
+        root: PathBuf,
+        options: Options,
+        completions: mpsc::Sender<(JobId, Completion)>,
+    ) -> Storage {
         let number = self.storages.fetch_add(1, Ordering::Relaxed);
-        let progress = Progress::new(info.geometry());
+        let Options { wanted, resume } = options;
+        let resume = resume.unwrap_or_default();
+        let (copy, cache) = (Arc::clone(&info), Arc::clone(&self.cache));
+        let files = Files::known(copy, root, number, cache, &resume.stamps);
+        files.set_wanted(wanted.as_ref());
         Storage {
             shared: Arc::new(Shared {
                 number,
-                epoch: AtomicU64::new(0),
-                files: Files::new(Arc::clone(&info), root, number, Arc::clone(&self.cache)),
+                files,
+                clean: AtomicBool::new(resume.clean),
+                progress: Mutex::new(Progress::new(info.geometry(), resume)),
                 info,
-                progress: Mutex::new(progress),
                 queues: Arc::clone(&self.queues),
                 completions,
                 unfinished: AtomicUsize::new(0),
                 stopped: AtomicBool::new(false),
+                checked: AtomicU32::new(0),
+                to_check: AtomicU32::new(0),
+                inspected: AtomicUsize::new(0),
+                root_synced: AtomicBool::new(false),
+                changed: Notify::new(),
             }),
         }
     }
@@ -217,6 +257,17 @@ fn serve_reads(tasks: &Mutex<Receiver<ReadTask>>) {
     }
 }
 
+/// How a torrent's place is opened. The default wants everything and knows nothing.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Files that shall be there under their own names, by their number in the torrent; `None` is
+    /// all. Of the others only what pieces of wanted files bring along is kept, under the names of
+    /// incomplete files.
+    pub wanted: Option<Bitfield>,
+    /// What an earlier run left. [`Job::CheckAll`] takes it as it is for files that did not change.
+    pub resume: Option<Resume>,
+}
+
 /// The place of one torrent's content. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Storage {
@@ -227,20 +278,22 @@ impl Storage {
     /// Gives a job to the threads, without waiting. Its completion comes with the same number.
     ///
     /// Jobs of one piece are done in order. [`Job::Sync`] covers what was verified before it, and
-    /// [`Job::CheckAll`] must be the only unfinished job.
+    /// [`Job::CheckAll`] must be the only unfinished job. It hashes only what is not known: pieces
+    /// verified before, in files that are as they were, are taken as they are.
     pub fn submit(&self, id: JobId, job: Job) {
         let shared = &self.shared;
         let unfinished = shared.unfinished.fetch_add(1, Ordering::Relaxed);
         debug_assert!(unfinished < JOBS_MAX, "a torrent bounds its disk jobs");
         let queue = match &job {
             Job::Write { block, .. } | Job::Read { block, .. } => shared.worker_of(block.piece),
-            Job::Verify { piece } => shared.worker_of(*piece),
-            Job::CheckAll => shared.queues.workers.first(),
+            Job::Verify { piece, .. } => shared.worker_of(*piece),
+            Job::CheckAll | Job::Inspect | Job::CheckFiles { .. } => shared.queues.workers.first(),
             Job::Sync => Some(&shared.queues.syncs),
         };
         let storage = Arc::clone(shared);
         let task = Task::Job { storage, id, job };
         if queue.is_none_or(|queue| queue.send(task).is_err()) {
+            shared.unfinished.fetch_sub(1, Ordering::Relaxed);
             let error = error::stopped(shared.files.root());
             let failed = Completion::Failed { error };
             // Nobody waits for the disk once it was stopped.
@@ -289,7 +342,63 @@ impl Storage {
         if have.len() == geometry.piece_count() {
             let complete = self.shared.progress().reset(geometry, have.clone());
             self.shared.files.set_complete(&complete);
+            self.shared.changed.notify_one();
         }
+    }
+
+    /// Chooses the files that shall be there under their own names; see [`Options::wanted`]. Those
+    /// that are complete already get them soon after.
+    pub fn set_wanted(&self, wanted: Option<&Bitfield>) {
+        self.shared.files.set_wanted(wanted);
+        let task = Task::Wanted(Arc::clone(&self.shared));
+        // Fails only once the disk was stopped.
+        self.shared.queues.syncs.send(task).ok();
+    }
+
+    /// Pieces that the check under way has looked at, and those it has to look at in all; of the
+    /// last check when none is under way.
+    #[must_use]
+    pub fn checked(&self) -> (u32, u32) {
+        let total = self.shared.to_check.load(Ordering::Relaxed);
+        let checked = self.shared.checked.load(Ordering::Relaxed);
+        (checked.min(total), total)
+    }
+
+    /// What is durable, to be kept for the next run.
+    #[must_use]
+    pub fn resume(&self) -> Resume {
+        self.shared.progress().resume()
+    }
+
+    /// Whether something was verified, made or renamed that is not known to be durable.
+    #[must_use]
+    pub fn needs_sync(&self) -> bool {
+        self.shared.progress().needs_sync()
+    }
+
+    /// Waits until [`Self::resume`] or [`Self::needs_sync`] may say something else than before. For
+    /// one task only.
+    pub async fn changed(&self) {
+        self.shared.changed.notified().await;
+    }
+
+    /// Makes durable what is verified, apart from [`Job::Sync`].
+    ///
+    /// # Errors
+    ///
+    /// What the system says, or that the disk was stopped.
+    pub async fn sync(&self) -> Result<(), Arc<DiskError>> {
+        let (reply, answer) = oneshot::channel();
+        let storage = Arc::clone(&self.shared);
+        // When the disk was stopped the reply is dropped, and the answer says so.
+        self.shared
+            .queues
+            .syncs
+            .send(Task::Sync { storage, reply })
+            .ok();
+        answer
+            .await
+            .unwrap_or_else(|_| Err(error::stopped(self.shared.files.root())))
     }
 }
 
@@ -337,8 +446,6 @@ impl PendingRead {
 struct Shared {
     /// Number of the storage, never used twice by one disk.
     number: u64,
-    /// Counts checks: what a worker remembers of the time before one is void.
-    epoch: AtomicU64,
     info: Arc<Info>,
     files: Files,
     progress: Mutex<Progress>,
@@ -347,6 +454,18 @@ struct Shared {
     unfinished: AtomicUsize,
     /// The receiver of completions is gone.
     stopped: AtomicBool,
+    /// What an earlier run left was all there was.
+    clean: AtomicBool,
+    /// Pieces that the check looked at.
+    checked: AtomicU32,
+    /// Pieces that the check has to look at.
+    to_check: AtomicU32,
+    /// The file the next inspection begins with.
+    inspected: AtomicUsize,
+    /// The folder that holds `root` was synced.
+    root_synced: AtomicBool,
+    /// Told when the resume data may have changed.
+    changed: Notify,
 }
 
 impl Shared {

@@ -7,9 +7,10 @@ use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags, Stat};
 use rustix::io::Errno;
 
+use super::resume::Stamp;
 use super::{DiskError, DiskErrorKind, error};
 
 /// Permissions of new files and folders, before the user's mask.
@@ -26,6 +27,45 @@ pub(super) enum Access {
     Write,
     /// Read and write it; it is made, with its folders, if it is not there.
     Create,
+}
+
+/// What the system says of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Status {
+    pub stamp: Stamp,
+    /// The file system it lies in.
+    pub device: u64,
+    /// Names it has.
+    pub links: u64,
+}
+
+impl Status {
+    /// That of an open file.
+    pub(super) fn of(file: &File) -> Result<Self, Errno> {
+        rustix::fs::fstat(file).map(|status| Self::from_stat(&status))
+    }
+
+    #[allow(
+        clippy::useless_conversion,
+        clippy::unnecessary_fallible_conversions,
+        reason = "the types of these fields differ between systems"
+    )]
+    fn from_stat(status: &Stat) -> Self {
+        let seconds = i64::try_from(status.st_mtime).unwrap_or(i64::MAX);
+        let nanoseconds = i64::try_from(status.st_mtime_nsec).unwrap_or(0);
+        Self {
+            stamp: Stamp {
+                size: u64::try_from(status.st_size).unwrap_or(0),
+                // Years beyond 2262 are all the same.
+                modified: seconds
+                    .saturating_mul(1_000_000_000)
+                    .saturating_add(nanoseconds),
+                inode: u64::try_from(status.st_ino).unwrap_or(0),
+            },
+            device: u64::try_from(status.st_dev).unwrap_or(0),
+            links: u64::try_from(status.st_nlink).unwrap_or(u64::MAX),
+        }
+    }
 }
 
 /// An open folder in which a file is or shall be.
@@ -49,7 +89,7 @@ impl Folder {
         let flags = OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::RDONLY;
         let mut opened = rustix::fs::open(root, flags, Mode::empty());
         if access == Access::Create && matches!(opened, Err(Errno::NOENT)) {
-            std::fs::create_dir_all(root).map_err(|failed| error::system(root, failed))?;
+            std::fs::create_dir_all(root).map_err(|failed| error::no_folder(root, failed))?;
             opened = rustix::fs::open(root, flags, Mode::empty());
         }
         let mut folder = Self {
@@ -119,12 +159,21 @@ impl Folder {
     ///
     /// # Errors
     ///
-    /// [`DiskErrorKind::Occupied`] when it is anything else, and what the system says.
+    /// Those of [`Self::status_of`].
     pub(super) fn length_of(&self, name: &str) -> Result<Option<u64>, DiskError> {
+        Ok(self.status_of(name)?.map(|status| status.stamp.size))
+    }
+
+    /// What is known of a regular file in this folder; `None` if there is nothing of that name.
+    ///
+    /// # Errors
+    ///
+    /// [`DiskErrorKind::Occupied`] when it is anything else, and what the system says.
+    pub(super) fn status_of(&self, name: &str) -> Result<Option<Status>, DiskError> {
         let path = self.path.join(name);
         match rustix::fs::statat(&self.descriptor, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(status) if FileType::from_raw_mode(status.st_mode) == FileType::RegularFile => {
-                Ok(u64::try_from(status.st_size).ok())
+                Ok(Some(Status::from_stat(&status)))
             }
             Ok(_) => Err(not_a_file(&path)),
             Err(Errno::NOENT) => Ok(None),
@@ -152,15 +201,11 @@ impl Folder {
     /// [`DiskErrorKind::Occupied`].
     pub(super) fn rename(&self, from: &str, to: &str) -> Result<(), DiskError> {
         let folder = &self.descriptor;
-        let mut renamed =
-            rustix::fs::renameat_with(folder, from, folder, to, RenameFlags::NOREPLACE);
-        if matches!(renamed, Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP)) {
-            // The file system cannot promise it; nearly the same in two steps.
-            renamed = match self.length_of(to)? {
-                None => rustix::fs::renameat(folder, from, folder, to),
-                Some(_) => Err(Errno::EXIST),
+        let renamed =
+            match rustix::fs::renameat_with(folder, from, folder, to, RenameFlags::NOREPLACE) {
+                Err(failed) if is_unsupported(failed) => self.rename_by_link(from, to)?,
+                renamed => renamed,
             };
-        }
         renamed.map_err(|failed| {
             // What is missing is the old name, what is in the way has the new one.
             let name = if failed == Errno::NOENT { from } else { to };
@@ -168,11 +213,64 @@ impl Folder {
         })
     }
 
-    /// Takes the place of an empty file.
+    /// Renames where the file system cannot promise to replace nothing: a second name can be given
+    /// only where there is none.
+    pub(super) fn rename_by_link(
+        &self,
+        from: &str,
+        to: &str,
+    ) -> Result<Result<(), Errno>, DiskError> {
+        let folder = &self.descriptor;
+        match rustix::fs::linkat(folder, from, folder, to, AtFlags::empty()) {
+            Ok(()) => Ok(rustix::fs::unlinkat(folder, from, AtFlags::empty())),
+            // No second names here either: nearly the same in two steps.
+            Err(failed) if is_unsupported(failed) || failed == Errno::PERM => {
+                Ok(match self.length_of(to)? {
+                    None => rustix::fs::renameat(folder, from, folder, to),
+                    Some(_) => Err(Errno::EXIST),
+                })
+            }
+            Err(failed) => Ok(Err(failed)),
+        }
+    }
+
+    /// Takes the place of an empty file. If somebody puts content into it in this moment, it keeps
+    /// its name, and the answer is [`DiskErrorKind::Occupied`].
     pub(super) fn replace_empty(&self, from: &str, to: &str) -> Result<(), DiskError> {
         let folder = &self.descriptor;
-        rustix::fs::renameat(folder, from, folder, to)
-            .map_err(|failed| error::system(&self.path.join(to), failed))
+        let exchange = || {
+            let flags = RenameFlags::EXCHANGE;
+            rustix::fs::renameat_with(folder, from, folder, to, flags)
+        };
+        let wrap = |failed| error::system(&self.path.join(to), failed);
+        match exchange() {
+            Ok(()) if self.length_of(from)? == Some(0) => self.remove(from),
+            Ok(()) => {
+                exchange().map_err(wrap)?;
+                Err(wrap(Errno::EXIST))
+            }
+            Err(failed) if is_unsupported(failed) => {
+                rustix::fs::renameat(folder, from, folder, to).map_err(wrap)
+            }
+            Err(failed) => Err(wrap(failed)),
+        }
+    }
+
+    /// Makes everything durable in the file system of this folder; gives its device.
+    #[cfg(target_os = "linux")]
+    pub(super) fn sync_device(&self) -> Result<u64, Errno> {
+        rustix::fs::syncfs(&self.descriptor)?;
+        let status = rustix::fs::fstat(&self.descriptor)?;
+        Ok(Status::from_stat(&status).device)
+    }
+
+    /// Makes the names in this folder durable.
+    pub(super) fn sync(&self) -> Result<(), DiskError> {
+        match rustix::fs::fsync(&self.descriptor) {
+            // Some file systems know no durable folders, and need none.
+            Err(failed) if is_unsupported(failed) => Ok(()),
+            synced => synced.map_err(|failed| error::system(&self.path, failed)),
+        }
     }
 
     /// Removes a file of ours.
@@ -184,6 +282,40 @@ impl Folder {
     /// The path of something in this folder, for messages.
     pub(super) fn join(&self, name: &str) -> PathBuf {
         self.path.join(name)
+    }
+}
+
+/// Whether a file system cannot do this at all.
+const fn is_unsupported(failed: Errno) -> bool {
+    matches!(failed, Errno::INVAL | Errno::NOSYS | Errno::NOTSUP)
+}
+
+/// The folder that was opened last, for those who look at many files in their order.
+#[derive(Debug, Default)]
+pub(super) struct LastFolder {
+    /// Its components; `None` before the first one.
+    components: Option<Vec<String>>,
+    /// `None` if it is not there.
+    folder: Option<Folder>,
+}
+
+impl LastFolder {
+    /// The folder `components` below `root`; `None` if it is not there.
+    pub(super) fn open(
+        &mut self,
+        root: &Path,
+        components: &[String],
+    ) -> Result<Option<&Folder>, DiskError> {
+        if self.components.as_deref() != Some(components) {
+            self.components = None;
+            self.folder = match Folder::open(root, components, Access::Read) {
+                Ok(folder) => Some(folder),
+                Err(failed) if failed.kind == DiskErrorKind::Missing => None,
+                Err(failed) => return Err(failed),
+            };
+            self.components = Some(components.to_vec());
+        }
+        Ok(self.folder.as_ref())
     }
 }
 

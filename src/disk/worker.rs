@@ -6,16 +6,16 @@
 use std::collections::VecDeque;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, TryRecvError};
 
 use lru::LruCache;
 use sha1::{Digest, Sha1};
 
-use super::check::{Check, Step};
-use super::{Shared, Task};
+use super::check::{Check, Step, Turn};
+use super::open::LastFolder;
+use super::{Shared, Task, durable, error};
 use crate::metainfo::{BlockRef, PieceIndex};
-use crate::swarm::{Completion, DiskError, Job, JobId};
+use crate::swarm::{BlockDigest, Completion, DiskError, Job, JobId};
 use crate::wire::Payload;
 
 /// Pieces whose hash a thread carries along. Each costs about 150 bytes; a piece that lost its
@@ -41,7 +41,7 @@ pub(super) struct Worker {
     tasks: Receiver<Task>,
     running: LruCache<RunningKey, Running>,
     /// Checks this thread takes part in; one piece of the first between two tasks.
-    checks: VecDeque<Arc<Check>>,
+    checks: VecDeque<Turn>,
     buffer: Vec<u8>,
 }
 
@@ -72,7 +72,13 @@ impl Worker {
             };
             match task {
                 Some(Task::Job { storage, id, job }) => self.on_job(&storage, id, job),
-                Some(Task::Check(check)) => self.checks.push_back(check),
+                Some(Task::Check(check)) => self.checks.push_back(Turn::new(check)),
+                Some(Task::Sync { storage, reply }) => {
+                    let synced = durable::sync(&storage).map(drop).map_err(Arc::new);
+                    // Nobody may wait any more.
+                    reply.send(synced).ok();
+                }
+                Some(Task::Wanted(storage)) => durable::on_wanted(&storage),
                 Some(Task::Stop) | None => return,
             }
             // A stream of jobs must not hold up a check for ever.
@@ -82,12 +88,11 @@ impl Worker {
 
     /// One piece of the first check.
     fn check(&mut self) {
-        let Some(check) = self.checks.pop_front() else {
+        let Some(mut turn) = self.checks.pop_front() else {
             return;
         };
-        self.buffer.resize(READ_BACK, 0);
-        match check.step(&mut self.buffer) {
-            Step::More => self.checks.push_back(check),
+        match turn.step() {
+            Step::More => self.checks.push_back(turn),
             Step::Done => {}
         }
     }
@@ -100,9 +105,7 @@ impl Worker {
             Job::Write { block, data } => self
                 .write(storage, block, &data)
                 .map(|()| Completion::Written { block }),
-            Job::Verify { piece } => self
-                .verify(storage, piece)
-                .map(|valid| Completion::Verified { piece, valid }),
+            Job::Verify { piece, blocks } => self.verify(storage, piece, blocks),
             Job::Read {
                 block,
                 for_connection,
@@ -114,9 +117,13 @@ impl Worker {
                 }),
                 Err(error) => return storage.complete(id, Completion::Failed { error }),
             },
-            Job::Sync => sync(storage),
-            // Completes itself, when the last thread is done.
-            Job::CheckAll => return Check::start(storage, id),
+            Job::Sync => durable::sync(storage).map(|pieces| Completion::Synced { pieces }),
+            Job::Inspect => Ok(Completion::Inspected {
+                changed: durable::inspect(storage),
+            }),
+            // These complete themselves, when the last thread is done.
+            Job::CheckAll => return Check::all(storage, id),
+            Job::CheckFiles { files } => return Check::files(storage, id, files),
         };
         match done {
             Ok(completion) => storage.complete(id, completion),
@@ -151,8 +158,14 @@ impl Worker {
         Ok(())
     }
 
-    /// Whether a piece is right; if so, files that are complete by it get their own names.
-    fn verify(&mut self, storage: &Shared, piece: PieceIndex) -> Result<bool, DiskError> {
+    /// Whether a piece is right; if so, files that are complete by it get their own names. If it is
+    /// not, or if `blocks` are wanted, each block is hashed by itself.
+    fn verify(
+        &mut self,
+        storage: &Shared,
+        piece: PieceIndex,
+        blocks: bool,
+    ) -> Result<Completion, DiskError> {
         let key = running_key(storage, piece);
         let Running { mut hash, front } = self.running.pop(&key).unwrap_or_default();
         self.buffer.resize(READ_BACK, 0);
@@ -162,35 +175,66 @@ impl Worker {
             let left = usize::try_from(length - offset).expect("a u32 fits usize");
             let count = left.min(self.buffer.len());
             let bytes = &mut self.buffer[..count];
-            storage.files.read(piece, offset, bytes)?;
+            let read = storage.files.read(piece, offset, bytes);
+            read.map_err(|(_, failed)| failed)?;
             hash.update(&*bytes);
             offset += u32::try_from(count).expect("a part of a piece fits 32 bits");
         }
         let valid = hash.finalize().as_slice() == storage.info.piece_hash(piece);
         if valid {
             let complete = storage.progress().on_verified(storage.geometry(), piece);
-            for file in complete {
-                storage.files.finish(file)?;
-            }
+            storage.changed.notify_one();
+            durable::finish(storage, &complete)?;
+        } else {
+            let mut progress = storage.progress();
+            progress.on_invalid(storage.geometry(), piece);
+            drop(progress);
+            // Whoever sent the blocks is not to blame for what became of them here.
+            unchanged(storage, piece)?;
         }
-        Ok(valid)
+        let blocks = if valid && !blocks {
+            Vec::new()
+        } else {
+            self.block_digests(storage, piece)?
+        };
+        Ok(Completion::Verified {
+            piece,
+            valid,
+            blocks,
+        })
+    }
+
+    /// The SHA-1 of each block of a piece as it lies on disk.
+    fn block_digests(
+        &mut self,
+        storage: &Shared,
+        piece: PieceIndex,
+    ) -> Result<Vec<BlockDigest>, DiskError> {
+        let mut digests = Vec::new();
+        for block in storage.geometry().blocks(piece) {
+            let length = usize::try_from(block.length).expect("a u32 fits usize");
+            let bytes = &mut self.buffer[..length];
+            let read = storage.files.read(piece, block.offset, bytes);
+            read.map_err(|(_, failed)| failed)?;
+            digests.push(Sha1::digest(&*bytes).into());
+        }
+        Ok(digests)
     }
 }
 
 fn running_key(storage: &Shared, piece: PieceIndex) -> RunningKey {
-    (storage.number, storage.epoch.load(Ordering::Relaxed), piece)
+    (storage.number, storage.files.marks.epoch(), piece)
 }
 
-/// Makes durable what was verified.
-fn sync(storage: &Shared) -> Result<Completion, DiskError> {
-    let unsynced = storage.progress().take_unsynced();
-    for &file in &unsynced.files {
-        if let Err(error) = storage.files.sync(file) {
-            storage.progress().put_back(unsynced);
-            return Err(error);
+/// Fails if somebody changed a file that a piece lies in.
+fn unchanged(storage: &Shared, piece: PieceIndex) -> Result<(), DiskError> {
+    let files = &storage.files;
+    let mut last = LastFolder::default();
+    for slice in files.slices(piece) {
+        if files.is_changed(&mut last, slice.file) {
+            let place = files.place(slice.file);
+            return Err(error::changed(&files.full_path(slice.file, place)));
         }
     }
-    Ok(Completion::Synced {
-        pieces: unsynced.pieces,
-    })
+    Ok(())
 }

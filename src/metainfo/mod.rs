@@ -3,7 +3,8 @@
 //!
 //! [`Metainfo`] is a whole .torrent file, [`Info`] the part of it that peers can send as well. Both
 //! are read in place from bytes that [`bencode`] scanned. [`FileList`] makes names from strangers
-//! safe, [`Geometry`] turns lengths into pieces and blocks, [`build`] makes new torrents.
+//! safe, [`Geometry`] turns lengths into pieces and blocks, [`FileSelection`] picks files, [`build`]
+//! makes new torrents.
 //! Invariant: an info hash is always the hash of bytes as they were received, never of bytes
 //! encoded again.
 
@@ -12,6 +13,7 @@ pub mod files;
 pub mod geometry;
 pub mod info;
 pub mod magnet;
+pub mod selection;
 mod text;
 
 use std::sync::Arc;
@@ -22,6 +24,7 @@ pub use files::{File, FileList};
 pub use geometry::{BLOCK_LENGTH, BlockRef, FileSlice, Geometry, PieceIndex};
 pub use info::{Info, MetainfoError};
 pub use magnet::{Magnet, MagnetError};
+pub use selection::{FileRule, FileSelection, SelectionError};
 
 use crate::bencode::{self, Dictionary, Limits, List, Value, Writer};
 

@@ -1,7 +1,8 @@
 //! Sockets, the clock and the loops that carry bytes between the network and the cores.
 //!
 //! [`udp`] binds the datagram sockets and sorts what arrives; [`dht`] runs a [`crate::dht::Node`]
-//! on a thread of its own; [`peer`] dials, accepts and moves the bytes of streams; [`clock`] is the
+//! on a thread of its own; [`peer`] dials and accepts; [`stream`] moves the bytes of streams,
+//! at most as fast as [`limit`] allows; [`clock`] is the
 //! only place that asks the operating system for time and randomness.
 //!
 //! Invariant: nothing here decides what to say to whom. A loop hands one input to a core, drains
@@ -10,13 +11,17 @@
 pub mod clock;
 pub mod dht;
 mod dht_loop;
+pub mod limit;
 pub mod peer;
 mod resolve;
+pub mod stream;
 pub mod udp;
 
 pub use clock::{Clock, entropy};
-pub use dht::{DhtConfig, DhtHandle, DhtStatus, Lookup};
-pub use peer::{StreamHandle, StreamInput, dial, listen_tcp, read_handshake, spawn_stream};
+pub use dht::{DhtConfig, DhtHandle, DhtStatus, Lookup, Resolution};
+pub use limit::Limits;
+pub use peer::{dial, listen_tcp, read_handshake};
+pub use stream::{StreamHandle, StreamInput, spawn_stream};
 pub use udp::bind_udp;
 
 #[cfg(test)]

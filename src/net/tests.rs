@@ -42,10 +42,27 @@ struct Peer {
 
 impl Peer {
     fn new(stream: TcpStream, storage: Option<Storage>, inputs_max: usize) -> Self {
+        let limits = Limits::new(Clock::start(), None, None);
+        Self::limited(stream, storage, inputs_max, &limits)
+    }
+
+    fn limited(
+        stream: TcpStream,
+        storage: Option<Storage>,
+        inputs_max: usize,
+        limits: &Limits,
+    ) -> Self {
         let (sender, inputs) = mpsc::channel(inputs_max);
         let (paused, pauses) = watch::channel(false);
         let storage = watch::Sender::new(storage).subscribe();
-        let handle = spawn_stream(ConnectionId(1), stream, sender, Some(storage), pauses);
+        let handle = spawn_stream(
+            ConnectionId(1),
+            stream,
+            sender,
+            Some(storage),
+            pauses,
+            limits,
+        );
         Self {
             handle,
             inputs,
@@ -177,6 +194,63 @@ async fn the_end_of_a_stream_is_told_once() {
     }
 }
 
+/// Three streams through which as much is sent as passes, in paused time; the bytes that arrived by
+/// each of them within `seconds`. One end of each has these limits.
+async fn race(limits: &Limits, limited_end_sends: bool, seconds: u64) -> Vec<u64> {
+    let mut streams = tokio::task::JoinSet::new();
+    let clock = Clock::start();
+    let until = clock.now() + Duration::from_secs(seconds);
+    for _ in 0..3 {
+        let (near, far) = connect(None).await;
+        let mut near = Peer::limited(near, None, 8, limits);
+        let mut far = Peer::new(far, None, 8);
+        streams.spawn(async move {
+            let (sender, receiver) = if limited_end_sends {
+                (&mut near, &mut far)
+            } else {
+                (&mut far, &mut near)
+            };
+            let chunk = Bytes::from(noise(16_384));
+            let mut arrived = 0;
+            while clock.now() < until {
+                while sender.handle.room() > 0 {
+                    assert!(sender.handle.send(Transmit::Bytes(chunk.clone())));
+                }
+                tokio::select! {
+                    input = receiver.inputs.recv() => {
+                        let Some(StreamInput::Bytes(_, bytes)) = input else {
+                            panic!("{input:?}")
+                        };
+                        arrived += u64::try_from(bytes.len()).unwrap();
+                    }
+                    _ = sender.inputs.recv() => {}
+                    () = clock.sleep_until(until) => {}
+                }
+            }
+            arrived
+        });
+    }
+    streams.join_all().await
+}
+
+#[tokio::test(start_paused = true)]
+async fn limits_hold_over_all_streams_and_every_stream_has_its_share() {
+    let rate = 300_000;
+    for limited_end_sends in [true, false] {
+        let limits = if limited_end_sends {
+            Limits::new(Clock::start(), None, Some(rate))
+        } else {
+            Limits::new(Clock::start(), Some(rate), None)
+        };
+        let arrived = race(&limits, limited_end_sends, 20).await;
+        let total: u64 = arrived.iter().sum();
+        assert!(total.abs_diff(20 * rate) <= 2 * rate, "{arrived:?}");
+        let share = 20 * rate / 3;
+        let is_fair = arrived.iter().all(|one| one.abs_diff(share) < share / 10);
+        assert!(is_fair, "{arrived:?}");
+    }
+}
+
 /// A single-file torrent of `length` bytes on a disk, in a folder that lives as long as the guard.
 fn stored(length: usize) -> (tempfile::TempDir, Disk, Storage, Arc<Info>, Vec<u8>) {
     let all = noise(length);
@@ -251,17 +325,20 @@ async fn nothing_is_sent_for_a_block_that_cannot_be_read() {
     let geometry = info.geometry();
     let good = geometry.block(geometry.piece(0).unwrap(), 1).unwrap();
     let bad = geometry.block(geometry.piece(2).unwrap(), 0).unwrap();
-    for block in [bad, good] {
-        assert!(near.handle.send(block_message(block)));
-    }
-    match near.next().await {
-        StreamInput::UploadFailed(_, block, error) => {
-            assert_eq!((block, error.kind), (bad, DiskErrorKind::Truncated));
-        }
-        other => panic!("{other:?}"),
-    }
+    assert!(near.handle.send(block_message(good)));
     let received = far.read(13 + 16_384).await;
     assert!(received[13..] == all[16_384..32_768]);
+    // After the first one nothing of the file is sent until it was checked.
+    let failures = [DiskErrorKind::Truncated, DiskErrorKind::Changed];
+    for (wanted, kind) in [bad, good].into_iter().zip(failures) {
+        assert!(near.handle.send(block_message(wanted)));
+        match near.next().await {
+            StreamInput::UploadFailed(_, block, error) => {
+                assert_eq!((block, error.kind), (wanted, kind));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
 }
 
 #[tokio::test]

@@ -90,6 +90,8 @@ struct Torrent {
     geometry: Geometry,
     /// What we have told or will tell the peer that we have.
     have: Bitfield,
+    /// Of these, pieces that are not sent for now; no bits at all while there are none.
+    suspended: Bitfield,
 }
 
 impl Torrent {
@@ -101,6 +103,7 @@ impl Torrent {
                 .cloned()
                 .unwrap_or_else(|| Bitfield::new(geometry.piece_count())),
             geometry: pieces_only,
+            suspended: Bitfield::default(),
         }
     }
 }
@@ -135,6 +138,8 @@ pub struct Connection {
     changes: (Instant, u32),
     /// The DHT port they named last, and how many they named.
     dht_port: (Option<u16>, u32),
+    /// Since when nothing is read from the stream, because the disk is behind.
+    paused_since: Option<Instant>,
 }
 
 impl Connection {
@@ -175,6 +180,7 @@ impl Connection {
             sent_at: now,
             changes: (now, 0),
             dht_port: (None, 0),
+            paused_since: None,
         };
         let handshake = Handshake {
             reserved: Reserved::ours(connection.local.dht_port.is_some()),
@@ -224,6 +230,22 @@ impl Connection {
     pub fn handle_timeout(&mut self, now: Instant) -> Result<(), ProtocolError> {
         self.advance(now);
         self.check_outbox()?;
+        if self.paused_since.is_none() {
+            self.check_peer()?;
+        }
+        if self.is_established() && self.now >= self.sent_at + self.config.keep_alive {
+            // If something waits already, the stream is blocked and a keep-alive would only wait
+            // too.
+            if !self.has_transmit() {
+                self.outbox.push(&Message::KeepAlive);
+            }
+            self.sent_at = self.now;
+        }
+        Ok(())
+    }
+
+    /// Looks for everything that the peer owes us and that is overdue.
+    fn check_peer(&mut self) -> Result<(), ProtocolError> {
         if let Stage::Handshake { deadline, .. } = &self.stage {
             return if self.now >= *deadline {
                 Err(HANDSHAKE_TIMED_OUT)
@@ -246,14 +268,6 @@ impl Connection {
             let lost = overdue.lost;
             self.events.push_back(Event::TimedOut { lost });
         }
-        if self.now >= self.sent_at + self.config.keep_alive {
-            // If something waits already, the stream is blocked and a keep-alive would only wait
-            // too.
-            if !self.has_transmit() {
-                self.outbox.push(&Message::KeepAlive);
-            }
-            self.sent_at = self.now;
-        }
         Ok(())
     }
 
@@ -263,7 +277,10 @@ impl Connection {
         let transmit = match self.outbox.take() {
             Some(bytes) => Transmit::Bytes(bytes),
             None => {
-                let block = self.uploads.next(self.now)?;
+                let torrent = self.torrent.as_ref();
+                let block = self
+                    .uploads
+                    .next(self.now, |piece| may_send(torrent, piece))?;
                 let header = Message::piece_header(block.piece.get(), block.offset, block.length);
                 Transmit::Block { header, block }
             }
@@ -275,7 +292,8 @@ impl Connection {
     /// Whether `poll_transmit` would return something.
     #[must_use]
     pub fn has_transmit(&self) -> bool {
-        !self.outbox.is_empty() || self.uploads.has_next()
+        let torrent = self.torrent.as_ref();
+        !self.outbox.is_empty() || self.uploads.has_next(|piece| may_send(torrent, piece))
     }
 
     /// What happened, oldest first; to be drained after each input.
@@ -294,15 +312,20 @@ impl Connection {
         if self.outbox.is_overflowed() {
             return wake(self.now, WakeReason::Idle);
         }
-        if let Stage::Handshake { deadline, .. } = &self.stage {
-            return wake(*deadline, WakeReason::Handshake);
+        let keep_alive = self.sent_at + self.config.keep_alive;
+        match (&self.stage, self.paused_since) {
+            (Stage::Handshake { .. }, Some(_)) => return None,
+            (Stage::Open(_), Some(_)) => return wake(keep_alive, WakeReason::KeepAlive),
+            (Stage::Handshake { deadline, .. }, None) => {
+                return wake(*deadline, WakeReason::Handshake);
+            }
+            (Stage::Open(_), None) => {}
         }
         let request = self.requests.deadline(&self.config).map(|at| Wake {
             at,
             reason: WakeReason::Request,
         });
         let idle = self.received_at + self.config.idle_timeout;
-        let keep_alive = self.sent_at + self.config.keep_alive;
         Wake::earliest(
             Wake::earliest(request, wake(idle, WakeReason::Idle)),
             wake(keep_alive, WakeReason::KeepAlive),
@@ -512,6 +535,11 @@ impl Connection {
     }
 }
 
+/// Whether blocks of this piece are sent.
+fn may_send(torrent: Option<&Torrent>, piece: PieceIndex) -> bool {
+    torrent.is_some_and(|torrent| !torrent.suspended.contains(piece.get()))
+}
+
 /// The message that takes a request back.
 const fn cancel_of(block: BlockRef) -> Message {
     Message::Cancel {
@@ -522,5 +550,6 @@ const fn cancel_of(block: BlockRef) -> Message {
 }
 
 mod receive;
+mod supply;
 #[cfg(test)]
 mod tests;

@@ -22,6 +22,9 @@ pub(super) const SNUB_TIMEOUT: Duration = Duration::from_secs(20);
 /// How much work a peer is given in advance, beside what is in flight in the network.
 const WORK_AHEAD: Duration = Duration::from_secs(1);
 
+/// How long a block takes from a peer of which nothing is known yet.
+const LATENCY_GUESS: Duration = Duration::from_secs(1);
+
 /// How long one round of slow start takes; it ends with the first round that brought less than 9/8
 /// of the one before.
 const ROUND: Duration = Duration::from_millis(500);
@@ -125,6 +128,66 @@ impl Requests {
         self.snubbed
     }
 
+    /// How long the peer owes us a block.
+    pub(super) fn owed_for(&self, now: Instant) -> Duration {
+        if self.outstanding.is_empty() {
+            return Duration::ZERO;
+        }
+        now.saturating_since(self.waiting_since)
+    }
+
+    /// How long a block would take that is asked for next after `more` others, judged by the rate of the
+    /// last seconds.
+    pub(super) fn wait_for_next(&self, now: Instant, more: usize) -> Duration {
+        let ahead = self.outstanding.len().saturating_add(more);
+        self.pace(now).wait(ahead)
+    }
+
+    /// Requests that will take so long or longer. Costs nothing if the last will not.
+    pub(super) fn late_blocks(
+        &self,
+        now: Instant,
+        least: Duration,
+    ) -> impl Iterator<Item = (Duration, BlockRef)> + '_ {
+        let pace = self.pace(now);
+        let last = self.outstanding.len().saturating_sub(1);
+        let count = if pace.wait(last) >= least {
+            self.outstanding.len()
+        } else {
+            0
+        };
+        let requests = self.outstanding.iter().take(count).enumerate();
+        let waits = requests.map(move |(ahead, request)| (pace.wait(ahead), request.block));
+        waits.filter(move |(wait, _)| *wait >= least)
+    }
+
+    /// How fast the peer answers, judged by the last seconds.
+    fn pace(&self, now: Instant) -> Pace {
+        let rate = self.rate.bytes_per_second(now);
+        let owed = self.owed_for(now);
+        if rate == 0 {
+            // Nothing came lately: the longer it owes us, the longer it will.
+            return Pace {
+                latency: Duration::ZERO,
+                per_block: LATENCY_GUESS,
+                least: owed * 2,
+            };
+        }
+        Pace {
+            latency: self.latency_min.unwrap_or(LATENCY_GUESS),
+            per_block: Duration::from_micros(u64::from(BLOCK_LENGTH) * 1_000_000 / rate),
+            least: owed,
+        }
+    }
+
+    /// Nothing was read for so long: that time does not count.
+    pub(super) fn shift(&mut self, now: Instant, span: Duration) {
+        self.waiting_since = (self.waiting_since + span).min(now);
+        for request in &mut self.outstanding {
+            request.sent = (request.sent + span).min(now);
+        }
+    }
+
     /// Bytes of wanted blocks.
     pub(super) const fn rate(&self) -> &Rate {
         &self.rate
@@ -141,8 +204,10 @@ impl Requests {
         if self.snubbed {
             return 1;
         }
+        // One less than it says: Transmission 3.00 says 512 and drops the 512th request without a
+        // word, which held the end of a download for the whole request timeout.
         let peer_queue = peer_queue.map_or(REQUEST_QUEUE_DEFAULT, |requests| {
-            usize::try_from(requests).unwrap_or(usize::MAX)
+            usize::try_from(requests.saturating_sub(1)).unwrap_or(usize::MAX)
         });
         let max = config.pipeline_max.min(peer_queue).max(1);
         let min = if self.timed_out {
@@ -166,7 +231,8 @@ impl Requests {
         if self.outstanding().any(|outstanding| outstanding == block) {
             return false;
         }
-        if self.outstanding.is_empty() {
+        // Who is snubbed owes us since before these requests.
+        if self.outstanding.is_empty() && !self.snubbed {
             self.waiting_since = now;
         }
         self.outstanding.push_back(Outstanding { block, sent: now });
@@ -289,6 +355,24 @@ impl Requests {
             self.recent.pop_front();
         }
         self.recent.push_back(block);
+    }
+}
+
+/// How fast a peer answers.
+#[derive(Debug, Clone, Copy)]
+struct Pace {
+    latency: Duration,
+    per_block: Duration,
+    /// No block comes sooner.
+    least: Duration,
+}
+
+impl Pace {
+    /// How long a block takes before which so many others come.
+    fn wait(&self, ahead: usize) -> Duration {
+        let blocks = u32::try_from(ahead).unwrap_or(u32::MAX).saturating_add(1);
+        let work = self.per_block.saturating_mul(blocks);
+        self.latency.saturating_add(work).max(self.least)
     }
 }
 

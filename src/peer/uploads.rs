@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 
 use super::Rate;
-use crate::metainfo::BlockRef;
+use crate::metainfo::{BlockRef, PieceIndex};
 use crate::time::Instant;
 use crate::wire::ProtocolError;
 
@@ -95,14 +95,24 @@ impl Uploads {
         self.queue.retain(|queued| *queued != block);
     }
 
-    /// Whether a block waits to be sent.
-    pub(super) fn has_next(&self) -> bool {
-        !self.queue.is_empty()
+    /// Takes back all requests for blocks of a piece.
+    pub(super) fn cancel_piece(&mut self, piece: PieceIndex) {
+        self.queue.retain(|queued| queued.piece != piece);
     }
 
-    /// The next block to send.
-    pub(super) fn next(&mut self, now: Instant) -> Option<BlockRef> {
-        let block = self.queue.pop_front()?;
+    /// Whether a block waits to be sent whose piece may be.
+    pub(super) fn has_next(&self, may_send: impl Fn(PieceIndex) -> bool) -> bool {
+        self.queue.iter().any(|block| may_send(block.piece))
+    }
+
+    /// The next block to send of those whose piece may be sent.
+    pub(super) fn next(
+        &mut self,
+        now: Instant,
+        may_send: impl Fn(PieceIndex) -> bool,
+    ) -> Option<BlockRef> {
+        let first = self.queue.iter().position(|block| may_send(block.piece))?;
+        let block = self.queue.remove(first)?;
         self.rate.add(now, u64::from(block.length));
         Some(block)
     }
@@ -142,11 +152,27 @@ mod tests {
         }
         uploads.cancel(blocks[1]);
         uploads.cancel(blocks[9]);
-        let served: Vec<_> = std::iter::from_fn(|| uploads.next(Instant::ZERO)).collect();
+        let served: Vec<_> = std::iter::from_fn(|| uploads.next(Instant::ZERO, |_| true)).collect();
         assert_eq!(served, [blocks[0], blocks[2]]);
         assert_eq!(uploads.rate().total(), 2 * 16384);
         uploads.take_back(blocks[2]);
         assert_eq!(uploads.rate().total(), 16384);
+    }
+
+    #[test]
+    fn blocks_of_a_piece_that_must_not_be_sent_wait_or_are_taken_back() {
+        let mut uploads = Uploads::new();
+        uploads.set_choking(false);
+        let blocks = blocks();
+        for &block in &blocks[..3] {
+            uploads.push(block, 512).unwrap();
+        }
+        let first = blocks[0].piece;
+        let next = uploads.next(Instant::ZERO, |piece| piece != first);
+        assert_eq!(next, Some(blocks[1]));
+        uploads.cancel_piece(blocks[2].piece);
+        assert!(!uploads.has_next(|piece| piece != first));
+        assert_eq!(uploads.next(Instant::ZERO, |_| true), Some(blocks[0]));
     }
 
     #[test]
@@ -155,7 +181,7 @@ mod tests {
         uploads.set_choking(false);
         uploads.push(blocks()[0], 512).unwrap();
         uploads.set_choking(true);
-        assert!(!uploads.has_next());
+        assert!(!uploads.has_next(|_| true));
     }
 
     #[test]
@@ -177,7 +203,7 @@ mod tests {
         for _ in 0..1024 {
             assert_eq!(uploads.push(block, 512), Ok(()));
         }
-        assert!(!uploads.has_next());
+        assert!(!uploads.has_next(|_| true));
         assert_eq!(uploads.push(block, 512), Err(TOO_MANY));
     }
 }

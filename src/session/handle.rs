@@ -3,18 +3,35 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::TcpStream;
 use tokio::sync::{broadcast, mpsc, watch};
 
+use super::counters::Counters;
+use super::places::Place;
+use super::resume::Totals;
 use crate::dht::{LookupReport, Step};
 use crate::id::InfoHash;
-use crate::metainfo::{Info, MetainfoError};
+use crate::metainfo::{Info, MetainfoError, SelectionError};
+use crate::net::clock::Clock;
 use crate::peer::Accepted;
 use crate::swarm::{self, DiskError, PeerSource, State, Stats};
+use crate::time::Instant;
 
 /// Distinct peers from the DHT that are counted for display; the swarm keeps no more either.
 const PEERS_COUNTED_MAX: usize = 3_000;
+
+/// A stream to a peer, and the place it takes.
+#[derive(Debug)]
+pub(super) struct Guest {
+    /// The stream.
+    pub(super) stream: TcpStream,
+    /// The peer.
+    pub(super) address: SocketAddr,
+    /// Held as long as the stream lives.
+    pub(super) place: Place,
+}
 
 /// What a torrent's task is told.
 #[derive(Debug)]
@@ -23,10 +40,8 @@ pub(super) enum Command {
     AddPeers(PeerSource, Vec<SocketAddr>),
     /// A peer connected to us and its handshake names this torrent.
     Incoming {
-        /// The stream, read up to and including what `accepted` holds.
-        stream: TcpStream,
-        /// The peer.
-        address: SocketAddr,
+        /// Its stream, read up to and including what `accepted` holds.
+        guest: Guest,
         /// Its handshake.
         accepted: Accepted,
     },
@@ -43,6 +58,23 @@ pub enum Problem {
     Disk(Arc<DiskError>),
     /// The metadata has the right hash and is still not acceptable.
     Metadata(MetainfoError),
+    /// The wanted files cannot be told from the others: none is meant.
+    Selection(SelectionError),
+}
+
+/// Why a torrent has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Ended {
+    /// It was told to: [`TorrentHandle::stop`], or the session stops.
+    Stopped,
+    /// Its metadata is known, and nothing else was wanted
+    /// ([`AddOptions::metadata_only`](super::AddOptions::metadata_only)).
+    MetadataKnown,
+    /// It could never go on; [`TorrentStatus::problem`] says why.
+    Failed,
+    /// Its task broke off: a mistake in this program, told in the log.
+    Crashed,
 }
 
 /// How far the DHT came with one torrent.
@@ -84,6 +116,36 @@ pub struct TorrentStatus {
     pub dht: DhtProgress,
     /// Why it stands still.
     pub problem: Option<Problem>,
+    /// How far the look at what lies on disk came: pieces done, and pieces in all. `None` when that
+    /// is not under way.
+    pub checking: Option<(u32, u32)>,
+    /// How long it has everything that is wanted; `None` while something is missing. Starts again
+    /// with each session.
+    pub seeding_for: Option<Duration>,
+    /// Since when, by the session's own clock.
+    pub(super) seeding_since: Option<Instant>,
+    /// Numbers of the whole session.
+    pub counters: Counters,
+    /// Why it ended; `None` while it runs. No state comes after one with this.
+    pub ended: Option<Ended>,
+}
+
+impl TorrentStatus {
+    /// The status of a torrent that runs and of which nothing more is known.
+    #[must_use]
+    pub fn new(state: State, stats: Stats, dht: DhtProgress) -> Self {
+        Self {
+            state,
+            stats,
+            dht,
+            problem: None,
+            checking: None,
+            seeding_for: None,
+            seeding_since: None,
+            counters: Counters::default(),
+            ended: None,
+        }
+    }
 }
 
 /// A torrent of a session. Clones are cheap and speak to the same task.
@@ -94,6 +156,8 @@ pub struct TorrentHandle {
     pub(super) status: watch::Receiver<TorrentStatus>,
     pub(super) info: watch::Receiver<Option<Arc<Info>>>,
     pub(super) events: broadcast::Sender<swarm::Event>,
+    pub(super) clock: Clock,
+    pub(super) earlier: Totals,
 }
 
 impl TorrentHandle {
@@ -106,7 +170,13 @@ impl TorrentHandle {
     /// The latest state, at most 0.2 seconds old while something happens.
     #[must_use]
     pub fn status(&self) -> TorrentStatus {
-        self.status.borrow().clone()
+        let mut status = self.status.borrow().clone();
+        if status.ended.is_none() {
+            // Nothing is published while nothing happens; this number grows all the same.
+            let since = status.seeding_since;
+            status.seeding_for = since.map(|since| self.clock.now().saturating_since(since));
+        }
+        status
     }
 
     /// A channel that holds the latest state and tells of changes; closed when the torrent's task
@@ -114,6 +184,12 @@ impl TorrentHandle {
     #[must_use]
     pub fn watch(&self) -> watch::Receiver<TorrentStatus> {
         self.status.clone()
+    }
+
+    /// Bytes sent and received in earlier runs; those of this one are in [`Self::status`].
+    #[must_use]
+    pub fn earlier(&self) -> Totals {
+        self.earlier
     }
 
     /// The info dictionary, once it is known.
@@ -140,6 +216,24 @@ impl TorrentHandle {
     /// Tries the disk again after a failure. Nothing happens when the torrent has ended.
     pub async fn retry_disk(&self) {
         let _ = self.commands.send(Command::RetryDisk).await;
+    }
+
+    /// Ends this torrent and waits until it has ended: streams are closed, received blocks are on
+    /// disk, and the session takes the same info hash again. Says why it ended, which may have been
+    /// another reason before.
+    pub async fn stop(&self) -> Ended {
+        // No receiver: it has ended, or is about to.
+        let _ = self.commands.send(Command::Stop).await;
+        self.ended().await
+    }
+
+    /// Waits until the torrent has ended, and says why.
+    pub async fn ended(&self) -> Ended {
+        let ended = self.wait_for(|status| status.ended.is_some()).await;
+        // The sender is dropped without a last word only when the whole session is.
+        ended
+            .and_then(|status| status.ended)
+            .unwrap_or(Ended::Stopped)
     }
 
     /// Waits until a state satisfies `condition` and returns it; `None` when the torrent ended

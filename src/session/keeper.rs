@@ -1,5 +1,6 @@
 //! The task that watches over the DHT node: it publishes a summary and saves the routing table.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,6 +31,8 @@ pub(super) struct DhtSummary {
     pub(super) contacts: usize,
     /// Why no bootstrap address could be resolved.
     pub(super) bootstrap_failed: Option<String>,
+    /// Nodes that were asked in vain while none has ever answered.
+    pub(super) silent: u64,
 }
 
 /// Publishes summaries until nobody listens.
@@ -40,6 +43,10 @@ pub(super) async fn watch_node(dht: DhtHandle, summary: watch::Sender<DhtSummary
         let latest = DhtSummary {
             contacts: status.contacts,
             bootstrap_failed: status.bootstrap_failed,
+            silent: match status.stats.responses {
+                0 => status.stats.timeouts,
+                1.. => 0,
+            },
         };
         let is_empty = latest.contacts == 0;
         summary.send_if_modified(|current| {
@@ -57,25 +64,30 @@ pub(super) async fn watch_node(dht: DhtHandle, summary: watch::Sender<DhtSummary
     }
 }
 
-/// Saves the routing table again and again.
-pub(super) async fn save_regularly(dht: DhtHandle, state: Arc<StateDir>) {
+/// Saves the routing table again and again, with the ids of our nodes at these addresses.
+pub(super) async fn save_regularly(
+    dht: DhtHandle,
+    addresses: Vec<SocketAddr>,
+    state: Arc<StateDir>,
+) {
     let mut ticks = tokio::time::interval(SAVE_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     // The first tick comes at once.
     ticks.tick().await;
     loop {
         ticks.tick().await;
-        save(dht.snapshot().await, Arc::clone(&state)).await;
+        save(dht.snapshot().await, addresses.clone(), Arc::clone(&state)).await;
     }
 }
 
 /// Saves one snapshot, away from the network threads. A table without contacts does not replace one
 /// that has some: it only means that the network was away.
-pub(super) async fn save(snapshot: Snapshot, state: Arc<StateDir>) {
+pub(super) async fn save(snapshot: Snapshot, addresses: Vec<SocketAddr>, state: Arc<StateDir>) {
     if snapshot.contacts.is_empty() {
         return;
     }
-    let saved = tokio::task::spawn_blocking(move || state.save_snapshot(&snapshot)).await;
+    let save = move || state.save_table(&snapshot, &addresses);
+    let saved = tokio::task::spawn_blocking(save).await;
     match saved {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::warn!(error = &error as &dyn std::error::Error, "not saved"),

@@ -9,6 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use tokio::net::TcpListener;
 
 use super::SessionError;
+use crate::address::Scope;
 use crate::net;
 
 /// Ports tried after the default one before any free port is taken.
@@ -59,7 +60,18 @@ pub(super) fn bind(
             other => return other,
         }
     }
-    bind_all(addresses, 0, kinds)
+    // The port that the first address gets may be taken on another one.
+    let mut attempt = 1;
+    loop {
+        match bind_all(addresses, 0, kinds) {
+            Err(SessionError::Listen { source, .. })
+                if source.kind() == io::ErrorKind::AddrInUse && attempt < FREE_PORT_ATTEMPTS =>
+            {
+                attempt += 1;
+            }
+            other => return other,
+        }
+    }
 }
 
 /// Binds addresses that the user gave. Those with port 0 share one free port where that is
@@ -164,6 +176,17 @@ pub(super) fn is_own(listen: &[SocketAddr], address: SocketAddr) -> bool {
     })
 }
 
+/// The local address a dial to `to` leaves from: a specific address that we listen on, so that a
+/// host with several addresses shows the same one everywhere. `None` lets the system choose.
+pub(super) fn dial_from(listen: &[SocketAddr], to: IpAddr) -> Option<IpAddr> {
+    listen.iter().map(SocketAddr::ip).find(|ip| {
+        ip.is_ipv4() == to.is_ipv4()
+            && Scope::of(*ip).is_some_and(|scope| {
+                scope != Scope::Loopback || Scope::of(to) == Some(Scope::Loopback)
+            })
+    })
+}
+
 /// Whether an address belongs to this machine: then the system would speak to it from that very
 /// address. Nothing is sent to find out.
 fn is_local(ip: IpAddr) -> bool {
@@ -218,6 +241,22 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_family_that_this_machine_lacks_is_left_out_unless_the_user_named_it() {
+        // An address of nobody's machine stands for a family that is not there.
+        let missing: SocketAddr = "192.0.2.1:0".parse().unwrap();
+        for addresses in [[loopback(0), missing], [missing, loopback(0)]] {
+            let bound = bind(&addresses, false, BOTH).unwrap();
+            assert_eq!(bound.len(), 1);
+            assert_eq!(bound[0].address.ip(), loopback(0).ip());
+            assert!(bind(&addresses, true, BOTH).is_err());
+        }
+        let none = bind(&[missing], false, BOTH);
+        assert!(matches!(none, Err(SessionError::NoAddress)), "{none:?}");
+        let no_family = rustix::io::Errno::AFNOSUPPORT.into();
+        assert!(is_missing_family(&no_family));
+    }
+
+    #[tokio::test]
     async fn a_port_whose_udp_half_is_taken_counts_as_taken() {
         let taken = bind(
             &[loopback(0)],
@@ -251,5 +290,24 @@ mod tests {
         assert!(own("0.0.0.0:7", "127.0.0.3:7"));
         assert!(!own("0.0.0.0:7", "[::1]:7"));
         assert!(!own("0.0.0.0:7", "192.0.2.1:7"));
+    }
+
+    #[test]
+    fn dials_leave_from_the_address_we_listen_on() {
+        let from = |listen: &[&str], to: &str| {
+            let listen: Vec<SocketAddr> = listen.iter().map(|a| a.parse().unwrap()).collect();
+            dial_from(&listen, to.parse().unwrap()).map(|ip| ip.to_string())
+        };
+        assert_eq!(from(&["0.0.0.0:1", "[::]:1"], "10.0.0.1"), None);
+        assert_eq!(
+            from(&["127.0.0.2:1"], "127.0.0.1").as_deref(),
+            Some("127.0.0.2")
+        );
+        assert_eq!(from(&["127.0.0.2:1"], "10.0.0.1"), None);
+        assert_eq!(
+            from(&["10.77.0.1:1"], "10.77.0.2").as_deref(),
+            Some("10.77.0.1")
+        );
+        assert_eq!(from(&["10.77.0.1:1"], "::1"), None);
     }
 }

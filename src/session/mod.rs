@@ -8,13 +8,18 @@
 //! Invariant: every task a session starts has an owner that waits for its end, and
 //! [`Session::stop`] comes back within [`STOP_TIMEOUT`] whatever peers, disks and nodes do.
 
+mod accept;
 pub mod config;
+mod counters;
 pub mod handle;
 mod keeper;
 mod listen;
+mod places;
 mod publish;
+pub mod resume;
 mod search;
 pub mod state;
+mod supervise;
 mod torrent;
 
 use std::collections::BTreeMap;
@@ -24,27 +29,33 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Mutex, Semaphore, broadcast, mpsc, watch};
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::sync::{Mutex, broadcast, mpsc, watch};
+use tokio::task::JoinSet;
 
 pub use config::Config;
-pub use handle::{DhtProgress, Problem, TorrentHandle, TorrentStatus};
-pub use state::{StateDir, StateError};
+pub use counters::Counters;
+pub use handle::{DhtProgress, Ended, Problem, TorrentHandle, TorrentStatus};
+pub use resume::Totals;
+pub use state::{SavedTable, StateDir, StateError};
 
 use crate::dht::{Local, PeerPort, Snapshot};
-use crate::disk::Disk;
+use crate::disk::{Disk, Resume};
 use crate::id::InfoHash;
-use crate::krpc::Family;
-use crate::metainfo::{Info, Magnet};
+use crate::metainfo::{FileSelection, Info, Magnet};
+use crate::net;
 use crate::net::clock::{Clock, entropy};
 use crate::net::dht::{DhtConfig, DhtHandle};
+use crate::net::limit::Limits;
 use crate::random::Random;
-use crate::swarm::{PeerSource, Torrent};
-use crate::{net, peer};
+use crate::swarm::{PeerSource, PieceOrder, Torrent};
+use accept::Acceptor;
+use counters::Tally;
 use handle::Command;
 use keeper::DhtSummary;
 use listen::{Bound, Kinds};
+use places::Places;
+use resume::Earlier;
+use supervise::supervise;
 use torrent::{Context, Inputs, Outputs, Senders, Task};
 
 /// How long [`Session::stop`] may take.
@@ -55,13 +66,6 @@ const STOP_STEP_TIMEOUT: Duration = Duration::from_millis(2_400);
 
 /// How long the stop waits for the disk to make durable what is written.
 const SYNC_TIMEOUT: Duration = Duration::from_millis(300);
-
-/// Accepted streams whose handshake is awaited; more wait in the system's queue.
-const HANDSHAKES_MAX: usize = 64;
-
-/// Wait after a failed accept: the process has no descriptor left, and trying at once does not
-/// help.
-const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
 /// Events of a torrent kept for a receiver that is slow.
 const EVENTS_MAX: usize = 256;
@@ -129,6 +133,17 @@ pub struct AddOptions {
     pub peers: Vec<SocketAddr>,
     /// The content was hashed a moment ago and is complete: it is not read again at the start.
     pub assume_complete: bool,
+    /// What is known of the content: pieces it names are not hashed while their files have the stamps
+    /// it names. By default what the state directory has.
+    pub resume: Option<Resume>,
+    /// Which files are fetched. Default all. When nothing is selected, the torrent ends with
+    /// [`Problem::Selection`] as soon as its files are known.
+    pub files: FileSelection,
+    /// Fetch pieces in their order instead of the rarest first.
+    pub sequential: bool,
+    /// End as soon as the metadata is known ([`Ended::MetadataKnown`]): the disk is not touched and
+    /// nothing is announced. [`TorrentHandle::info`] has it.
+    pub metadata_only: bool,
 }
 
 /// Everything that runs.
@@ -143,8 +158,11 @@ pub struct Session {
     has_way_in: bool,
     state: Option<Arc<StateDir>>,
     routes: Arc<Routes>,
+    tally: Tally,
+    places: Places,
+    limits: Limits,
     /// Owner of the torrent tasks.
-    torrents: Mutex<Vec<JoinHandle<()>>>,
+    torrents: Mutex<JoinSet<()>>,
     /// Listeners, and what watches over the DHT. Ended, not asked, at the stop.
     services: JoinSet<()>,
 }
@@ -173,27 +191,36 @@ impl Session {
                 source,
             })?;
         let clock = Clock::start();
-        let snapshot = state.as_ref().and_then(|state| state.load_snapshot());
-        let has_contacts = snapshot
+        let saved = state.as_ref().and_then(|state| state.load_table());
+        let has_contacts = saved
             .as_ref()
-            .is_some_and(|saved| !saved.contacts.is_empty());
+            .is_some_and(|saved| !saved.snapshot.contacts.is_empty());
         let has_way_in = has_contacts || !config.bootstrap.is_empty();
-        let dht = start_dht(&config, &mut bound, snapshot, clock)?;
+        let dht = start_dht(&config, &mut bound, saved, clock)?;
 
         let (summary_sender, summary) = watch::channel(DhtSummary::default());
         let mut services = JoinSet::new();
         if let Some(dht) = &dht {
             services.spawn(keeper::watch_node(dht.clone(), summary_sender));
             if let Some(state) = &state {
-                services.spawn(keeper::save_regularly(dht.clone(), Arc::clone(state)));
+                services.spawn(keeper::save_regularly(
+                    dht.clone(),
+                    listen.clone(),
+                    Arc::clone(state),
+                ));
             }
         }
         let routes = Arc::new(Routes::new(BTreeMap::new()));
+        let tally = Tally::default();
+        let places = Places::new(places::raise_descriptors());
+        let limits = Limits::new(clock, config.download_limit, config.upload_limit);
         for listener in bound.into_iter().filter_map(|bound| bound.tcp) {
             let accept = Acceptor {
                 clock,
                 connection: config.connection.clone(),
                 routes: Arc::clone(&routes),
+                places: places.clone(),
+                tally: tally.clone(),
             };
             services.spawn(accept.run(listener));
         }
@@ -208,7 +235,10 @@ impl Session {
             has_way_in,
             state,
             routes,
-            torrents: Mutex::new(Vec::new()),
+            tally,
+            places,
+            limits,
+            torrents: Mutex::new(JoinSet::new()),
             services,
         })
     }
@@ -231,6 +261,19 @@ impl Session {
         self.listen.clone()
     }
 
+    /// What this session counted so far.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        self.tally.counters()
+    }
+
+    /// Sets other rate limits, in bytes per second; `None` for none. They hold at once. What follows
+    /// from them for the number of connections and upload slots holds for torrents added from now on.
+    pub fn set_limits(&self, download: Option<u64>, upload: Option<u64>) {
+        self.limits.download.set(download);
+        self.limits.upload.set(upload);
+    }
+
     /// Starts a torrent.
     ///
     /// # Errors
@@ -246,32 +289,63 @@ impl Session {
         if self.routes.borrow().contains_key(&info_hash) {
             return Err(SessionError::AlreadyAdded(info_hash));
         }
-        let (task, inputs, handle) = self.prepare(&source, options);
+        while tasks.try_join_next().is_some() {}
+        let earlier = resume::load(self.state.as_ref(), info_hash).await;
+        let (task, inputs, handle) = self.prepare(&source, options, earlier);
         let commands = handle.commands.clone();
         self.routes
             .send_modify(|routes| drop(routes.insert(info_hash, commands)));
-        tasks.push(tokio::spawn(task.run(inputs)));
+        let status = task.status();
+        let routes = Arc::clone(&self.routes);
+        tasks.spawn(async move {
+            supervise(info_hash, task.run(inputs), &routes, status).await;
+        });
         Ok(handle)
     }
 
-    /// The parts of one torrent, not yet running.
-    fn prepare(&self, source: &Source, options: AddOptions) -> (Task, Inputs, TorrentHandle) {
+    /// The core of one torrent, and how many unfinished disk jobs it may have.
+    ///
+    /// A magnet link whose metadata is kept needs nobody to send it again.
+    fn core(
+        &self,
+        source: &Source,
+        options: &AddOptions,
+        kept: Option<Arc<Info>>,
+    ) -> (Torrent, usize) {
         let now = self.clock.now();
-        let same_port = shared_port(&self.listen);
-        let swarm = self.config.torrent(config::peer_id(entropy()), same_port);
-        let disk_jobs_max = swarm.disk_jobs_max;
+        let port = shared_port(&self.listen);
+        let peer_id = config::peer_id(entropy());
+        let mut config = self.config.torrent(peer_id, port, &self.limits);
+        if options.sequential {
+            config.order = PieceOrder::Sequential;
+        }
+        let disk_jobs_max = config.disk_jobs_max;
         let random = Random::from_entropy(entropy());
-        let mut peers = options.peers;
+        let mut peers = options.peers.clone();
         let mut core = match source {
             Source::Magnet(magnet) => {
-                let core = Torrent::from_magnet(swarm, magnet, random, now);
                 peers.extend(&magnet.peers);
-                core
+                match kept {
+                    Some(info) => Torrent::from_info(config, info, random, now),
+                    None => Torrent::from_magnet(config, magnet, random, now),
+                }
             }
-            Source::Info(info) => Torrent::from_info(swarm, Arc::clone(info), random, now),
+            Source::Info(info) => Torrent::from_info(config, Arc::clone(info), random, now),
         };
         core.add_peers(now, PeerSource::User, &peers);
+        (core, disk_jobs_max)
+    }
 
+    /// The parts of one torrent, not yet running.
+    fn prepare(
+        &self,
+        source: &Source,
+        options: AddOptions,
+        earlier: Earlier,
+    ) -> (Task, Inputs, TorrentHandle) {
+        let (core, disk_jobs_max) = self.core(source, &options, earlier.info);
+        let kept = earlier.kept;
+        let resume = options.resume.or_else(|| kept.resume_in(&options.output));
         let (commands, command_inputs) = mpsc::channel(torrent::COMMANDS_MAX);
         let (streams, stream_inputs) = mpsc::channel(torrent::STREAM_INPUTS_MAX);
         // The disk must never wait for the torrent: each unfinished job has its place here.
@@ -279,25 +353,29 @@ impl Session {
         let (lookups, lookup_inputs) = mpsc::channel(torrent::LOOKUP_INPUTS_MAX);
         let (info_sender, info) = watch::channel(None);
         let (events, _) = broadcast::channel(EVENTS_MAX);
-        let first = TorrentStatus {
-            state: core.state(),
-            stats: core.stats(now),
-            dht: DhtProgress {
-                enabled: self.dht.is_some(),
-                ..DhtProgress::default()
-            },
-            problem: None,
+        let dht = DhtProgress {
+            enabled: self.dht.is_some(),
+            ..DhtProgress::default()
         };
+        let first = TorrentStatus::new(core.state(), core.stats(self.clock.now()), dht);
         let (status_sender, status) = watch::channel(first);
         let context = Context {
             clock: self.clock,
             disk: self.disk.clone(),
             dht: self.dht.clone(),
             announce: self.config.announce.clone(),
-            port: same_port.map_or(PeerPort::Implied, PeerPort::Explicit),
+            port: shared_port(&self.listen).map_or(PeerPort::Implied, PeerPort::Explicit),
             listen: self.listen.clone(),
             output: options.output,
             assume_complete: options.assume_complete,
+            resume,
+            earlier: kept.totals,
+            state: self.state.clone(),
+            files: options.files,
+            metadata_only: options.metadata_only,
+            tally: self.tally.clone(),
+            places: self.places.clone(),
+            limits: self.limits.clone(),
             has_way_in: self.has_way_in,
         };
         let info_hash = source.info_hash();
@@ -307,6 +385,8 @@ impl Session {
             status,
             info,
             events: events.clone(),
+            clock: self.clock,
+            earlier: kept.totals,
         };
         let senders = Senders {
             streams,
@@ -333,15 +413,13 @@ impl Session {
     pub async fn stop(mut self) {
         self.services.shutdown().await;
         let commands: Vec<_> = self.routes.borrow().values().cloned().collect();
-        let torrents = std::mem::take(self.torrents.get_mut());
+        let mut torrents = std::mem::take(self.torrents.get_mut());
         let ended = tokio::time::timeout(STOP_STEP_TIMEOUT, async move {
             for command in commands {
                 // A torrent that is gone already needs no command.
                 let _ = command.send(Command::Stop).await;
             }
-            for torrent in torrents {
-                let _ = torrent.await;
-            }
+            while torrents.join_next().await.is_some() {}
         });
         if ended.await.is_err() {
             tracing::warn!("a torrent did not stop in time");
@@ -349,7 +427,7 @@ impl Session {
         if let Some(dht) = self.dht.take() {
             let snapshot = tokio::time::timeout(STOP_STEP_TIMEOUT, dht.snapshot()).await;
             if let (Ok(snapshot), Some(state)) = (snapshot, self.state.clone()) {
-                let save = keeper::save(snapshot, state);
+                let save = keeper::save(snapshot, self.listen.clone(), state);
                 let _ = tokio::time::timeout(STOP_STEP_TIMEOUT, save).await;
             }
             let _ = tokio::time::timeout(STOP_STEP_TIMEOUT, dht.stop()).await;
@@ -378,7 +456,7 @@ fn shared_port(listen: &[SocketAddr]) -> Option<u16> {
 fn start_dht(
     config: &Config,
     bound: &mut [Bound],
-    snapshot: Option<Snapshot>,
+    saved: Option<SavedTable>,
     clock: Clock,
 ) -> Result<Option<DhtHandle>, SessionError> {
     if !config.dht {
@@ -387,22 +465,13 @@ fn start_dht(
     let mut node = config.node.clone();
     // Lookups tell how far they came, which is what a user who waits wants to know.
     node.report_steps = true;
-    node.locals = bound
-        .iter()
-        .map(|bound| {
-            let family = Family::of(&bound.address);
-            let saved = snapshot.as_ref().and_then(|snapshot| {
-                snapshot
-                    .ids
-                    .iter()
-                    .find(|(of, _)| *of == family)
-                    .map(|&(_, id)| id)
-            });
-            Local {
-                address: bound.address,
-                id: saved,
-            }
-        })
+    let addresses: Vec<SocketAddr> = bound.iter().map(|bound| bound.address).collect();
+    let ids = saved.as_ref().map(|saved| saved.ids_for(&addresses));
+    let ids = ids.into_iter().flatten().chain(std::iter::repeat(None));
+    node.locals = addresses
+        .into_iter()
+        .zip(ids)
+        .map(|(address, id)| Local { address, id })
         .collect();
     let sockets = bound
         .iter_mut()
@@ -411,7 +480,11 @@ fn start_dht(
     let config = DhtConfig {
         node,
         bootstrap: config.bootstrap.clone(),
-        snapshot,
+        // Who has which id is settled.
+        snapshot: saved.map(|saved| Snapshot {
+            ids: Vec::new(),
+            ..saved.snapshot
+        }),
     };
     net::dht::spawn(sockets, config, clock, entropy())
         .map(Some)
@@ -421,86 +494,5 @@ fn start_dht(
         })
 }
 
-/// Accepts the peers of one listener and sorts them by torrent.
-struct Acceptor {
-    clock: Clock,
-    connection: peer::Config,
-    routes: Arc<Routes>,
-}
-
-impl Acceptor {
-    /// Accepts until it is ended.
-    async fn run(self, listener: TcpListener) {
-        let places = Arc::new(Semaphore::new(HANDSHAKES_MAX));
-        let mut handshakes = JoinSet::new();
-        loop {
-            while handshakes.try_join_next().is_some() {}
-            let place = Arc::clone(&places).acquire_owned().await;
-            let Ok(place) = place else { return };
-            let (stream, address) = match listener.accept().await {
-                Ok(accepted) => accepted,
-                Err(error) => {
-                    tracing::warn!(%error, "cannot accept a peer");
-                    tokio::time::sleep(ACCEPT_RETRY).await;
-                    continue;
-                }
-            };
-            let (clock, connection) = (self.clock, self.connection.clone());
-            let routes = Arc::clone(&self.routes);
-            handshakes.spawn(async move {
-                greet(stream, address, clock, &connection, &routes).await;
-                drop(place);
-            });
-        }
-    }
-}
-
-/// Reads the handshake of one accepted stream and hands the stream to its torrent. One for a
-/// torrent that is not here is closed, as is one that breaks a rule or takes too long.
-async fn greet(
-    mut stream: TcpStream,
-    address: SocketAddr,
-    clock: Clock,
-    connection: &peer::Config,
-    routes: &Routes,
-) {
-    let accepted = match net::peer::read_handshake(&mut stream, clock, connection).await {
-        Ok(accepted) => accepted,
-        Err(error) => {
-            tracing::debug!(peer = %address, %error, "handshake refused");
-            return;
-        }
-    };
-    let info_hash = accepted.handshake.info_hash;
-    let route = routes.borrow().get(&info_hash).cloned();
-    let Some(route) = route else {
-        tracing::debug!(peer = %address, %info_hash, "no such torrent");
-        return;
-    };
-    if route
-        .try_send(Command::Incoming {
-            stream,
-            address,
-            accepted,
-        })
-        .is_err()
-    {
-        tracing::debug!(peer = %address, %info_hash, "torrent too busy for another peer");
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_port_is_announced_only_if_all_addresses_have_it() {
-        let port = |listen: &[&str]| {
-            let listen: Vec<SocketAddr> = listen.iter().map(|a| a.parse().unwrap()).collect();
-            shared_port(&listen)
-        };
-        assert_eq!(port(&["0.0.0.0:1", "[::]:1"]), Some(1));
-        assert_eq!(port(&["0.0.0.0:1", "[::]:2"]), None);
-        assert_eq!(port(&[]), None);
-    }
-}
+mod tests;

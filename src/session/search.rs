@@ -51,6 +51,8 @@ pub(super) struct Search {
     wants_peers: bool,
     /// Whether the node had a contact when it was last looked at.
     has_contacts: bool,
+    /// Nobody answered the last lookup.
+    unanswered: bool,
     tally: DhtTally,
     /// The report of the lookup under way, between its last event and its end.
     report: Option<LookupReport>,
@@ -59,7 +61,8 @@ pub(super) struct Search {
 }
 
 impl Search {
-    /// A search whose first announce is due at once. What it brings goes to `results`.
+    /// A search that begins when peers are wanted, and announces nothing yet. What it brings goes to
+    /// `results`.
     pub(super) fn new(
         dht: Option<DhtHandle>,
         announcement: Announcement,
@@ -73,6 +76,7 @@ impl Search {
             announcement,
             wants_peers: false,
             has_contacts: false,
+            unanswered: false,
             report: None,
             helpers: JoinSet::new(),
             results,
@@ -137,6 +141,7 @@ impl Search {
         };
         let info_hash = self.announcement.info_hash;
         tracing::debug!(%info_hash, ?due, ?outcome, "lookup done");
+        self.unanswered = outcome.answered == 0;
         self.tally.on_done(report.as_ref(), due == Due::DhtAnnounce);
         self.schedule.handle_done(now, due, outcome);
     }
@@ -145,12 +150,21 @@ impl Search {
     /// them is tried again at once: the schedule begins anew.
     pub(super) fn on_contacts(&mut self, now: Instant, contacts: usize) {
         let had_contacts = std::mem::replace(&mut self.has_contacts, contacts > 0);
-        let progress = self.tally.progress();
-        let failed = progress.lookups > 0 && progress.nodes_answered == 0 && !progress.searching;
-        if self.has_contacts && !had_contacts && failed {
+        let searching = self.tally.progress().searching;
+        if self.has_contacts && !had_contacts && self.unanswered && !searching {
+            self.unanswered = false;
+            let announces = self.schedule.is_announcing();
             self.schedule = Schedule::new(self.announcement.config.clone(), now);
             self.schedule.set_wants_peers(now, self.wants_peers);
+            if announces {
+                self.schedule.start_announcing(now);
+            }
         }
+    }
+
+    /// There is something to serve: others may be told to come.
+    pub(super) fn start_announcing(&mut self, now: Instant) {
+        self.schedule.start_announcing(now);
     }
 
     /// The torrent lacks peers, or has enough.

@@ -1,22 +1,26 @@
-//! What a session keeps on disk between runs: the routing table and node ids, and the torrents that
-//! `seed` made.
+//! What a session keeps on disk between runs: the routing table and node ids, torrents, and how far
+//! they came.
 //!
 //! Invariant: a state file is at any moment the old one or the new one, whole. It is written under
 //! another name, flushed and renamed; one that cannot be read is moved aside, never deleted.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
+use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
+use super::resume::Kept;
 use crate::bencode::{self, Limits};
 use crate::dht::Snapshot;
-use crate::id::{InfoHash, NodeId};
+use crate::id::{ID_LENGTH, InfoHash, NodeId};
 use crate::krpc::{CompactNodes, ContactInfo, Family, compact};
+use crate::metainfo::{Info, Metainfo};
 
 /// Name of the file with the routing table.
 const DHT_FILE: &str = "dht.state";
@@ -24,8 +28,15 @@ const DHT_FILE: &str = "dht.state";
 /// Name of the file whose lock says that a session uses the directory.
 const LOCK_FILE: &str = "lock";
 
-/// Folder of the torrents made by `seed`.
+/// Folder of torrents: those made by `seed`, and the metadata that came from peers.
 const TORRENTS: &str = "torrents";
+
+/// Folder of what is kept of torrents between runs.
+pub(super) const RESUME: &str = "resume";
+
+/// Bytes of the largest file that is read: room for a torrent of the largest size that is accepted,
+/// and for the stamps of its files.
+const FILE_LENGTH_MAX: u64 = 64 << 20;
 
 /// Format of the file with the routing table.
 const VERSION: u32 = 1;
@@ -56,7 +67,7 @@ pub enum StateError {
 /// A state directory that this process has locked. The lock ends with the value.
 #[derive(Debug)]
 pub struct StateDir {
-    path: PathBuf,
+    pub(super) path: PathBuf,
     /// Holds the lock; never read.
     _lock: File,
 }
@@ -70,8 +81,56 @@ struct DhtFile {
     contacts6: ByteBuf,
     /// `4` or `6`, then 20 bytes of a node id.
     ids: Vec<ByteBuf>,
+    /// A compact address of ours (BEP 5, 32), then 20 bytes of the id of the node there. Files of
+    /// earlier versions have none.
+    #[serde(default)]
+    locals: Vec<ByteBuf>,
     /// [`VERSION`].
     version: u32,
+}
+
+/// The routing table of the last run.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SavedTable {
+    /// Contacts, and the ids of our nodes by family.
+    pub snapshot: Snapshot,
+    /// The ids of our nodes by the addresses they had.
+    pub locals: Vec<(SocketAddr, NodeId)>,
+}
+
+impl SavedTable {
+    /// The ids for nodes at these addresses: that of the same address, else of the same host, else
+    /// of the same family. None is given twice.
+    #[must_use]
+    pub fn ids_for(&self, addresses: &[SocketAddr]) -> Vec<Option<NodeId>> {
+        /// Whether what was saved of an address and its family fits an address.
+        type Fits = fn(Option<SocketAddr>, Family, &SocketAddr) -> bool;
+        let by_family = |id: &NodeId| !self.locals.iter().any(|(_, of)| of == id);
+        let old = self.snapshot.ids.iter().filter(|(_, id)| by_family(id));
+        let mut left: Vec<(Option<SocketAddr>, Family, NodeId)> = self
+            .locals
+            .iter()
+            .map(|(address, id)| (Some(*address), Family::of(address), *id))
+            .chain(old.map(|(family, id)| (None, *family, *id)))
+            .collect();
+        let mut ids = vec![None; addresses.len()];
+        let fits: [Fits; 3] = [
+            |saved, _, now| saved == Some(*now),
+            |saved, _, now| saved.is_some_and(|saved| saved.ip() == now.ip()),
+            |_, family, now| family == Family::of(now),
+        ];
+        for fits in fits {
+            for (address, id) in addresses.iter().zip(&mut ids) {
+                let place = left
+                    .iter()
+                    .position(|(saved, family, _)| fits(*saved, *family, address));
+                if let (None, Some(place)) = (&id, place) {
+                    *id = Some(left.remove(place).2);
+                }
+            }
+        }
+        ids
+    }
 }
 
 impl StateDir {
@@ -110,28 +169,39 @@ impl StateDir {
         }
     }
 
+    /// Contacts and ids by family of the last run; see [`Self::load_table`].
+    #[must_use]
+    pub fn load_snapshot(&self) -> Option<Snapshot> {
+        Some(self.load_table()?.snapshot)
+    }
+
     /// Contacts and ids of the last run; `None` on the first run, or when the file was unreadable
     /// and has been moved aside.
     #[must_use]
-    pub fn load_snapshot(&self) -> Option<Snapshot> {
-        let path = self.path.join(DHT_FILE);
-        let bytes = match fs::read(&path) {
-            Ok(bytes) => bytes,
+    pub fn load_table(&self) -> Option<SavedTable> {
+        self.load(&self.path.join(DHT_FILE), decode)
+    }
+
+    /// Reads a state file; `None` if it is not there, or was unreadable and has been moved aside.
+    fn load<T>(&self, path: &Path, decode: impl Fn(&[u8]) -> Result<T, String>) -> Option<T> {
+        let decoded = match read_bounded(path) {
+            Ok(Some(bytes)) => decode(&bytes),
+            Ok(None) => Err("it is too long".to_owned()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
             Err(error) => {
-                tracing::warn!(path = %path.display(), %error, "cannot read the routing table");
+                tracing::warn!(path = %path.display(), %error, "cannot read a state file");
                 return None;
             }
         };
-        match decode(&bytes) {
-            Ok(snapshot) => Some(snapshot),
+        match decoded {
+            Ok(value) => Some(value),
             Err(reason) => {
-                let aside = self.bad_name();
+                let aside = bad_name(path);
                 tracing::warn!(
                     path = %path.display(), %reason, kept_as = %aside.display(),
-                    "the saved routing table is unreadable and is built anew"
+                    "a state file is unreadable and is made anew"
                 );
-                if let Err(error) = fs::rename(&path, &aside) {
+                if let Err(error) = fs::rename(path, &aside) {
                     tracing::warn!(%error, "cannot move it aside");
                 }
                 None
@@ -139,13 +209,17 @@ impl StateDir {
         }
     }
 
-    /// Saves contacts and ids.
+    /// Saves contacts and ids; `addresses` are those of our nodes, in the order of the ids.
     ///
     /// # Errors
     ///
     /// The directory is not writable or full; the old file is then still there.
-    pub fn save_snapshot(&self, snapshot: &Snapshot) -> Result<(), StateError> {
-        write_atomically(&self.path.join(DHT_FILE), &encode(snapshot))
+    pub fn save_table(
+        &self,
+        snapshot: &Snapshot,
+        addresses: &[SocketAddr],
+    ) -> Result<(), StateError> {
+        write_atomically(&self.path.join(DHT_FILE), &encode(snapshot, addresses))
     }
 
     /// Keeps a torrent file as `torrents/<info hash>.torrent`; gives its path.
@@ -154,27 +228,98 @@ impl StateDir {
     ///
     /// The directory is not writable or full.
     pub fn save_torrent(&self, info_hash: InfoHash, bytes: &[u8]) -> Result<PathBuf, StateError> {
-        let folder = self.path.join(TORRENTS);
-        fs::create_dir_all(&folder).map_err(|source| StateError::Io {
-            path: folder.clone(),
-            source,
-        })?;
-        let path = folder.join(format!("{info_hash}.torrent"));
+        let path = self.torrent_path(info_hash)?;
         write_atomically(&path, bytes)?;
         Ok(path)
     }
 
-    /// A name for an unreadable file: `dht.state.bad`, then `dht.state.bad.2` and so on.
-    fn bad_name(&self) -> PathBuf {
-        let name = |number: u32| match number {
-            1 => self.path.join(format!("{DHT_FILE}.bad")),
-            _ => self.path.join(format!("{DHT_FILE}.bad.{number}")),
-        };
-        (1..BAD_FILES_MAX)
-            .map(name)
-            .find(|path| !path.exists())
-            .unwrap_or_else(|| name(BAD_FILES_MAX))
+    /// The metadata of a torrent, if it is kept: then it need not come from peers.
+    #[must_use]
+    pub fn load_info(&self, info_hash: InfoHash) -> Option<Arc<Info>> {
+        let path = self.path.join(TORRENTS).join(torrent_name(info_hash));
+        self.load(&path, |bytes| {
+            // Parsing hashes the info dictionary.
+            let metainfo = Metainfo::parse(bytes).map_err(|error| error.to_string())?;
+            let is_it = metainfo.info.info_hash() == info_hash;
+            is_it
+                .then_some(metainfo.info)
+                .ok_or_else(|| "it is another torrent".to_owned())
+        })
     }
+
+    /// Keeps the metadata of a torrent, unless a torrent file of it is there.
+    ///
+    /// # Errors
+    ///
+    /// The directory is not writable or full.
+    pub fn save_info(&self, info: &Info) -> Result<(), StateError> {
+        let path = self.torrent_path(info.info_hash())?;
+        if self.load_info(info.info_hash()).is_some() {
+            return Ok(());
+        }
+        write_atomically(&path, &[b"d4:info", &info.raw()[..], b"e"].concat())
+    }
+
+    /// What is kept of a torrent from earlier runs.
+    #[must_use]
+    pub fn load_resume(&self, info_hash: InfoHash) -> Option<Kept> {
+        let path = self.path.join(RESUME).join(format!("{info_hash}.resume"));
+        self.load(&path, |bytes| Kept::decode(bytes, info_hash))
+    }
+
+    /// Keeps how far a torrent came.
+    ///
+    /// # Errors
+    ///
+    /// The directory is not writable or full; the old file is then still there.
+    pub fn save_resume(&self, info_hash: InfoHash, kept: &Kept) -> Result<(), StateError> {
+        let folder = self.folder(RESUME)?;
+        let path = folder.join(format!("{info_hash}.resume"));
+        write_atomically(&path, &kept.encode(info_hash))
+    }
+
+    /// Where a torrent file belongs; its folder is made.
+    fn torrent_path(&self, info_hash: InfoHash) -> Result<PathBuf, StateError> {
+        Ok(self.folder(TORRENTS)?.join(torrent_name(info_hash)))
+    }
+
+    /// A folder in the directory, made if it is not there.
+    fn folder(&self, name: &str) -> Result<PathBuf, StateError> {
+        let path = self.path.join(name);
+        match fs::create_dir_all(&path) {
+            Ok(()) => Ok(path),
+            Err(source) => Err(StateError::Io { path, source }),
+        }
+    }
+}
+
+fn torrent_name(info_hash: InfoHash) -> String {
+    format!("{info_hash}.torrent")
+}
+
+/// A name for an unreadable file: `dht.state.bad`, then `dht.state.bad.2` and so on.
+fn bad_name(path: &Path) -> PathBuf {
+    let name = |number: u32| {
+        let mut name = path.file_name().unwrap_or_default().to_owned();
+        name.push(".bad");
+        if number > 1 {
+            name.push(format!(".{number}"));
+        }
+        path.with_file_name(name)
+    };
+    (1..BAD_FILES_MAX)
+        .map(name)
+        .find(|path| !path.exists())
+        .unwrap_or_else(|| name(BAD_FILES_MAX))
+}
+
+/// The content of a file; `None` if it is longer than any state file may be.
+fn read_bounded(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    let mut bytes = Vec::new();
+    let file = File::open(path)?;
+    file.take(FILE_LENGTH_MAX + 1).read_to_end(&mut bytes)?;
+    let fits = u64::try_from(bytes.len()).is_ok_and(|length| length <= FILE_LENGTH_MAX);
+    Ok(fits.then_some(bytes))
 }
 
 /// Writes a file so that a crash at any moment leaves the old content or the new, never a part.
@@ -209,13 +354,20 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), StateError> {
 }
 
 /// The bytes of the routing-table file.
-fn encode(snapshot: &Snapshot) -> Vec<u8> {
+fn encode(snapshot: &Snapshot, addresses: &[SocketAddr]) -> Vec<u8> {
     let mut file = DhtFile {
         contacts: ByteBuf::new(),
         contacts6: ByteBuf::new(),
         ids: Vec::new(),
+        locals: Vec::new(),
         version: VERSION,
     };
+    for (address, (_, id)) in addresses.iter().zip(&snapshot.ids) {
+        let mut bytes = Vec::new();
+        compact::write_peer(&mut bytes, address);
+        bytes.extend_from_slice(id.as_bytes());
+        file.locals.push(bytes.into());
+    }
     for contact in &snapshot.contacts {
         let list = match Family::of(&contact.address) {
             Family::V4 => &mut file.contacts,
@@ -235,7 +387,7 @@ fn encode(snapshot: &Snapshot) -> Vec<u8> {
 }
 
 /// Reads the routing-table file; the error says in words why that cannot be done.
-fn decode(bytes: &[u8]) -> Result<Snapshot, String> {
+fn decode(bytes: &[u8]) -> Result<SavedTable, String> {
     let file: DhtFile =
         bencode::from_bytes(bytes, &Limits::STATE).map_err(|error| error.to_string())?;
     if file.version != VERSION {
@@ -257,96 +409,18 @@ fn decode(bytes: &[u8]) -> Result<Snapshot, String> {
     for (bytes, family) in [(&file.contacts, Family::V4), (&file.contacts6, Family::V6)] {
         contacts.extend(CompactNodes { bytes, family }.iter());
     }
-    Ok(Snapshot { ids, contacts })
+    let mut locals = Vec::new();
+    for entry in &file.locals {
+        let split = entry.len().saturating_sub(ID_LENGTH);
+        let (address, id) = entry.split_at(split);
+        match (compact::read_peer(address), NodeId::from_slice(id)) {
+            (Some(address), Some(id)) => locals.push((address, id)),
+            _ => return Err("an address of ours has the wrong length".to_owned()),
+        }
+    }
+    let snapshot = Snapshot { ids, contacts };
+    Ok(SavedTable { snapshot, locals })
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn snapshot() -> Snapshot {
-        let contact = |byte, address: &str| ContactInfo {
-            id: NodeId::new([byte; 20]),
-            address: address.parse().unwrap(),
-        };
-        Snapshot {
-            ids: vec![
-                (Family::V4, NodeId::new([1; 20])),
-                (Family::V6, NodeId::new([2; 20])),
-            ],
-            contacts: vec![contact(3, "10.0.0.1:6881"), contact(4, "[fd00::1]:6882")],
-        }
-    }
-
-    #[test]
-    fn what_was_saved_comes_back() {
-        let folder = tempfile::tempdir().unwrap();
-        let state = StateDir::open(folder.path()).unwrap();
-        assert_eq!(state.load_snapshot(), None);
-        state.save_snapshot(&snapshot()).unwrap();
-        assert_eq!(state.load_snapshot(), Some(snapshot()));
-        assert!(!folder.path().join("dht.state.tmp").exists());
-    }
-
-    #[test]
-    fn a_second_session_is_refused_until_the_first_is_gone() {
-        let folder = tempfile::tempdir().unwrap();
-        let first = StateDir::open(folder.path()).unwrap();
-        let second = StateDir::open(folder.path());
-        assert!(
-            matches!(second, Err(StateError::Locked { .. })),
-            "{second:?}"
-        );
-        drop(first);
-        assert!(StateDir::open(folder.path()).is_ok());
-    }
-
-    #[test]
-    fn an_unreadable_file_is_moved_aside_and_never_deleted() {
-        let folder = tempfile::tempdir().unwrap();
-        let state = StateDir::open(folder.path()).unwrap();
-        let path = folder.path().join(DHT_FILE);
-        let cases: [&[u8]; 3] = [b"", b"garbage", b"d8:contactsi1ee"];
-        for content in cases {
-            fs::write(&path, content).unwrap();
-            assert_eq!(state.load_snapshot(), None, "{content:?}");
-            assert!(!path.exists());
-        }
-        let kept = fs::read_dir(folder.path())
-            .unwrap()
-            .filter(|entry| {
-                entry
-                    .as_ref()
-                    .unwrap()
-                    .file_name()
-                    .to_string_lossy()
-                    .contains(".bad")
-            })
-            .count();
-        assert_eq!(kept, cases.len());
-    }
-
-    #[test]
-    fn a_file_of_a_newer_version_is_not_read() {
-        let mut file = bencode::to_bytes(&DhtFile {
-            contacts: ByteBuf::new(),
-            contacts6: ByteBuf::new(),
-            ids: Vec::new(),
-            version: VERSION + 1,
-        });
-        assert!(decode(&file).unwrap_err().contains("version 2"));
-        file.clear();
-        assert!(decode(&file).is_err());
-    }
-
-    #[test]
-    fn torrents_are_kept_under_their_info_hash() {
-        let folder = tempfile::tempdir().unwrap();
-        let state = StateDir::open(folder.path()).unwrap();
-        let path = state
-            .save_torrent(InfoHash::new([0xab; 20]), b"de")
-            .unwrap();
-        assert!(path.ends_with(format!("torrents/{}.torrent", "ab".repeat(20))));
-        assert_eq!(fs::read(path).unwrap(), b"de");
-    }
-}
+mod tests;

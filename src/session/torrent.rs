@@ -1,41 +1,44 @@
 //! The task of one torrent: carries inputs to a [`Torrent`] and its wishes to the world.
 //!
 //! It waits for one input (or a small batch of one kind), gives it to the core, and drains what the
-//! core wants: disk jobs, dials, events, bytes for writers that have room.
+//! core wants: disk jobs, dials, events, bytes for writers that have room. What concerns streams is in
+//! `torrent/links.rs`, what concerns the disk in `torrent/store.rs`.
 //!
 //! Invariant: the task never waits for a disk, a peer or the DHT while it holds an input. What it
 //! sends them goes to channels that have room by construction, or through helpers that wait in its
 //! place.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::{IpAddr, SocketAddr};
+mod links;
+mod store;
+
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
-use tokio::net::TcpStream;
 use tokio::sync::{broadcast, mpsc, watch};
-use tokio::task::JoinSet;
 
-use super::handle::{Command, Problem, TorrentStatus};
+use self::links::Links;
+use self::store::Store;
+use super::counters::Tally;
+use super::handle::{Command, Ended, Problem, TorrentStatus};
 use super::keeper::DhtSummary;
+use super::places::Places;
 use super::publish::Publishing;
+use super::resume::Totals;
 use super::search::{Announcement, LookupInput, Search};
-use crate::address::Scope;
+use super::state::StateDir;
 use crate::announce;
 use crate::bitfield::Bitfield;
 use crate::dht::PeerPort;
-use crate::disk::{Disk, Storage};
+use crate::disk::{self, Disk};
 use crate::id::InfoHash;
-use crate::metainfo::Info;
+use crate::metainfo::{FileSelection, Info};
 use crate::net::clock::Clock;
 use crate::net::dht::DhtHandle;
-use crate::net::peer::{self as streams, StreamHandle, StreamInput};
+use crate::net::limit::Limits;
+use crate::net::stream::StreamInput;
 use crate::peer::Role;
-use crate::swarm::{
-    Action, Completion, ConnectionId, DialError, DiskError, DiskErrorKind, Event, Job, JobId,
-    PeerSource, Reason, State, Torrent, Transport,
-};
+use crate::swarm::{Action, Completion, Event, JobId, PeerSource, State, Torrent};
 use crate::time::Instant;
 
 /// Inputs of streams that wait for the task. Each holds at most one read buffer of 256 KiB.
@@ -50,23 +53,6 @@ pub(super) const LOOKUP_INPUTS_MAX: usize = 32;
 
 /// Commands that wait for the task; an incoming stream over it is closed.
 pub(super) const COMMANDS_MAX: usize = 64;
-
-/// How long a dial may take. Ours: hosts that are there answer within three retransmissions of a
-/// SYN.
-const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// A disk that failed is tried again after so long, unless other content lies at the place. Each time
-/// it fails again without a piece in between, the wait doubles, up to [`DISK_RETRY_MAX`]: every try
-/// reads what is there once more.
-const DISK_RETRY: Duration = Duration::from_secs(10);
-
-/// Longest wait before a disk that failed is tried again.
-const DISK_RETRY_MAX: Duration = Duration::from_secs(5 * 60);
-
-/// Streams that wait while the core looks at the disk, when it takes none. A check of most contents
-/// is over before a peer that waits for our handshake gives up, and one that is refused comes back
-/// only after a minute.
-const WAITING_MAX: usize = 16;
 
 /// The receiving ends of everything a torrent's task waits for.
 pub(super) struct Inputs {
@@ -105,6 +91,22 @@ pub(super) struct Context {
     pub(super) output: PathBuf,
     /// The content was hashed a moment ago: the first check is answered without reading it again.
     pub(super) assume_complete: bool,
+    /// What is known of the content from before.
+    pub(super) resume: Option<disk::Resume>,
+    /// Bytes of earlier runs.
+    pub(super) earlier: Totals,
+    /// Where what is durable is kept.
+    pub(super) state: Option<Arc<StateDir>>,
+    /// Which files are wanted.
+    pub(super) files: FileSelection,
+    /// The metadata is all that is wanted.
+    pub(super) metadata_only: bool,
+    /// Counts for the whole session.
+    pub(super) tally: Tally,
+    /// How many streams the session may have.
+    pub(super) places: Places,
+    /// How fast the bytes of all streams may pass.
+    pub(super) limits: Limits,
     /// Whether the session has any node to start from.
     pub(super) has_way_in: bool,
 }
@@ -114,21 +116,15 @@ pub(super) struct Task {
     core: Torrent,
     info_hash: InfoHash,
     context: Context,
-    senders: Senders,
     outputs: Outputs,
-    streams: BTreeMap<ConnectionId, StreamHandle>,
-    storage: watch::Sender<Option<Storage>>,
-    paused: watch::Sender<bool>,
+    links: Links,
+    store: Store,
     search: Search,
-    /// Streams to hand to the core after the check, at most [`WAITING_MAX`].
-    waiting: VecDeque<(TcpStream, SocketAddr, Role)>,
-    /// Blocks on their way to the disk; bounded by the core's `disk_jobs_max`.
-    writes: BTreeSet<JobId>,
-    dials: JoinSet<(SocketAddr, Result<TcpStream, DialError>)>,
     problem: Option<Problem>,
-    retry_disk: Option<Instant>,
-    /// How often the disk failed since the last piece was verified.
-    disk_failures: u32,
+    /// Since when nothing is missing.
+    seeding_since: Option<Instant>,
+    /// Why the task is about to end.
+    ending: Option<Ended>,
     published: Publishing,
 }
 
@@ -142,30 +138,29 @@ impl Task {
             config: context.announce.clone(),
             listen: context.listen.clone(),
         };
-        let results = senders.lookups.clone();
-        let search = Search::new(context.dht.clone(), announcement, results, now);
+        let search = Search::new(context.dht.clone(), announcement, senders.lookups, now);
         Self {
             info_hash: core.info_hash(),
             core,
-            senders,
+            links: Links::new(senders.streams),
+            store: Store::new(senders.completions),
             outputs,
-            streams: BTreeMap::new(),
-            storage: watch::Sender::new(None),
-            paused: watch::Sender::new(false),
             search,
-            waiting: VecDeque::new(),
-            writes: BTreeSet::new(),
-            dials: JoinSet::new(),
             problem: None,
-            retry_disk: None,
-            disk_failures: 0,
+            seeding_since: None,
+            ending: None,
             published: Publishing::new(now),
             context,
         }
     }
 
-    /// Runs until it is told to stop or nobody is left who could tell.
-    pub(super) async fn run(mut self, mut inputs: Inputs) {
+    /// Where this torrent's state is made visible.
+    pub(super) fn status(&self) -> watch::Sender<TorrentStatus> {
+        self.outputs.status.clone()
+    }
+
+    /// Runs until it is told to stop, nothing is left to do, or nobody is left who could tell.
+    pub(super) async fn run(mut self, mut inputs: Inputs) -> Ended {
         if self.core.info().is_some() {
             self.on_metadata();
         }
@@ -173,15 +168,15 @@ impl Task {
         let mut stream_batch = Vec::with_capacity(BATCH);
         let mut disk_batch = Vec::with_capacity(BATCH);
         let mut dht_is_up = true;
-        loop {
+        while self.ending.is_none() {
             let clock = self.context.clock;
             let wake = self.next_wake();
             let mut changed = true;
             // Every branch is cancel-safe: channels and join sets lose nothing when not chosen.
             tokio::select! {
                 command = inputs.commands.recv() => match command {
-                    Some(Command::Stop) | None => break,
                     Some(command) => self.on_command(command),
+                    None => self.ending = Some(Ended::Stopped),
                 },
                 _ = inputs.streams.recv_many(&mut stream_batch, BATCH) => {
                     for input in stream_batch.drain(..) {
@@ -191,8 +186,7 @@ impl Task {
                 _ = inputs.completions.recv_many(&mut disk_batch, BATCH) => {
                     let now = clock.now();
                     for (id, done) in disk_batch.drain(..) {
-                        self.writes.remove(&id);
-                        self.core.handle_disk(now, id, done);
+                        self.on_completion(now, id, done);
                     }
                 }
                 Some(input) = inputs.lookups.recv() => {
@@ -203,9 +197,7 @@ impl Task {
                         self.core.add_peers(now, PeerSource::Dht, &peers);
                     }
                 }
-                Some(Ok((address, result))) = self.dials.join_next() => {
-                    self.on_dialled(address, result);
-                }
+                Some(dialled) = self.links.dial_ended() => self.on_dialled(dialled),
                 Some(()) = self.search.helper_ended() => {}
                 changed = inputs.dht.changed(), if dht_is_up => match changed {
                     Ok(()) => {
@@ -221,21 +213,18 @@ impl Task {
             self.published.changed |= changed;
             self.drain(&inputs.dht);
         }
+        self.publish(self.context.clock.now(), &inputs.dht.borrow());
+        let ended = self.ending.unwrap_or(Ended::Stopped);
         self.finish(&mut inputs.completions).await;
+        ended
     }
 
     /// Ends streams, dials and lookups and waits for them, and for the blocks that the disk was
     /// given.
     async fn finish(mut self, completions: &mut mpsc::Receiver<(JobId, Completion)>) {
-        self.streams.clear();
-        self.waiting.clear();
-        self.dials.shutdown().await;
+        self.links.end().await;
         self.search.stop().await;
-        while !self.writes.is_empty()
-            && let Some((id, _)) = completions.recv().await
-        {
-            self.writes.remove(&id);
-        }
+        self.store.finish(completions).await;
     }
 
     /// The earliest of everybody's wake-ups.
@@ -243,7 +232,6 @@ impl Task {
         [
             self.core.poll_timeout().map(|wake| wake.at),
             self.search_due(),
-            self.retry_disk,
             self.published.due(),
         ]
         .into_iter()
@@ -259,11 +247,7 @@ impl Task {
         if core_is_due {
             self.core.handle_timeout(now);
         }
-        let disk_is_due = is_due(self.retry_disk);
-        if disk_is_due {
-            self.on_command(Command::RetryDisk);
-        }
-        core_is_due || disk_is_due || is_due(self.search_due())
+        core_is_due || is_due(self.search_due())
     }
 
     /// Somebody told the torrent something.
@@ -271,77 +255,11 @@ impl Task {
         let now = self.context.clock.now();
         match command {
             Command::AddPeers(source, addresses) => self.core.add_peers(now, source, &addresses),
-            Command::Incoming {
-                stream,
-                address,
-                accepted,
-            } => {
-                self.on_connected(stream, address, Role::Accepted(accepted));
+            Command::Incoming { guest, accepted } => {
+                self.on_connected(guest, Role::Accepted(accepted));
             }
-            Command::RetryDisk => {
-                self.retry_disk = None;
-                self.problem = None;
-                self.core.retry_disk(now);
-            }
-            Command::Stop => {}
-        }
-    }
-
-    /// Something came from a stream.
-    fn on_stream(&mut self, input: StreamInput) {
-        let now = self.context.clock.now();
-        match input {
-            StreamInput::Bytes(id, bytes) => {
-                if self.streams.contains_key(&id) {
-                    self.core.handle_bytes(now, id, bytes);
-                    // A bad message closes the stream at once: what else it sent is not looked at.
-                    self.on_actions(now);
-                }
-            }
-            StreamInput::Writable(id) => self.send(now, id),
-            StreamInput::UploadFailed(id, block, error) => {
-                if self.streams.contains_key(&id) {
-                    self.core.handle_upload_failed(now, id, block, error);
-                }
-            }
-            StreamInput::Closed(id, reason) => {
-                if self.streams.remove(&id).is_some() {
-                    self.core.handle_disconnected(now, id, reason);
-                }
-            }
-        }
-    }
-
-    /// A dial ended.
-    fn on_dialled(&mut self, address: SocketAddr, result: Result<TcpStream, DialError>) {
-        match result {
-            Ok(stream) => self.on_connected(stream, address, Role::Dialled),
-            Err(error) => {
-                let now = self.context.clock.now();
-                self.core.handle_dial_failed(now, address, error);
-            }
-        }
-    }
-
-    /// There is a stream to a peer; the core decides whether it is wanted, once it can.
-    fn on_connected(&mut self, stream: TcpStream, address: SocketAddr, role: Role) {
-        if self.is_checking() && self.waiting.len() < WAITING_MAX {
-            self.waiting.push_back((stream, address, role));
-            return;
-        }
-        let now = self.context.clock.now();
-        if let Some(id) = self
-            .core
-            .handle_connected(now, address, role, Transport::Tcp)
-        {
-            let handle = streams::spawn_stream(
-                id,
-                stream,
-                self.senders.streams.clone(),
-                Some(self.storage.subscribe()),
-                self.paused.subscribe(),
-            );
-            self.streams.insert(id, handle);
+            Command::RetryDisk => self.core.retry_disk(now),
+            Command::Stop => self.ending = Some(Ended::Stopped),
         }
     }
 
@@ -359,48 +277,25 @@ impl Task {
     /// Carries out everything the core and the schedule want now, and publishes the state when due.
     fn drain(&mut self, summary: &watch::Receiver<DhtSummary>) {
         let now = self.context.clock.now();
-        loop {
+        while self.ending.is_none() {
             let mut idle = !self.on_actions(now);
             while let Some(event) = self.core.poll_event() {
-                self.on_event(now, event);
+                self.on_event(event);
                 idle = false;
             }
             while let Some(id) = self.core.poll_ready() {
                 self.send(now, id);
                 idle = false;
             }
-            if !self.is_checking()
-                && let Some((stream, address, role)) = self.waiting.pop_front()
-            {
-                self.on_connected(stream, address, role);
-                idle = false;
-            }
-            if idle {
+            if idle && !self.admit_waiting() {
                 break;
             }
         }
-        if !self.is_checking() {
+        if !self.is_checking() && self.ending.is_none() {
             self.search.start_due(now);
         }
         if self.published.due().is_some_and(|at| at <= now) {
             self.publish(now, &summary.borrow());
-        }
-    }
-
-    /// Gives a connection's writer what the core has for it, while there is room. The writer says
-    /// when it has room again.
-    fn send(&mut self, now: Instant, id: ConnectionId) {
-        let Some(stream) = self.streams.get_mut(&id) else {
-            return;
-        };
-        while stream.room() > 0 {
-            let Some(transmit) = self.core.poll_transmit(now, id) else {
-                return;
-            };
-            if !stream.send(transmit) {
-                // The writer has ended; that the stream did comes as an input of its own.
-                return;
-            }
         }
     }
 
@@ -414,86 +309,65 @@ impl Task {
                 Action::Close { id, reason } => self.close(id, reason),
                 Action::Disk { id, job } => self.start_job(now, id, job),
                 Action::WantPeers(wants) => self.search.set_wants_peers(now, wants),
-                Action::PauseReading => drop(self.paused.send_replace(true)),
-                Action::ResumeReading => drop(self.paused.send_replace(false)),
+                Action::PauseReading => self.links.set_paused(true),
+                Action::ResumeReading => self.links.set_paused(false),
             }
         }
         any
     }
 
-    /// Drops a stream; both of its tasks end.
-    fn close(&mut self, id: ConnectionId, reason: Reason) {
-        tracing::debug!(info_hash = %self.info_hash, ?id, ?reason, "connection closed");
-        self.streams.remove(&id);
-    }
-
-    /// Connects to a peer in a task of its own.
-    fn dial(&mut self, address: SocketAddr) {
-        let from = dial_from(&self.context.listen, address.ip());
-        self.dials
-            .spawn(async move { (address, streams::dial(address, from, DIAL_TIMEOUT).await) });
-    }
-
-    /// Gives a job to the disk.
-    fn start_job(&mut self, now: Instant, id: JobId, job: Job) {
-        self.open_storage();
-        let storage = self.storage.borrow().clone();
-        let storage = storage.expect("the core has disk jobs only once the metadata is known");
-        if matches!(job, Job::CheckAll) && std::mem::take(&mut self.context.assume_complete) {
-            let pieces = self
-                .core
-                .info()
-                .map_or(0, |info| info.geometry().piece_count());
-            let have = Bitfield::full(pieces);
-            storage.set_verified(&have);
-            self.core.handle_disk(now, id, Completion::Checked { have });
-        } else {
-            if matches!(job, Job::Write { .. }) {
-                self.writes.insert(id);
-            }
-            storage.submit(id, job);
-        }
-    }
-
-    /// Opens the torrent's files once, when the metadata is known. Writers of connections that
-    /// began before learn of it through their channel.
-    fn open_storage(&mut self) {
-        if self.storage.borrow().is_some() {
-            return;
-        }
-        if let Some(info) = self.core.info() {
-            let storage = self.context.disk.open(
-                Arc::clone(info),
-                self.context.output.clone(),
-                self.senders.completions.clone(),
-            );
-            self.storage.send_replace(Some(storage));
-        }
-    }
-
     /// The info dictionary is there.
     fn on_metadata(&mut self) {
-        self.open_storage();
+        if !self.context.metadata_only {
+            self.open_storage();
+        }
         if let Some(info) = self.core.info().cloned() {
             if info.is_private() {
                 // BEP 27: peers of a private torrent come from its trackers only.
                 self.search.disable();
+            }
+            if self.context.metadata_only {
+                self.ending = Some(Ended::MetadataKnown);
+            } else {
+                self.search.start_announcing(self.context.clock.now());
+                self.select_files(&info);
             }
             self.outputs.info.send_replace(Some(info));
         }
         self.published.urgent = true;
     }
 
+    /// Has the core fetch the wanted files only, now that it is known which files there are.
+    fn select_files(&mut self, info: &Info) {
+        let files = match self.context.files.resolve(info) {
+            Ok(files) => files,
+            Err(error) => return self.end_failed(Problem::Selection(error)),
+        };
+        if self.context.files != FileSelection::All {
+            let geometry = info.geometry();
+            let count = u32::try_from(geometry.file_count()).unwrap_or(u32::MAX);
+            let mut named = Bitfield::new(count);
+            let mut wanted = Bitfield::new(geometry.piece_count());
+            for file in files {
+                named.insert(u32::try_from(file).unwrap_or(u32::MAX));
+                for piece in geometry.pieces_of_file(file) {
+                    wanted.insert(piece);
+                }
+            }
+            self.store.set_wanted(&named);
+            self.core.set_wanted(self.context.clock.now(), wanted);
+        }
+    }
+
     /// The core tells something.
-    fn on_event(&mut self, now: Instant, event: Event) {
+    fn on_event(&mut self, event: Event) {
         match &event {
             Event::MetadataReady(_) => self.on_metadata(),
             Event::Checked { .. } | Event::Completed => self.published.urgent = true,
             Event::DhtNode(address) => self.search.add_node(*address),
-            Event::DiskFailed(error) => self.on_disk_failed(now, error),
+            Event::DiskFailed(error) => self.on_disk_failed(error),
             Event::MetadataRefused(error) => {
-                self.problem = Some(Problem::Metadata(error.clone()));
-                self.published.urgent = true;
+                self.end_failed(Problem::Metadata(error.clone()));
             }
             Event::PeerLost { address, reason } => {
                 tracing::debug!(info_hash = %self.info_hash, peer = %address, ?reason, "peer lost");
@@ -501,26 +375,21 @@ impl Task {
             Event::PieceFailed(piece) => {
                 tracing::info!(info_hash = %self.info_hash, %piece, "bad piece, fetched again");
             }
-            Event::PieceVerified(_) => self.disk_failures = 0,
-            Event::PeerConnected { .. } => {}
+            Event::DiskRecovered => self.on_disk_recovered(),
+            Event::PiecesLost { pieces } => {
+                tracing::warn!(info_hash = %self.info_hash, pieces, "pieces on disk are not right any more");
+                self.published.urgent = true;
+            }
+            Event::PieceVerified(_) | Event::PeerConnected { .. } => {}
         }
         // Nobody may be listening.
         let _ = self.outputs.events.send(event);
     }
 
-    /// The disk failed: says so once, and plans the next try.
-    fn on_disk_failed(&mut self, now: Instant, error: &Arc<DiskError>) {
-        if self.disk_failures == 0 {
-            tracing::warn!(info_hash = %self.info_hash, %error, "the disk failed");
-        } else {
-            tracing::debug!(info_hash = %self.info_hash, %error, "the disk failed again");
-        }
-        let wait = DISK_RETRY * 2u32.pow(self.disk_failures.min(5));
-        self.disk_failures = self.disk_failures.saturating_add(1);
-        self.problem = Some(Problem::Disk(Arc::clone(error)));
-        let again = now + wait.min(DISK_RETRY_MAX);
-        self.retry_disk = (error.kind != DiskErrorKind::Occupied).then_some(again);
-        self.published.urgent = true;
+    /// The torrent can never go on.
+    fn end_failed(&mut self, problem: Problem) {
+        self.problem = Some(problem);
+        self.ending = Some(Ended::Failed);
     }
 
     /// Makes the latest state visible.
@@ -529,55 +398,27 @@ impl Task {
         let mut dht = self.search.progress().clone();
         dht.contacts = summary.contacts;
         dht.bootstrap_failed.clone_from(&summary.bootstrap_failed);
+        if dht.nodes_answered == 0 && dht.nodes_silent == 0 {
+            dht.nodes_silent = u32::try_from(summary.silent).unwrap_or(u32::MAX);
+        }
         let no_dht = !dht.enabled || (!self.context.has_way_in && dht.contacts == 0);
         dht.no_way_in = no_dht && stats.peers_known == 0 && stats.peers_connected == 0;
-        let moving = stats.down_rate > 0 || stats.up_rate > 0;
-        self.published.on_published(now, moving);
+        let moving = stats.down_rate > 0 || stats.up_rate > 0 || self.is_checking();
         let state = self.core.state();
-        if state != State::Failed && matches!(self.problem, Some(Problem::Disk(_))) {
-            self.problem = None;
+        let seeding = state == State::Seeding;
+        if seeding {
+            // Nothing is left to write, and what is there was read.
+            self.on_disk_recovered();
         }
-        let problem = self.problem.clone();
+        self.seeding_since = seeding.then(|| self.seeding_since.unwrap_or(now));
         self.outputs.status.send_replace(TorrentStatus {
-            state,
-            stats,
-            dht,
-            problem,
+            problem: self.problem.clone(),
+            checking: self.store.checked().filter(|_| self.is_checking()),
+            seeding_for: self.seeding_since.map(|since| now.saturating_since(since)),
+            seeding_since: self.seeding_since,
+            counters: self.context.tally.counters(),
+            ..TorrentStatus::new(state, stats, dht)
         });
-    }
-}
-
-/// The local address a dial to `to` leaves from: a specific address that we listen on, so that a
-/// host with several addresses shows the same one everywhere. `None` lets the system choose.
-fn dial_from(listen: &[SocketAddr], to: IpAddr) -> Option<IpAddr> {
-    listen.iter().map(SocketAddr::ip).find(|ip| {
-        ip.is_ipv4() == to.is_ipv4()
-            && Scope::of(*ip).is_some_and(|scope| {
-                scope != Scope::Loopback || Scope::of(to) == Some(Scope::Loopback)
-            })
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn dials_leave_from_the_address_we_listen_on() {
-        let from = |listen: &[&str], to: &str| {
-            let listen: Vec<SocketAddr> = listen.iter().map(|a| a.parse().unwrap()).collect();
-            dial_from(&listen, to.parse().unwrap()).map(|ip| ip.to_string())
-        };
-        assert_eq!(from(&["0.0.0.0:1", "[::]:1"], "10.0.0.1"), None);
-        assert_eq!(
-            from(&["127.0.0.2:1"], "127.0.0.1").as_deref(),
-            Some("127.0.0.2")
-        );
-        assert_eq!(from(&["127.0.0.2:1"], "10.0.0.1"), None);
-        assert_eq!(
-            from(&["10.77.0.1:1"], "10.77.0.2").as_deref(),
-            Some("10.77.0.1")
-        );
-        assert_eq!(from(&["10.77.0.1:1"], "::1"), None);
+        self.published.on_published(now, moving);
     }
 }

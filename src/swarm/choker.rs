@@ -1,7 +1,7 @@
 //! Whom we serve (BEP 3).
 //!
-//! Every ten seconds the peers are ranked anew. While we fetch, those that send us most come first; while we
-//! seed, everybody gets a turn. One more slot is optimistic: it goes to somebody at random, newcomers with
+//! Every ten seconds the peers are ranked anew. While we fetch, those that sent us most in the last twenty
+//! seconds come first; while we seed, everybody gets a turn, and whoever waits longest is next. One more slot is optimistic: it goes to somebody at random, newcomers with
 //! better chances, so that those who have nothing to give yet can begin.
 //!
 //! A slot that becomes free in between is given away at once, but nobody loses one: each choke voids the
@@ -33,11 +33,11 @@ pub(super) struct Candidate {
     pub(super) interested: bool,
     /// Bytes per second it sends us.
     pub(super) down_rate: u64,
-    /// Bytes per second we send it.
-    pub(super) up_rate: u64,
     /// Since when it is served; `None` if it is choked.
     pub(super) unchoked_at: Option<Instant>,
-    /// It owes us blocks for too long.
+    /// Since when it waits to be served: since it was served last, or since it came.
+    pub(super) waits_since: Instant,
+    /// It owes us blocks for too long, although we asked: it gets no slot but the optimistic one.
     pub(super) snubbed: bool,
     /// When it connected.
     pub(super) connected_at: Instant,
@@ -114,24 +114,31 @@ impl Choker {
         self.random.shuffle(&mut eligible);
         match goal {
             Goal::Fetch => {
-                eligible.sort_by_key(|peer| (peer.snubbed, std::cmp::Reverse(peer.down_rate)))
+                eligible.sort_by_key(|peer| (peer.snubbed, std::cmp::Reverse(peer.down_rate)));
             }
             Goal::Seed => eligible.sort_by_key(|peer| {
+                // Whoever is served keeps its turn; then those that wait longest. What a peer does with
+                // its turn, how fast it takes and how often it comes back, changes nothing.
                 let served = peer.unchoked_at.map(|since| now.saturating_since(since));
-                let had_its_turn = served.is_some_and(|served| served >= SEED_TURN);
-                (
-                    had_its_turn,
-                    served.is_none(),
-                    std::cmp::Reverse(peer.up_rate),
-                )
+                match served {
+                    Some(served) if served < SEED_TURN => (false, Instant::ZERO),
+                    Some(_) => (true, now),
+                    None => (true, peer.waits_since),
+                }
             }),
         }
         if !ranks_anew {
             // Those that are served first, the optimistic one among the last so that it stays what it is.
             let optimistic = self.optimistic;
-            eligible.sort_by_key(|peer| (optimistic == Some(peer.id), peer.unchoked_at.is_none()));
+            eligible.sort_by_key(|peer| {
+                let snubs = goal == Goal::Fetch && peer.snubbed;
+                let is_optimistic = optimistic == Some(peer.id);
+                (snubs, is_optimistic, peer.unchoked_at.is_none())
+            });
         }
-        let regular = eligible.len().min(self.slots);
+        let may_be_regular = |peer: &&Candidate| !(goal == Goal::Fetch && peer.snubbed);
+        let regular = eligible.iter().take_while(may_be_regular).count();
+        let regular = regular.min(self.slots);
         let rest = eligible.split_off(regular);
         let mut served: Vec<ConnectionId> = eligible.iter().map(|peer| peer.id).collect();
         served.extend(self.choose_optimistic(now, &rest));
@@ -172,8 +179,8 @@ mod tests {
             id: ConnectionId(number),
             interested: true,
             down_rate,
-            up_rate: 0,
             unchoked_at: None,
+            waits_since: Instant::ZERO,
             snubbed: false,
             connected_at: Instant::ZERO,
         }
@@ -274,20 +281,65 @@ mod tests {
     fn a_seed_gives_everybody_a_turn() {
         let mut choker = choker(2);
         let mut peers: Vec<_> = (0..8).map(|number| peer(number, 0)).collect();
-        peers[0].up_rate = 1_000_000;
-        let mut seen = std::collections::BTreeSet::new();
+        let mut turns = std::collections::BTreeMap::new();
         for round in 0..60 {
             let now = at(round * 10);
             let served = choker.rank(now, Goal::Seed, &peers);
             for peer in &mut peers {
-                peer.unchoked_at = match peer.unchoked_at {
-                    since if !served.contains(&peer.id) => since.and(None),
-                    None => Some(now),
-                    since => since,
-                };
+                let serves = served.contains(&peer.id);
+                if peer.unchoked_at.is_some() && !serves {
+                    peer.waits_since = now;
+                }
+                peer.unchoked_at = peer.unchoked_at.or(Some(now)).filter(|_| serves);
             }
-            seen.extend(served);
+            for id in served {
+                *turns.entry(id).or_insert(0) += 1;
+            }
         }
-        assert_eq!(seen.len(), 8);
+        assert_eq!(turns.len(), 8);
+        // Three slots for eight peers, 60 rounds: 22.5 each on average, and the optimistic slot is chance.
+        assert!(
+            turns.values().all(|turns| (15..=31).contains(turns)),
+            "{turns:?}"
+        );
+    }
+
+    #[test]
+    fn a_few_peers_that_come_back_all_the_time_do_not_keep_a_seed_from_the_others() {
+        let mut choker = choker(2);
+        let mut peers: Vec<_> = (0..8).map(|number| peer(number, 0)).collect();
+        let mut honest = 0;
+        let mut served_in_all = 0;
+        for round in 0..300u64 {
+            let now = at(round * 10);
+            // Half of them reconnect before each round, and take whatever they get at once.
+            for peer in &mut peers[..4] {
+                peer.id = ConnectionId(1_000 + round * 10 + peer.id.0 % 10);
+                (peer.connected_at, peer.waits_since, peer.unchoked_at) = (now, now, None);
+            }
+            let served = choker.rank(now, Goal::Seed, &peers);
+            for peer in &mut peers {
+                let serves = served.contains(&peer.id);
+                if peer.unchoked_at.is_some() && !serves {
+                    peer.waits_since = now;
+                }
+                peer.unchoked_at = peer.unchoked_at.or(Some(now)).filter(|_| serves);
+            }
+            served_in_all += served.len();
+            honest += served.iter().filter(|id| id.0 < 8).count();
+        }
+        assert!(honest * 2 > served_in_all, "{honest} of {served_in_all}");
+    }
+
+    #[test]
+    fn a_snubbing_peer_gets_no_slot_even_if_one_is_free() {
+        let mut peers: Vec<_> = (0..3).map(|number| peer(number, 10)).collect();
+        peers[0].snubbed = true;
+        peers[1].snubbed = true;
+        let served = choker(4).rank(at(0), Goal::Fetch, &peers);
+        // One of the two may try as the optimistic one.
+        assert_eq!((served.len(), served[0]), (2, ConnectionId(2)));
+        let seeded = choker(4).rank(at(0), Goal::Seed, &peers);
+        assert_eq!(seeded.len(), 3);
     }
 }

@@ -5,6 +5,17 @@ use std::time::Duration;
 use crate::id::PeerId;
 use crate::peer;
 
+/// In which order pieces are fetched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum PieceOrder {
+    /// Those that the fewest connected peers have go first, in random order among equals: best for the
+    /// swarm, and for the time to completion.
+    #[default]
+    RarestFirst,
+    /// From the first to the last: to look at the content while it comes.
+    Sequential,
+}
+
 /// Limits and identity of one torrent. Start from [`Config::new`].
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -16,6 +27,12 @@ pub struct Config {
     pub dht_port: Option<u16>,
     /// Connections at most. Default 50. Each costs some 40 KiB while it moves data.
     pub peers_max: usize,
+    /// Connections to one host of the Internet at most. Default 4: some share an address behind a NAT,
+    /// but one host must not fill a torrent. On private networks and on one machine, where test
+    /// networks put many peers at one address, half of `peers_max` is the limit of a host.
+    pub peers_per_host_max: usize,
+    /// The order of pieces. Default [`PieceOrder::RarestFirst`].
+    pub order: PieceOrder,
     /// Dials under way at most. Default 16: enough to get past dead addresses, few enough that a home
     /// router's table of flows does not fill.
     pub dials_max: usize,
@@ -43,6 +60,8 @@ impl Config {
             listen_port: None,
             dht_port: None,
             peers_max: 50,
+            peers_per_host_max: 4,
+            order: PieceOrder::RarestFirst,
             dials_max: 16,
             addresses_max: 3_000,
             unchoke_slots: 8,

@@ -8,6 +8,8 @@ use crate::{
 use bytes::Bytes;
 use std::path::PathBuf;
 use std::sync::Arc;
+/// The SHA-1 of the bytes of one block.
+pub type BlockDigest = [u8; 20];
 /// Number of a job, never used twice in one torrent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct JobId(pub u64);
@@ -25,6 +27,9 @@ pub enum Job {
     Verify {
         /// which
         piece: PieceIndex,
+        /// Whether the digests of its blocks are wanted even if it is right: it was wrong before, and
+        /// they tell which of the blocks were.
+        blocks: bool,
     },
     /// Read a block to be sent (streams that are not plain TCP, simulations).
     Read {
@@ -37,6 +42,13 @@ pub enum Job {
     Sync,
     /// Hash everything that lies on disk.
     CheckAll,
+    /// Look whether files are still what they were when they were last opened, written or checked.
+    Inspect,
+    /// Hash everything that lies on disk of these files: pieces that are in them in part, too.
+    CheckFiles {
+        /// Indexes into the torrent's files.
+        files: Vec<usize>,
+    },
 }
 /// How it went.
 #[derive(Debug, Clone)]
@@ -52,6 +64,9 @@ pub enum Completion {
         piece: PieceIndex,
         /// right?
         valid: bool,
+        /// The SHA-1 of each of its blocks as they lie on disk, in order: if the piece is wrong, and
+        /// if [`Job::Verify`] asked for them. Empty otherwise; a disk that cannot tell leaves it empty.
+        blocks: Vec<BlockDigest>,
     },
     /// read
     Read {
@@ -65,6 +80,20 @@ pub enum Completion {
     /// checked
     Checked {
         /// good pieces
+        have: Bitfield,
+    },
+    /// looked at
+    Inspected {
+        /// Files whose size, time or inode is not what it was, or that are gone; indexes into the
+        /// torrent's files. What was written by jobs is no change. Each change is told until the file
+        /// was checked.
+        changed: Vec<usize>,
+    },
+    /// some files were checked
+    FilesChecked {
+        /// Pieces that were looked at.
+        checked: Bitfield,
+        /// Which of these are good; no others.
         have: Bitfield,
     },
     /// durable
@@ -102,6 +131,10 @@ pub enum DiskErrorKind {
     Truncated,
     /// something else lies at its place
     Occupied,
+    /// Somebody changed it, and it was not checked since.
+    Changed,
+    /// The folder cannot be made there at all: waiting does not help.
+    Unusable,
     /// anything else
     Other,
 }

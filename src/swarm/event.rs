@@ -42,6 +42,9 @@ pub enum DialError {
     TimedOut,
     /// There is no route.
     Unreachable,
+    /// It could not be tried from here: no descriptor left, no network interface, no local address. That
+    /// is not the address's fault: it is tried again soon, and all dialling rests for a few seconds.
+    Local,
     /// Anything else.
     Other,
 }
@@ -52,6 +55,7 @@ impl fmt::Display for DialError {
             Self::Refused => "refused",
             Self::TimedOut => "did not answer",
             Self::Unreachable => "unreachable",
+            Self::Local => "could not be dialled from here",
             Self::Other => "could not be dialled",
         })
     }
@@ -75,6 +79,8 @@ pub enum Reason {
     Duplicate,
     /// A more useful peer took its place.
     Replaced,
+    /// Pieces that the peer was told of are not there any more.
+    ContentLost,
     /// The torrent stops.
     Stopping,
 }
@@ -89,8 +95,36 @@ impl fmt::Display for Reason {
             Self::Banned => f.write_str("sent bad data"),
             Self::Duplicate => f.write_str("connected twice"),
             Self::Replaced => f.write_str("replaced by a more useful peer"),
+            Self::ContentLost => f.write_str("what it was offered is gone"),
             Self::Stopping => f.write_str("stopping"),
         }
+    }
+}
+
+/// Why a stream was not taken, or not kept beyond its handshake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Refusal {
+    /// There are as many connections as may be, and each is of use.
+    Full,
+    /// There are as many connections to its host as may be.
+    Host,
+    /// It was banned for bad data, or it is ourselves.
+    Banned,
+    /// There is another connection to the same peer.
+    Duplicate,
+    /// The torrent cannot use it: it failed, or has nothing to give while the disk takes nothing.
+    NotNow,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Full => "full",
+            Self::Host => "too many from one host",
+            Self::Banned => "banned",
+            Self::Duplicate => "connected twice",
+            Self::NotNow => "not now",
+        })
     }
 }
 
@@ -156,7 +190,7 @@ pub enum Event {
     PieceVerified(PieceIndex),
     /// A piece was wrong and is fetched again.
     PieceFailed(PieceIndex),
-    /// Every piece is on disk.
+    /// Every wanted piece is on disk.
     Completed,
     /// The handshake with a peer is done.
     PeerConnected {
@@ -172,8 +206,18 @@ pub enum Event {
     },
     /// A peer named its DHT node (BEP 5).
     DhtNode(SocketAddr),
-    /// The disk failed. The torrent stands still until `retry_disk`.
+    /// The disk takes no more writes, or what lies there could not be looked at. Nothing is fetched
+    /// meanwhile (`State::Stalled`), what is verified is served, and the torrent tries again by itself.
+    /// Told once, until [`Event::DiskRecovered`].
     DiskFailed(Arc<DiskError>),
+    /// Files changed, or could not be read, and so many verified pieces are not right any more. They are
+    /// fetched again if they are wanted.
+    PiecesLost {
+        /// How many.
+        pieces: u32,
+    },
+    /// The disk works again: something was verified or made durable.
+    DiskRecovered,
     /// The metadata has the right hash but cannot be accepted: this torrent cannot go on.
     MetadataRefused(MetainfoError),
 }
@@ -187,9 +231,12 @@ pub enum State {
     Checking,
     /// Fetches pieces.
     Downloading,
-    /// Has everything.
+    /// Would fetch pieces, but the disk takes none. What is there is served; it is tried again after a
+    /// while, and at once by `retry_disk`.
+    Stalled,
+    /// Has every wanted piece.
     Seeding,
-    /// Cannot go on: the disk failed, or the metadata is not acceptable.
+    /// Cannot go on: the metadata is not acceptable.
     Failed,
 }
 
@@ -201,6 +248,7 @@ impl State {
             Self::Metadata => "metadata",
             Self::Checking => "checking",
             Self::Downloading => "downloading",
+            Self::Stalled => "stalled",
             Self::Seeding => "seeding",
             Self::Failed => "failed",
         }
@@ -218,6 +266,10 @@ pub enum WakeReason {
     Dial,
     /// A part of the metadata is overdue.
     Metadata,
+    /// The disk is tried again, or files are looked at.
+    Disk,
+    /// A peer without work may take over what others are slow to send.
+    Endgame,
 }
 
 /// Reasons why peers were lost that are told apart; further ones count as "other".
@@ -226,13 +278,13 @@ pub(super) const FAILURE_REASONS_MAX: usize = 40;
 /// Numbers for people and programs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Stats {
-    /// Bytes of verified pieces.
+    /// Bytes of wanted pieces that are verified.
     pub bytes_done: u64,
-    /// Bytes of all pieces; 0 before the metadata is known.
+    /// Bytes of all wanted pieces (see `Torrent::set_wanted`); 0 before the metadata is known.
     pub bytes_wanted: u64,
-    /// Pieces verified.
+    /// Wanted pieces that are verified.
     pub pieces_done: u32,
-    /// Pieces in all.
+    /// Wanted pieces in all.
     pub pieces: u32,
     /// Payload bytes received.
     pub downloaded: u64,
@@ -260,6 +312,8 @@ pub struct Stats {
     pub peers_banned: u32,
     /// How often peers were lost, by reason in words.
     pub failures: BTreeMap<String, u32>,
+    /// Streams that were not taken, by reason in words ([`Refusal`]).
+    pub refused: BTreeMap<String, u32>,
     /// Metadata parts that are there.
     pub metadata_parts_done: u32,
     /// Metadata parts in all; 0 while the size is unknown.

@@ -12,16 +12,17 @@ mod choker;
 mod config;
 pub mod disk_job;
 mod event;
+mod host;
 mod metadata;
 mod peer_list;
 mod picker;
 mod pieces;
 pub mod torrent;
 
-pub use config::Config;
-pub use disk_job::{Completion, DiskError, DiskErrorKind, Job, JobId};
+pub use config::{Config, PieceOrder};
+pub use disk_job::{BlockDigest, Completion, DiskError, DiskErrorKind, Job, JobId};
 pub use event::{
-    Action, ConnectionId, DialError, Event, LostReason, PeerSource, Reason, State, Stats,
+    Action, ConnectionId, DialError, Event, LostReason, PeerSource, Reason, Refusal, State, Stats,
     Transport, WakeReason,
 };
 pub use torrent::Torrent;

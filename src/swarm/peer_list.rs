@@ -6,7 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use super::PeerSource;
+use super::host::Host;
+use super::{DialError, PeerSource};
 use crate::address::Scope;
 use crate::random::Random;
 use crate::time::Instant;
@@ -14,8 +15,19 @@ use crate::time::Instant;
 /// Longest wait before a failing address is dialled again.
 const RECONNECT_MAX: Duration = Duration::from_secs(60 * 60);
 
+/// How long nothing is dialled after a dial could not even be tried: descriptors are freed and
+/// networks come back within seconds or not for long.
+const LOCAL_REST: Duration = Duration::from_secs(5);
+
 /// Failures in a row after which an address is forgotten.
 const FAILURES_MAX: u8 = 8;
+
+/// Addresses of one host of the Internet at most: the ports of the few that share it. Of one in a private
+/// network half of the list.
+const HOST_ADDRESSES_MAX: usize = 8;
+
+/// How long an address waits that cannot be dialled now for a reason of ours.
+const POSTPONED: Duration = Duration::from_secs(10);
 
 /// Banned hosts that are remembered. The oldest is forgotten first: it has to be found out again.
 const BANNED_MAX: usize = 1_000;
@@ -66,7 +78,14 @@ pub(super) struct PeerList {
     queue: BTreeSet<QueueKey>,
     banned: BTreeMap<BanKey, u64>,
     bans: u64,
-    dialling: usize,
+    /// Addresses being dialled.
+    dialling: BTreeSet<SocketAddr>,
+    /// Addresses known of each source.
+    sources: BTreeMap<PeerSource, usize>,
+    /// Addresses known of each host.
+    hosts: BTreeMap<Host, usize>,
+    /// Nothing is dialled before: dials cannot be tried from here.
+    rests_until: Instant,
     addresses_max: usize,
     reconnect_min: Duration,
     random: Random,
@@ -79,7 +98,10 @@ impl PeerList {
             queue: BTreeSet::new(),
             banned: BTreeMap::new(),
             bans: 0,
-            dialling: 0,
+            dialling: BTreeSet::new(),
+            sources: BTreeMap::new(),
+            hosts: BTreeMap::new(),
+            rests_until: Instant::ZERO,
             addresses_max,
             reconnect_min,
             random,
@@ -92,8 +114,16 @@ impl PeerList {
     }
 
     /// Dials under way.
-    pub(super) const fn dialling(&self) -> usize {
-        self.dialling
+    pub(super) fn dialling(&self) -> usize {
+        self.dialling.len()
+    }
+
+    /// Dials under way to one host.
+    pub(super) fn dialling_to(&self, host: Host) -> usize {
+        let dialling = self.dialling.iter();
+        dialling
+            .filter(|address| Host::of(**address) == host)
+            .count()
     }
 
     /// Addresses that could be dialled now, counted up to `max`.
@@ -113,22 +143,29 @@ impl PeerList {
             }
             return;
         }
-        let from_source = match source {
-            PeerSource::User => 0,
-            PeerSource::Magnet | PeerSource::Dht | PeerSource::Incoming => self
-                .known
-                .values()
-                .filter(|known| known.source == source)
-                .count(),
-        };
-        // One source must not crowd out the others.
-        if from_source >= self.addresses_max / 4 * 3 {
-            return;
+        match source {
+            PeerSource::User => {}
+            PeerSource::Magnet | PeerSource::Dht | PeerSource::Incoming => {
+                // Neither one source nor one host must crowd out the others.
+                let host = Host::of(address);
+                let host_max = if host.is_global() {
+                    HOST_ADDRESSES_MAX
+                } else {
+                    self.addresses_max / 2
+                };
+                let from_source = self.sources.get(&source).copied().unwrap_or(0);
+                let of_host = self.hosts.get(&host).copied().unwrap_or(0);
+                if from_source >= self.addresses_max / 4 * 3 || of_host >= host_max {
+                    return;
+                }
+            }
         }
         if self.known.len() >= self.addresses_max && !self.forget_worst(source) {
             return;
         }
         let status = self.enqueue(address, source, Instant::ZERO);
+        *self.sources.entry(source).or_default() += 1;
+        *self.hosts.entry(Host::of(address)).or_default() += 1;
         self.known.insert(
             address,
             Known {
@@ -146,6 +183,8 @@ impl PeerList {
         };
         let before = known.source;
         known.source = source;
+        count_down(&mut self.sources, before);
+        *self.sources.entry(source).or_default() += 1;
         if let Status::Idle { at, tie } = known.status {
             self.queue.remove(&(at, before, tie, address));
             let at = if source == PeerSource::User {
@@ -172,32 +211,68 @@ impl PeerList {
         let Some(key) = last.filter(|key| key.0 > Instant::ZERO || key.1 > source) else {
             return false;
         };
-        self.queue.remove(&key);
-        self.known.remove(&key.3);
+        self.remove(key.3);
         true
     }
 
     /// The next address to dial, now counted as being dialled.
     pub(super) fn next_dial(&mut self, now: Instant) -> Option<SocketAddr> {
+        if now < self.rests_until {
+            return None;
+        }
         let key = *self.queue.first().filter(|key| key.0 <= now)?;
         self.queue.remove(&key);
         let known = self.known.get_mut(&key.3)?;
         known.status = Status::Dialling;
-        self.dialling += 1;
+        self.dialling.insert(key.3);
         Some(key.3)
     }
 
     /// When the next address may be dialled.
     pub(super) fn next_dial_at(&self) -> Option<Instant> {
-        self.queue.first().map(|key| key.0)
+        self.queue.first().map(|key| key.0.max(self.rests_until))
     }
 
     /// A dial failed.
-    pub(super) fn handle_dial_failed(&mut self, now: Instant, address: SocketAddr) {
-        let known = self.known.get(&address);
+    pub(super) fn handle_dial_failed(
+        &mut self,
+        now: Instant,
+        address: SocketAddr,
+        error: DialError,
+    ) {
+        if error == DialError::Local {
+            self.rests_until = self.rests_until.max(now + LOCAL_REST);
+        }
+        let Some(known) = self.known.get(&address) else {
+            return;
+        };
         // The peer may have dialled us meanwhile.
-        if known.is_some_and(|known| known.status == Status::Dialling) {
-            self.back_off(now, address);
+        if known.status != Status::Dialling {
+            return;
+        }
+        match error {
+            DialError::Refused
+            | DialError::TimedOut
+            | DialError::Unreachable
+            | DialError::Other => self.back_off(now, address),
+            DialError::Local => self.postpone(now, address),
+        }
+    }
+
+    /// An address cannot be dialled or kept now, for no fault of its own: it waits a little.
+    pub(super) fn postpone(&mut self, now: Instant, address: SocketAddr) {
+        let Some(known) = self.known.get(&address) else {
+            return;
+        };
+        let source = known.source;
+        match known.status {
+            Status::Idle { .. } => return,
+            Status::Dialling => drop(self.dialling.remove(&address)),
+            Status::Connected => {}
+        }
+        let status = self.enqueue(address, source, now + POSTPONED);
+        if let Some(known) = self.known.get_mut(&address) {
+            known.status = status;
         }
     }
 
@@ -207,7 +282,7 @@ impl PeerList {
             return;
         };
         match known.status {
-            Status::Dialling => self.dialling -= 1,
+            Status::Dialling => drop(self.dialling.remove(&address)),
             Status::Idle { at, tie } => {
                 self.queue.remove(&(at, known.source, tie, address));
             }
@@ -233,14 +308,14 @@ impl PeerList {
             return;
         };
         match known.status {
-            Status::Dialling => self.dialling -= 1,
+            Status::Dialling => drop(self.dialling.remove(&address)),
             Status::Connected => {}
             Status::Idle { .. } => return,
         }
         known.failures = known.failures.saturating_add(1);
         let (failures, source) = (known.failures, known.source);
         if failures > FAILURES_MAX && source != PeerSource::User {
-            self.known.remove(&address);
+            self.remove(address);
             return;
         }
         let doublings = u32::from(failures.saturating_sub(1)).min(16);
@@ -287,11 +362,13 @@ impl PeerList {
         let Some(known) = self.known.remove(&address) else {
             return;
         };
+        count_down(&mut self.sources, known.source);
+        count_down(&mut self.hosts, Host::of(address));
         match known.status {
             Status::Idle { at, tie } => {
                 self.queue.remove(&(at, known.source, tie, address));
             }
-            Status::Dialling => self.dialling -= 1,
+            Status::Dialling => drop(self.dialling.remove(&address)),
             Status::Connected => {}
         }
     }
@@ -303,120 +380,15 @@ impl PeerList {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn list(max: usize) -> PeerList {
-        PeerList::new(max, Duration::from_secs(60), Random::from_seed(1))
-    }
-
-    fn peer(number: u16) -> SocketAddr {
-        SocketAddr::from(([127, 0, 0, 1], number))
-    }
-
-    fn global(number: u8, port: u16) -> SocketAddr {
-        SocketAddr::from(([8, 8, 8, number], port))
-    }
-
-    fn at(seconds: u64) -> Instant {
-        Instant::ZERO + Duration::from_secs(seconds)
-    }
-
-    #[test]
-    fn trusted_sources_are_dialled_first_and_each_address_once() {
-        let mut list = list(100);
-        list.add(at(0), PeerSource::Dht, peer(1));
-        list.add(at(0), PeerSource::User, peer(2));
-        list.add(at(0), PeerSource::Dht, peer(2));
-        assert_eq!(list.next_dial(at(0)), Some(peer(2)));
-        assert_eq!(list.next_dial(at(0)), Some(peer(1)));
-        assert_eq!(list.next_dial(at(0)), None);
-        assert_eq!(list.dialling(), 2);
-    }
-
-    #[test]
-    fn a_failing_address_waits_longer_each_time_and_is_forgotten_in_the_end() {
-        let mut list = list(100);
-        list.add(at(0), PeerSource::Dht, peer(1));
-        let mut now = at(0);
-        let mut waits = Vec::new();
-        while list.next_dial(now).is_some() {
-            list.handle_dial_failed(now, peer(1));
-            assert_eq!(list.next_dial(now), None);
-            if let Some(next) = list.next_dial_at() {
-                waits.push(next.saturating_since(now).as_secs());
-                now = next;
-            }
+/// One less of a kind; kinds without any are forgotten.
+fn count_down<K: Ord>(counts: &mut BTreeMap<K, usize>, key: K) {
+    if let Some(count) = counts.get_mut(&key) {
+        *count -= 1;
+        if *count == 0 {
+            counts.remove(&key);
         }
-        assert_eq!(waits, [60, 120, 240, 480, 960, 1_920, 3_600, 3_600]);
-        assert_eq!((list.len(), list.dialling()), (0, 0));
-    }
-
-    #[test]
-    fn an_established_connection_forgives_failures() {
-        let mut list = list(100);
-        list.add(at(0), PeerSource::Dht, peer(1));
-        list.next_dial(at(0));
-        list.handle_dial_failed(at(0), peer(1));
-        list.next_dial(at(60));
-        list.handle_connected(peer(1));
-        list.handle_established(peer(1));
-        list.handle_disconnected(at(100), peer(1));
-        assert_eq!(list.next_dial_at(), Some(at(160)));
-    }
-
-    #[test]
-    fn addresses_stay_within_their_bounds() {
-        let mut list = list(100);
-        for port in 1..=1_000 {
-            list.add(at(0), PeerSource::Dht, peer(port));
-        }
-        assert_eq!(list.len(), 75);
-        for port in 1_001..=2_000 {
-            list.add(at(0), PeerSource::Magnet, peer(port));
-        }
-        assert_eq!(list.len(), 100);
-        let failed = list.next_dial(at(0)).unwrap();
-        list.handle_dial_failed(at(0), failed);
-        list.add(at(0), PeerSource::User, peer(3_000));
-        assert_eq!(list.len(), 100);
-        assert_eq!(list.next_dial(at(0)), Some(peer(3_000)));
-    }
-
-    #[test]
-    fn a_ban_hits_a_host_of_the_internet_but_one_port_of_a_private_one() {
-        let mut list = list(100);
-        for address in [global(1, 1), global(1, 2), global(2, 1), peer(1), peer(2)] {
-            list.add(at(0), PeerSource::Dht, address);
-        }
-        list.ban(global(1, 1));
-        list.ban(peer(1));
-        assert!(list.is_banned(global(1, 9)) && list.is_banned(peer(1)));
-        assert!(!list.is_banned(global(2, 1)) && !list.is_banned(peer(2)));
-        list.add(at(0), PeerSource::User, global(1, 3));
-        assert_eq!(list.len(), 2);
-        assert_eq!(list.due(at(0), 9), 2);
-    }
-
-    #[test]
-    fn bans_are_bounded() {
-        let mut list = list(100);
-        for port in 1..=1_500 {
-            list.ban(peer(port));
-        }
-        assert_eq!(list.banned.len(), BANNED_MAX);
-        assert!(list.is_banned(peer(1_500)) && !list.is_banned(peer(1)));
-    }
-
-    #[test]
-    fn ourselves_are_never_dialled_again() {
-        let mut list = list(100);
-        list.add(at(0), PeerSource::Dht, peer(1));
-        list.next_dial(at(0));
-        list.handle_connected(peer(1));
-        list.forbid(peer(1));
-        list.add(at(0), PeerSource::Dht, peer(1));
-        assert_eq!((list.len(), list.dialling()), (0, 0));
     }
 }
+
+#[cfg(test)]
+mod tests;

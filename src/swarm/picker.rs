@@ -166,6 +166,16 @@ impl Picker {
             .find(|&piece| pieces.contains(piece) && allowed(piece))
     }
 
+    /// The first candidate, in the order of the content, that the peer has and that `allowed` lets pass.
+    pub(super) fn first(&self, pieces: &Bitfield, allowed: impl Fn(u32) -> bool) -> Option<u32> {
+        if self.order.is_empty() {
+            return None;
+        }
+        pieces
+            .ones()
+            .find(|&piece| self.position[index(piece)] != NOWHERE && allowed(piece))
+    }
+
     /// A random candidate that the peer has and that `allowed` lets pass.
     pub(super) fn random(
         &self,
@@ -284,6 +294,7 @@ mod tests {
             Some(1)
         );
         assert_eq!(picker.rarest(&pieces(4, &[]), |_| true), None);
+        assert_eq!(picker.first(&Bitfield::full(4), |piece| piece > 0), Some(1));
         picker.remove(2);
         assert_eq!(picker.rarest(&Bitfield::full(4), |_| true), Some(3));
         picker.insert(2);

@@ -1,15 +1,23 @@
 //! The pieces of one torrent: which are there, which are under way, and which block is asked of whom.
 //!
 //! [`Picker`] knows what could be started; a [`Partial`] is a piece that was. Invariant: a piece is a
-//! candidate of the picker, or partial, or verified, and exactly one of these.
+//! candidate of the picker, or partial, or verified, or in doubt, and no two of these; or it is none of
+//! them, because it is not wanted.
+
+mod blame;
+mod endgame;
+mod pick;
+mod wanted;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use smallvec::SmallVec;
 
-use super::ConnectionId;
+use self::blame::Blame;
 use super::picker::Picker;
+use super::{BlockDigest, ConnectionId, PieceOrder};
 use crate::bitfield::Bitfield;
 use crate::metainfo::{BLOCK_LENGTH, BlockRef, Geometry, Info, PieceIndex};
 use crate::random::Random;
@@ -22,11 +30,8 @@ const RANDOM_FIRST: u32 = 4;
 /// Ours: a few for each of 50 connections, because a peer that chokes us leaves one behind.
 const STARTED_MAX: usize = 200;
 
-/// Requests a peer must have fewer of to be asked for blocks that others were asked for already.
-const ENDGAME_OUTSTANDING_MAX: usize = 2;
-
-/// Peers that one block is asked of at most.
-const ENDGAME_COPIES_MAX: usize = 3;
+/// Pieces under way at most. Beyond it one that nobody works on is given up, or nothing is started.
+const PARTIAL_MAX: usize = 2 * STARTED_MAX;
 
 /// The blocks of a piece that was started.
 #[derive(Debug)]
@@ -42,6 +47,13 @@ struct Partial {
     sole: Option<ConnectionId>,
     /// The peer that took blocks of it last; it goes on with it.
     last: ConnectionId,
+}
+
+impl Partial {
+    /// Whether every block came.
+    fn is_whole(&self) -> bool {
+        usize::try_from(self.received) == Ok(self.blocks.len())
+    }
 }
 
 /// One block of a partial piece.
@@ -69,6 +81,17 @@ pub(super) enum Arrival {
     Duplicate,
 }
 
+/// What the hash of a piece says about those who sent it.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Verdict {
+    /// Who sent its blocks, each once.
+    pub(super) senders: Vec<ConnectionId>,
+    /// Who sent wrong ones, now or when the piece failed before.
+    pub(super) culprits: Vec<ConnectionId>,
+    /// Who took part when the piece failed and sent nothing wrong.
+    pub(super) cleared: Vec<ConnectionId>,
+}
+
 /// Who asks for work, and what it may get.
 pub(super) struct Picking<'a> {
     /// The connection.
@@ -79,8 +102,27 @@ pub(super) struct Picking<'a> {
     pub(super) on_parole: bool,
     /// Blocks wanted.
     pub(super) room: usize,
-    /// Requests it has out.
-    pub(super) outstanding: usize,
+}
+
+/// What is to be asked of a peer.
+#[derive(Debug, Default)]
+pub(super) struct Picked {
+    pub(super) blocks: Vec<BlockRef>,
+    /// It could take more, but only what others were asked for and will send soon. It should be asked
+    /// again in a while, if they do not.
+    pub(super) waits: bool,
+}
+
+/// What the picker must know of the peers as they are now.
+pub(super) trait Outlook {
+    /// Whether a peer that can be asked has a piece and is none of those that sent it wrong.
+    fn is_elsewhere(&self, piece: PieceIndex, senders: &[ConnectionId]) -> bool;
+
+    /// Requests of all peers that will take so long or longer.
+    fn late_blocks(&self, least: Duration) -> Vec<(Duration, BlockRef)>;
+
+    /// How long a block would take that this peer is asked for next, after so many others.
+    fn wait_for_next(&self, id: ConnectionId, more: usize) -> Duration;
 }
 
 /// The pieces of one torrent.
@@ -88,28 +130,42 @@ pub(super) struct Picking<'a> {
 pub(super) struct Pieces {
     info: Arc<Info>,
     have: Bitfield,
-    /// What was verified before the disk was checked again, and may have been told to peers.
-    told: Bitfield,
+    /// The pieces that are to be fetched; the others are served if they are there.
+    wanted: Bitfield,
+    /// Wanted pieces that are not verified.
+    missing: u32,
+    /// Pieces that are looked at again: neither served nor fetched.
+    doubted: Bitfield,
+    /// Of these, those that were verified before.
+    doubted_held: Bitfield,
     picker: Picker,
+    order: PieceOrder,
     partial: BTreeMap<PieceIndex, Partial>,
     /// Open blocks of all partial pieces.
     open: u32,
     /// Pieces that failed, and who had sent them: others are asked first.
-    failed: BTreeMap<PieceIndex, Vec<ConnectionId>>,
+    blame: Blame,
+    /// Bytes of wanted pieces, and of those that are verified.
+    bytes_wanted: u64,
     bytes_done: u64,
 }
 
 impl Pieces {
-    /// Nothing is there.
-    pub(super) fn new(info: Arc<Info>, random: &mut Random) -> Self {
+    /// Nothing is there, everything is wanted.
+    pub(super) fn new(info: Arc<Info>, order: PieceOrder, random: &mut Random) -> Self {
         let count = info.geometry().piece_count();
         Self {
             have: Bitfield::new(count),
-            told: Bitfield::new(count),
+            wanted: Bitfield::full(count),
+            missing: count,
+            doubted: Bitfield::new(count),
+            doubted_held: Bitfield::new(count),
             picker: Picker::new(count, random),
+            order,
             partial: BTreeMap::new(),
             open: 0,
-            failed: BTreeMap::new(),
+            blame: Blame::default(),
+            bytes_wanted: info.geometry().total_length(),
             bytes_done: 0,
             info,
         }
@@ -124,31 +180,30 @@ impl Pieces {
         &self.have
     }
 
-    /// Nothing is there as far as is known: the disk is looked at again. What peers were told is kept.
-    pub(super) fn restarted(self, random: &mut Random) -> Self {
-        let mut told = self.told;
-        for piece in self.have.ones() {
-            told.insert(piece);
-        }
-        Self {
-            told,
-            ..Self::new(self.info, random)
-        }
+    /// Whether a piece is to be fetched: wanted, not there, and not being looked at.
+    pub(super) fn lacks(&self, piece: u32) -> bool {
+        self.wanted.contains(piece) && !self.have.contains(piece) && !self.doubted.contains(piece)
     }
 
-    /// What peers may have been told before the disk was looked at again.
-    pub(super) const fn told(&self) -> &Bitfield {
-        &self.told
+    /// Whether a piece is wanted.
+    pub(super) fn is_wanted(&self, piece: PieceIndex) -> bool {
+        self.wanted.contains(piece.get())
     }
 
-    /// Bytes of the verified pieces.
-    pub(super) const fn bytes_done(&self) -> u64 {
-        self.bytes_done
+    /// Wanted pieces, and those of them that are verified.
+    pub(super) const fn progress(&self) -> (u32, u32) {
+        let wanted = self.wanted.count();
+        (wanted, wanted - self.missing)
     }
 
-    /// Whether every piece is verified.
+    /// Bytes of wanted pieces, and of those of them that are verified.
+    pub(super) const fn bytes(&self) -> (u64, u64) {
+        (self.bytes_wanted, self.bytes_done)
+    }
+
+    /// Whether every wanted piece is verified.
     pub(super) const fn is_complete(&self) -> bool {
-        self.have.is_full()
+        self.missing == 0
     }
 
     /// The availability of pieces, for peers that come, go and gain.
@@ -175,166 +230,15 @@ impl Pieces {
     /// What lies on disk was checked: exactly these pieces are there. Everything under way is forgotten.
     pub(super) fn set_have(&mut self, have: Bitfield) {
         self.partial.clear();
-        self.failed.clear();
+        self.doubted = Bitfield::new(have.len());
+        self.doubted_held = Bitfield::new(have.len());
+        self.blame = Blame::default();
         self.open = 0;
-        self.bytes_done = 0;
-        for piece in self.info.geometry().pieces() {
-            if have.contains(piece.get()) {
-                self.picker.remove(piece.get());
-                self.bytes_done += u64::from(self.info.geometry().length_of(piece));
-            } else {
-                self.picker.insert(piece.get());
-            }
-        }
         self.have = have;
-        self.told = Bitfield::new(self.have.len());
-    }
-
-    /// Chooses blocks to ask a peer for; they count as requested of it. `elsewhere` says whether
-    /// a peer that can be asked has a piece and is none of those that sent it wrong.
-    pub(super) fn pick(
-        &mut self,
-        peer: &Picking<'_>,
-        random: &mut Random,
-        elsewhere: impl Fn(PieceIndex, &[ConnectionId]) -> bool,
-    ) -> Vec<BlockRef> {
-        let mut picked = Vec::new();
-        while picked.len() < peer.room {
-            let piece = self
-                .started(peer, self.shares_pieces())
-                .or_else(|| self.start(peer, random, &elsewhere))
-                .or_else(|| self.started(peer, true));
-            let Some(piece) = piece else {
-                break;
-            };
-            self.take_open(piece, peer, &mut picked);
+        for piece in self.info.geometry().pieces() {
+            self.offer(piece);
         }
-        let nothing_left = self.open == 0 && self.picker.candidates() == 0;
-        let idle = peer.outstanding + picked.len() < ENDGAME_OUTSTANDING_MAX;
-        if picked.len() < peer.room && nothing_left && idle && !peer.on_parole {
-            self.take_requested(peer, random, &mut picked);
-        }
-        picked
-    }
-
-    /// Whether peers help each other with what was started before something new is. Otherwise each works
-    /// on a piece of its own, so that a seed gives pieces which nobody else has yet.
-    fn shares_pieces(&self) -> bool {
-        self.have.count() < RANDOM_FIRST || self.partial.len() >= STARTED_MAX
-    }
-
-    /// A started piece with open blocks that this peer may work on: its own first, then, `with_others`,
-    /// the fullest.
-    fn started(&self, peer: &Picking<'_>, with_others: bool) -> Option<PieceIndex> {
-        if self.open == 0 {
-            return None;
-        }
-        let open = self.partial.iter().filter(|(piece, partial)| {
-            let free = partial.sole.map_or(!peer.on_parole, |sole| sole == peer.id);
-            let is_meant = with_others || partial.last == peer.id;
-            is_meant && partial.open > 0 && free && peer.pieces.contains(piece.get())
-        });
-        let best = open.max_by_key(|(_, partial)| (partial.last == peer.id, partial.received));
-        best.map(|(&piece, _)| piece)
-    }
-
-    /// Starts a piece for this peer.
-    fn start(
-        &mut self,
-        peer: &Picking<'_>,
-        random: &mut Random,
-        elsewhere: &impl Fn(PieceIndex, &[ConnectionId]) -> bool,
-    ) -> Option<PieceIndex> {
-        let failed = &self.failed;
-        let geometry = self.info.geometry();
-        let allowed = |piece: u32| {
-            geometry.piece(piece).is_some_and(|piece| {
-                failed
-                    .get(&piece)
-                    .is_none_or(|senders| !senders.contains(&peer.id) || !elsewhere(piece, senders))
-            })
-        };
-        let choice = if self.have.count() < RANDOM_FIRST {
-            self.picker.random(peer.pieces, random, allowed)
-        } else {
-            self.picker.rarest(peer.pieces, allowed)
-        };
-        let piece = self.geometry().piece(choice?)?;
-        self.picker.remove(piece.get());
-        let count = self.geometry().block_count(piece);
-        let alone = peer.on_parole || self.failed.contains_key(&piece);
-        let blocks = vec![Block::Open; usize::try_from(count).unwrap_or(0)];
-        self.open += count;
-        self.partial.insert(
-            piece,
-            Partial {
-                blocks,
-                open: count,
-                received: 0,
-                first_open: 0,
-                sole: alone.then_some(peer.id),
-                last: peer.id,
-            },
-        );
-        Some(piece)
-    }
-
-    /// Takes open blocks of a started piece, as many as there is room for.
-    fn take_open(&mut self, piece: PieceIndex, peer: &Picking<'_>, picked: &mut Vec<BlockRef>) {
-        let geometry = self.info.geometry();
-        let Some(partial) = self.partial.get_mut(&piece) else {
-            return;
-        };
-        partial.last = peer.id;
-        while picked.len() < peer.room && partial.open > 0 {
-            let Some(block) = partial.blocks.get_mut(partial.first_open) else {
-                return;
-            };
-            if *block == Block::Open {
-                *block = Block::Requested(SmallVec::from_elem(peer.id, 1));
-                partial.open -= 1;
-                self.open -= 1;
-                let number = u32::try_from(partial.first_open).unwrap_or(u32::MAX);
-                picked.extend(geometry.block(piece, number));
-            }
-            partial.first_open += 1;
-        }
-    }
-
-    /// Takes blocks that others were asked for: nothing else is left (the endgame of BEP 3).
-    fn take_requested(
-        &mut self,
-        peer: &Picking<'_>,
-        random: &mut Random,
-        picked: &mut Vec<BlockRef>,
-    ) {
-        let info = Arc::clone(&self.info);
-        let mut candidates = Vec::new();
-        for (&piece, partial) in &self.partial {
-            if partial.sole.is_some() || !peer.pieces.contains(piece.get()) {
-                continue;
-            }
-            for (number, block) in (0u32..).zip(&partial.blocks) {
-                if let Block::Requested(of) = block
-                    && of.len() < ENDGAME_COPIES_MAX
-                    && !of.contains(&peer.id)
-                {
-                    candidates.push((of.len(), piece, number));
-                }
-            }
-        }
-        random.shuffle(&mut candidates);
-        candidates.sort_by_key(|(copies, _, _)| *copies);
-        let room = (ENDGAME_OUTSTANDING_MAX - peer.outstanding).min(peer.room - picked.len());
-        for (_, piece, number) in candidates.into_iter().take(room) {
-            let Some(block) = info.geometry().block(piece, number) else {
-                continue;
-            };
-            if let Some(Block::Requested(of)) = self.block_mut(&block) {
-                of.push(peer.id);
-                picked.push(block);
-            }
-        }
+        self.count();
     }
 
     fn block_mut(&mut self, block: &BlockRef) -> Option<&mut Block> {
@@ -392,38 +296,70 @@ impl Pieces {
             self.open -= 1;
         }
         partial.received += 1;
-        let completes = usize::try_from(partial.received) == Ok(partial.blocks.len());
+        let completes = partial.is_whole();
         Arrival::Fresh { cancel, completes }
     }
 
-    /// A piece was hashed. Returns who had sent its blocks, each once; empty if it was not under way.
-    pub(super) fn verified(&mut self, piece: PieceIndex, valid: bool) -> Vec<ConnectionId> {
-        let Some(partial) = self.partial.remove(&piece) else {
-            return Vec::new();
-        };
+    /// Whether a piece failed and has not been right since: the digests of its blocks tell who is to blame.
+    pub(super) fn has_failed(&self, piece: PieceIndex) -> bool {
+        self.blame.senders(piece).is_some()
+    }
+
+    /// A piece was hashed, and so were its blocks if it is wrong or was before. `None` if it was not under
+    /// way.
+    pub(super) fn verified(
+        &mut self,
+        piece: PieceIndex,
+        valid: bool,
+        digests: &[BlockDigest],
+    ) -> Option<Verdict> {
+        let partial = self.partial.remove(&piece)?;
         self.open -= partial.open;
-        let mut senders: Vec<ConnectionId> = partial
-            .blocks
-            .iter()
-            .filter_map(|block| match block {
-                Block::Received(from) => Some(*from),
-                Block::Open | Block::Requested(_) => None,
-            })
-            .collect();
+        let mut sent = Vec::new();
+        for (number, block) in (0u32..).zip(&partial.blocks) {
+            if let Block::Received(from) = block {
+                sent.push((number, *from));
+            }
+        }
+        let mut senders: Vec<ConnectionId> = sent.iter().map(|(_, from)| *from).collect();
         senders.sort_unstable();
         senders.dedup();
+        let mut verdict = Verdict::default();
         if valid {
             self.have.insert(piece.get());
-            self.bytes_done += u64::from(self.geometry().length_of(piece));
-            self.failed.remove(&piece);
+            self.count_piece(piece, true);
+            verdict = self.blame.resolve(piece, digests);
         } else {
-            self.picker.insert(piece.get());
-            self.failed.insert(piece, senders.clone());
+            self.offer(piece);
+            if let [culprit] = senders[..] {
+                verdict.culprits.push(culprit);
+            }
+            self.blame.note(piece, &senders, &sent, digests);
         }
-        senders
+        verdict.senders = senders;
+        Some(verdict)
+    }
+
+    /// Blocks of a peer that sends bad ones are not waited for to fail: those of pieces under way are
+    /// asked of others.
+    pub(super) fn distrust(&mut self, id: ConnectionId) {
+        for partial in self
+            .partial
+            .values_mut()
+            .filter(|partial| !partial.is_whole())
+        {
+            for (number, block) in partial.blocks.iter_mut().enumerate() {
+                if *block == Block::Received(id) {
+                    *block = Block::Open;
+                    partial.received -= 1;
+                    partial.open += 1;
+                    partial.first_open = partial.first_open.min(number);
+                    self.open += 1;
+                }
+            }
+        }
     }
 }
 
 #[cfg(test)]
-#[path = "pieces_tests.rs"]
 mod tests;

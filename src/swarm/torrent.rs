@@ -1,11 +1,18 @@
 //! The torrent: routes each input to the part that owns the matter.
 //!
-//! What concerns connections is in `torrent/connections.rs`, what moves blocks in `torrent/transfer.rs`,
-//! what talks to the disk in `torrent/ledger.rs`.
+//! What concerns connections is in `torrent/connections.rs`, who may be connected in
+//! `torrent/admission.rs`, when they are looked at in `torrent/timers.rs`, whom we serve in
+//! `torrent/serving.rs`, what moves blocks in `torrent/transfer.rs`,
+//! what talks to the disk in `torrent/disk.rs`, and which pieces are wanted in `torrent/selection.rs`.
 
+mod admission;
 mod connections;
+mod disk;
 mod ledger;
+mod selection;
+mod serving;
 mod statistics;
+mod timers;
 mod transfer;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -15,11 +22,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use self::connections::Peer;
+use self::disk::DiskWatch;
 use self::ledger::Ledger;
+use self::timers::Wakes;
 use super::choker::Choker;
 use super::event::{
-    Action, ConnectionId, DialError, Event, LostReason, PeerSource, Reason, State, Transport,
-    WakeReason,
+    Action, ConnectionId, DialError, Event, LostReason, PeerSource, Reason, Refusal, State,
+    Transport, WakeReason,
 };
 use super::metadata::MetadataFetch;
 use super::peer_list::PeerList;
@@ -53,11 +62,15 @@ pub struct Torrent {
     pieces: Option<Pieces>,
     connections: BTreeMap<ConnectionId, Peer>,
     next_connection: u64,
+    wakes: Wakes,
     /// Addresses of connections that ended, oldest first.
     former: VecDeque<(ConnectionId, SocketAddr)>,
     peers: PeerList,
     choker: Choker,
     ledger: Ledger,
+    watch: DiskWatch,
+    /// When peers without work are looked at again, because others may not send what they were asked for.
+    next_endgame: Option<Instant>,
     actions: VecDeque<Action>,
     events: VecDeque<Event>,
     ready: VecDeque<ConnectionId>,
@@ -75,6 +88,7 @@ struct Counters {
     banned: u32,
     failures: BTreeMap<LostReason, u32>,
     other_failures: u32,
+    refused: BTreeMap<Refusal, u32>,
 }
 
 impl Torrent {
@@ -112,10 +126,13 @@ impl Torrent {
             pieces: None,
             connections: BTreeMap::new(),
             next_connection: 0,
+            wakes: Wakes::default(),
             former: VecDeque::new(),
             peers,
             choker: Choker::new(config.unchoke_slots, random.stream("choker", 0), now),
             ledger: Ledger::new(config.disk_jobs_max, config.disk_bytes_max),
+            watch: DiskWatch::new(now),
+            next_endgame: None,
             actions: VecDeque::new(),
             events: VecDeque::new(),
             ready: VecDeque::new(),
@@ -184,7 +201,7 @@ impl Torrent {
     /// A dial failed.
     pub fn handle_dial_failed(&mut self, now: Instant, address: SocketAddr, error: DialError) {
         self.advance(now);
-        self.peers.handle_dial_failed(self.now, address);
+        self.peers.handle_dial_failed(self.now, address, error);
         self.lost(address, LostReason::Dial(error));
         self.dial();
         self.update_wants();
@@ -214,7 +231,8 @@ impl Torrent {
     }
 
     /// A block that [`poll_transmit`](Self::poll_transmit) named could not be read, and nothing of it was
-    /// sent. The connection ends, because its peer cannot be told; the file is looked at again.
+    /// sent. The connection ends, because its peer cannot be told; the piece is not served any more, and
+    /// the files are looked at again.
     pub fn handle_upload_failed(
         &mut self,
         now: Instant,
@@ -227,7 +245,7 @@ impl Torrent {
             peer.connection.upload_failed(block);
             self.close(from, Reason::Reset);
         }
-        self.disk_failed(error);
+        self.upload_failed(block, &error);
     }
 
     /// A disk job ended.
@@ -241,22 +259,16 @@ impl Torrent {
         self.advance(now);
         self.handle_connection_timers();
         self.request_metadata();
+        self.handle_disk_timers();
+        if self.next_endgame.is_some_and(|at| at <= self.now) {
+            self.next_endgame = None;
+            self.refill_all();
+        }
         if self.choker.next_round() <= self.now {
             self.rechoke();
         }
         self.dial();
         self.update_wants();
-    }
-
-    /// Tries again after [`Event::DiskFailed`]: what is on disk is checked, and the torrent goes on.
-    pub fn retry_disk(&mut self, now: Instant) {
-        self.advance(now);
-        if self.state == State::Failed
-            && let Some(info) = self.info.clone()
-            && self.pieces.is_some()
-        {
-            self.start_check(info);
-        }
     }
 
     /// The next connection that newly has something to send.
@@ -294,10 +306,7 @@ impl Torrent {
         let mut consider = |at: Option<Instant>, reason| {
             next = Wake::earliest(next, at.map(|at| Wake { at, reason }));
         };
-        for peer in self.connections.values() {
-            let at = peer.connection.poll_timeout().map(|wake| wake.at);
-            consider(at, WakeReason::Connection);
-        }
+        consider(self.wakes.first(), WakeReason::Connection);
         if !self.connections.is_empty() {
             consider(Some(self.choker.next_round()), WakeReason::Choke);
         }
@@ -306,6 +315,8 @@ impl Torrent {
         }
         let overdue = self.metadata.as_ref().and_then(MetadataFetch::poll_timeout);
         consider(overdue, WakeReason::Metadata);
+        consider(self.disk_timeout(), WakeReason::Disk);
+        consider(self.next_endgame, WakeReason::Endgame);
         next
     }
 
@@ -318,22 +329,15 @@ impl Torrent {
     fn start_check(&mut self, info: Arc<Info>) {
         self.state = State::Checking;
         self.metadata = None;
-        let mut pieces = match self.pieces.take() {
-            Some(pieces) => pieces.restarted(&mut self.random),
-            None => Pieces::new(Arc::clone(&info), &mut self.random),
-        };
-        // After a disk failure peers are connected already; their bitfields are not told again.
-        for field in self
-            .connections
-            .values()
-            .filter_map(|peer| peer.pieces.as_ref())
-        {
-            pieces.picker_mut().add_peer(field, &mut self.random);
+        if self.pieces.is_none() {
+            self.pieces = Some(Pieces::new(
+                Arc::clone(&info),
+                self.config.order,
+                &mut self.random,
+            ));
         }
-        self.pieces = Some(pieces);
         self.info = Some(info);
-        self.ledger.forget_all();
-        // Nobody is served what may have changed.
+        // Nobody is served what is not known yet.
         self.rechoke();
         self.submit(Job::CheckAll);
     }
@@ -353,7 +357,7 @@ impl Torrent {
     fn update_wants(&mut self) {
         let lacking = match self.state {
             State::Metadata | State::Downloading => true,
-            State::Checking | State::Seeding | State::Failed => false,
+            State::Checking | State::Stalled | State::Seeding | State::Failed => false,
         };
         let enough = PEERS_ENOUGH.min(self.config.peers_max);
         let due = self.peers.due(self.now, enough);

@@ -24,7 +24,16 @@ fn write(disk: &mut SimDisk, block: BlockRef, data: Payload) {
 }
 
 fn is_valid(disk: &mut SimDisk, piece: PieceIndex) -> bool {
-    match disk.submit(Instant::ZERO, &Job::Verify { piece }).1 {
+    match disk
+        .submit(
+            Instant::ZERO,
+            &Job::Verify {
+                piece,
+                blocks: false,
+            },
+        )
+        .1
+    {
         Completion::Verified { valid, .. } => valid,
         other => panic!("{other:?}"),
     }

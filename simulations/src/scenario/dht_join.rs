@@ -215,7 +215,8 @@ impl Grades {
         self.closest_8.add(count(hits) / count(truth.len().max(1)));
         self.hops.add(f64::from(report.hops));
         self.latency.add_duration(report.duration);
-        self.queries.add(f64::from(report.queries));
+        self.queries
+            .add(f64::from(report.queries.saturating_add(report.resent)));
         self.timeouts.add(f64::from(report.timed_out));
     }
 }

@@ -82,7 +82,10 @@ fn other_content_that_appears_during_a_download_is_never_touched() {
     bench.place("a", b"mine");
     bench.write_blocks(1);
     let piece = bench.piece(1);
-    let done = bench.run(Job::Verify { piece });
+    let done = bench.run(Job::Verify {
+        piece,
+        blocks: false,
+    });
     let Completion::Failed { error } = done else {
         panic!("{done:?}");
     };
@@ -103,7 +106,10 @@ fn a_small_file_whose_neighbour_is_missing_is_kept_and_compared_at_the_end() {
         assert_eq!(bench.check(), Ok(vec![]));
         bench.write_blocks(0);
         let piece = bench.piece(0);
-        let done = bench.run(Job::Verify { piece });
+        let done = bench.run(Job::Verify {
+            piece,
+            blocks: false,
+        });
         assert_eq!(
             matches!(done, Completion::Verified { .. }),
             same,

@@ -67,7 +67,10 @@ fn a_piece_whose_bytes_are_gone_is_a_failure_and_not_a_bad_piece() {
     let mut bench = Bench::new(&[file("a", 100_000)]);
     bench.write_blocks(0);
     let piece = bench.piece(1);
-    let done = bench.run(Job::Verify { piece });
+    let done = bench.run(Job::Verify {
+        piece,
+        blocks: false,
+    });
     let Completion::Failed { error } = done else {
         panic!("{done:?}");
     };
@@ -135,7 +138,9 @@ fn a_file_cut_short_or_removed_is_never_padded() {
     cut.unwrap().set_len(40_000).unwrap();
     let error = bench.read(block).unwrap_err();
     assert_eq!(error.kind, DiskErrorKind::Truncated);
-    assert!(bench.read(bench.block(0, 0)).is_ok());
+    // What is left of it is not served either before it was checked.
+    let error = bench.read(bench.block(0, 0)).unwrap_err();
+    assert_eq!(error.kind, DiskErrorKind::Changed);
     fs::remove_file(bench.path("a")).unwrap();
     let mut bench = bench.restart(&files);
     bench.storage.set_verified(&Bitfield::full(4));
@@ -163,19 +168,15 @@ fn content_known_to_be_right_is_served_without_a_check() {
 #[test]
 fn a_sync_names_each_piece_once_and_only_verified_ones() {
     let mut bench = Bench::new(&[file("a", 70_000), file("b", 70_000)]);
-    let synced = |bench: &mut Bench| match bench.run(Job::Sync) {
-        Completion::Synced { pieces } => pieces.iter().map(|p| p.get()).collect::<Vec<_>>(),
-        other => panic!("{other:?}"),
-    };
     bench.write_blocks(0);
     bench.write_blocks(2);
     bench.write_blocks(4);
     assert!(bench.verify(2));
     assert!(bench.verify(0));
-    assert_eq!(synced(&mut bench), [2, 0]);
-    assert_eq!(synced(&mut bench), Vec::<u32>::new());
+    assert_eq!(bench.sync().unwrap(), [2, 0]);
+    assert_eq!(bench.sync().unwrap(), Vec::<u32>::new());
     assert!(bench.verify(4));
-    assert_eq!(synced(&mut bench), [4]);
+    assert_eq!(bench.sync().unwrap(), [4]);
 }
 
 #[test]

@@ -1,19 +1,51 @@
 //! Real files in temporary folders.
 
 use std::fs;
+use std::path::Path;
+use std::sync::atomic::AtomicI32;
 use std::time::Duration;
 
 use sha1::{Digest, Sha1};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
-use super::files::part_name;
 use super::*;
 use crate::wire::Payload;
 
 mod adopt;
+mod changes;
+mod choice;
+mod faults;
 mod hashing;
 mod jobs;
+mod resuming;
+mod verifying;
+
+/// What the system shall say instead of doing what it is asked.
+#[derive(Debug, Default)]
+pub(super) struct Faults {
+    /// To a write; 0 lets it pass.
+    pub(super) write: AtomicI32,
+    /// To a sync; 0 lets it pass.
+    pub(super) sync: AtomicI32,
+}
+
+impl Faults {
+    pub(super) fn on_write(&self, path: &Path) -> Result<(), DiskError> {
+        fault(&self.write, path)
+    }
+
+    pub(super) fn on_sync(&self, path: &Path) -> Result<(), DiskError> {
+        fault(&self.sync, path)
+    }
+}
+
+fn fault(code: &AtomicI32, path: &Path) -> Result<(), DiskError> {
+    match code.load(Ordering::Relaxed) {
+        0 => Ok(()),
+        code => Err(error::system(path, io::Error::from_raw_os_error(code))),
+    }
+}
 
 /// Bytes in a piece of the test torrents: two blocks.
 const PIECE_LENGTH: usize = 32 << 10;
@@ -109,10 +141,14 @@ impl Bench {
     }
 
     fn in_folder(files: &[TestFile], folder: TempDir) -> Self {
+        Self::with(files, folder, Options::default())
+    }
+
+    fn with(files: &[TestFile], folder: TempDir, options: Options) -> Self {
         let info = info(files);
         let disk = Disk::start(2).unwrap();
         let (sender, completions) = mpsc::channel(1_000);
-        let storage = disk.open(Arc::clone(&info), folder.path().to_owned(), sender);
+        let storage = disk.open_with(Arc::clone(&info), folder.path().to_owned(), options, sender);
         Self {
             runtime: tokio::runtime::Builder::new_current_thread()
                 .enable_all()
@@ -130,9 +166,13 @@ impl Bench {
 
     /// The same folder, as a process that starts anew sees it.
     fn restart(self, files: &[TestFile]) -> Self {
+        self.restart_with(files, Options::default())
+    }
+
+    fn restart_with(self, files: &[TestFile], options: Options) -> Self {
         let Self { folder, disk, .. } = self;
         disk.stop();
-        Self::in_folder(files, folder)
+        Self::with(files, folder, options)
     }
 
     fn path(&self, path: &str) -> PathBuf {
@@ -212,7 +252,10 @@ impl Bench {
 
     fn verify(&mut self, piece: u32) -> bool {
         let piece = self.piece(piece);
-        match self.run(Job::Verify { piece }) {
+        match self.run(Job::Verify {
+            piece,
+            blocks: false,
+        }) {
             Completion::Verified { valid, .. } => valid,
             other => panic!("{other:?}"),
         }
@@ -229,6 +272,33 @@ impl Bench {
         match self.run(Job::CheckAll) {
             Completion::Checked { have } => Ok(have.ones().collect()),
             Completion::Failed { error } => Err(error),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Numbers of the pieces that a sync makes durable.
+    fn sync(&mut self) -> Result<Vec<u32>, Arc<DiskError>> {
+        match self.run(Job::Sync) {
+            Completion::Synced { pieces } => Ok(pieces.iter().map(|p| p.get()).collect()),
+            Completion::Failed { error } => Err(error),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn inspect(&mut self) -> Vec<usize> {
+        match self.run(Job::Inspect) {
+            Completion::Inspected { changed } => changed,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Checks files; gives the pieces that were looked at and those that are good.
+    fn check_files(&mut self, files: &[usize]) -> (Vec<u32>, Vec<u32>) {
+        let files = files.to_vec();
+        match self.run(Job::CheckFiles { files }) {
+            Completion::FilesChecked { checked, have } => {
+                (checked.ones().collect(), have.ones().collect())
+            }
             other => panic!("{other:?}"),
         }
     }

@@ -75,7 +75,8 @@ fn the_peers_own_queue_limits_the_pipeline() {
         requests.on_block(at(1), block).unwrap();
     }
     assert_eq!(requests.room(at(1), &config, None), 250);
-    assert_eq!(requests.room(at(1), &config, Some(20)), 20);
+    assert_eq!(requests.room(at(1), &config, Some(512)), 511);
+    assert_eq!(requests.room(at(1), &config, Some(20)), 19);
     assert_eq!(requests.room(at(1), &config, Some(1)), 1);
     assert_eq!(requests.room(at(1), &config, Some(u32::MAX)), 512);
 }

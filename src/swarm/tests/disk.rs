@@ -1,9 +1,10 @@
 //! The disk stands still, fails, forgets.
 
 use super::lab::Lab;
-use super::puppet::{Puppet, answer, full_bitfield};
+use super::puppet::{Puppet, Stream, answer, full_bitfield};
 use super::simulated_disk::{SimulatedDisk, error};
-use super::{config, content, content_with_pieces, seconds};
+use super::{Content, config, content, content_with_pieces, seconds};
+use crate::bitfield::Bitfield;
 use crate::swarm::{Action, Config, Event, Reason, State};
 use crate::wire::Message;
 
@@ -144,8 +145,20 @@ fn requests_go_on_when_a_disk_that_was_nearly_full_of_work_is_done() {
     );
 }
 
+fn count(events: &[Event], wanted: fn(&Event) -> bool) -> usize {
+    events.iter().filter(|event| wanted(event)).count()
+}
+
+fn failures(events: &[Event]) -> usize {
+    count(events, |event| matches!(event, Event::DiskFailed(_)))
+}
+
+fn recoveries(events: &[Event]) -> usize {
+    count(events, |event| matches!(event, Event::DiskRecovered))
+}
+
 #[test]
-fn a_failing_disk_stops_the_torrent_until_it_is_tried_again() {
+fn a_disk_that_takes_nothing_is_told_once_tried_less_and_less_and_never_checked_whole() {
     let content = content(5, 2_000_000);
     let mut lab = Lab::new(5);
     let seed = lab.seed(config(1), &content);
@@ -154,24 +167,56 @@ fn a_failing_disk_stops_the_torrent_until_it_is_tried_again() {
     lab.introduce(leech, [seed]);
     let some = |lab: &Lab| lab.hosts[leech].torrent.stats(lab.now).pieces_done > 3;
     assert!(lab.run_until(seconds(30), some));
-    lab.hosts[leech].disk.failing = true;
-    lab.run_for(seconds(10));
-    assert_eq!(lab.hosts[leech].torrent.state(), State::Failed);
-    let failures = |lab: &Lab| {
-        let events = lab.hosts[leech].events.iter();
-        events.filter(|e| matches!(e, Event::DiskFailed(_))).count()
-    };
-    assert_eq!(failures(&lab), 1);
-    // Trying again too early is told once more, and nothing else happens.
-    lab.retry_disk(leech);
-    lab.run_for(seconds(10));
-    assert_eq!(failures(&lab), 2);
     let checks = lab.hosts[leech].disk.checks;
-    lab.hosts[leech].disk.failing = false;
+    lab.hosts[leech].disk.failing = true;
+    lab.run_for(seconds(5));
+    assert_eq!(lab.hosts[leech].torrent.state(), State::Stalled);
+    // Trying again too early fails as before, and nothing is told.
     lab.retry_disk(leech);
-    assert!(lab.run_until(seconds(60), |lab| lab.is_complete(leech)));
-    assert_eq!(lab.hosts[leech].disk.contents(), content.bytes);
-    assert_eq!(lab.hosts[leech].disk.checks, checks + 1);
+    lab.run_for(seconds(600));
+    let host = &lab.hosts[leech];
+    assert_eq!((failures(&host.events), recoveries(&host.events)), (1, 0));
+    // Tries after 20, 40, 80, 160 and 300 seconds; each brings a few blocks before the first fails.
+    let refused = host.disk.refused;
+    assert!((5..=200).contains(&refused), "{refused}");
+    lab.hosts[leech].disk.failing = false;
+    assert!(lab.run_until(seconds(400), |lab| lab.is_complete(leech)));
+    let host = &lab.hosts[leech];
+    assert_eq!(host.disk.contents(), content.bytes);
+    assert_eq!(host.disk.checks, checks);
+    assert_eq!((failures(&host.events), recoveries(&host.events)), (1, 1));
+}
+
+#[test]
+fn a_sync_that_fails_is_done_again_before_the_torrent_is_complete() {
+    let content = content(8, 100_000);
+    let mut lab = Lab::new(8);
+    let seed = lab.seed(config(1), &content);
+    let leech = lab.magnet(config(2), &content);
+    lab.hosts[leech].disk.failing_syncs = true;
+    lab.introduce(leech, [seed]);
+    lab.run_for(seconds(30));
+    assert_eq!(lab.hosts[leech].torrent.state(), State::Stalled);
+    lab.hosts[leech].disk.failing_syncs = false;
+    lab.retry_disk(leech);
+    assert!(lab.run_until(seconds(5), |lab| lab.is_complete(leech)));
+    let events = &lab.hosts[leech].events;
+    assert_eq!(count(events, |e| matches!(e, Event::Completed)), 1);
+}
+
+#[test]
+fn a_disk_that_cannot_be_looked_at_is_looked_at_again() {
+    let content = content(9, 100_000);
+    let mut disk = SimulatedDisk::holding(&content);
+    disk.failing_checks = true;
+    let mut puppet = Puppet::with_disk(config(200), &content, disk);
+    assert_eq!(puppet.torrent.state(), State::Stalled);
+    puppet.pass(seconds(25));
+    assert_eq!(puppet.torrent.state(), State::Stalled);
+    puppet.disk.failing_checks = false;
+    puppet.pass(seconds(25));
+    assert_eq!(puppet.torrent.state(), State::Seeding);
+    assert_eq!(failures(&puppet.events), 1);
 }
 
 #[test]
@@ -190,7 +235,8 @@ fn a_full_disk_does_not_end_the_uploads() {
         .collect();
     assert!(!blocks.is_empty());
     puppet.say(&seed, &blocks);
-    assert_eq!(puppet.torrent.state(), State::Failed);
+    assert_eq!(puppet.torrent.state(), State::Stalled);
+    assert_eq!(puppet.torrent.stats(puppet.now).pieces_done, 6);
     assert!(puppet.hear(&mut seed).contains(&Message::NotInterested));
     for number in [3, 4] {
         let mut peer = puppet.connect(number).expect("seeding goes on");
@@ -212,42 +258,205 @@ fn a_full_disk_does_not_end_the_uploads() {
     }
 }
 
-#[test]
-fn nothing_known_to_be_bad_is_served() {
-    let content = content(7, 200_000);
-    let mut puppet = Puppet::seed(&content);
+fn request(content: &Content, index: u32) -> Message {
+    let geometry = content.info.geometry();
+    let block = geometry.block(geometry.piece(index).unwrap(), 0).unwrap();
+    Message::Request {
+        index,
+        offset: 0,
+        length: block.length,
+    }
+}
+
+/// A seed and a peer that it serves.
+fn serving(content: &Content) -> (Puppet, Stream) {
+    let mut puppet = Puppet::seed(content);
     let mut peer = puppet.connect(1).unwrap();
     puppet.say(&peer, &[Message::Interested]);
     puppet.pass(seconds(11));
     assert!(puppet.hear(&mut peer).contains(&Message::Unchoke));
+    (puppet, peer)
+}
+
+fn blocks(heard: &[Message]) -> usize {
+    let pieces = heard.iter().filter(|m| matches!(m, Message::Piece { .. }));
+    pieces.count()
+}
+
+#[test]
+fn a_piece_that_cannot_be_read_is_looked_at_again_and_not_served_if_it_is_bad() {
+    let content = content(7, 200_000);
+    let (mut puppet, mut peer) = serving(&content);
     // Another connection finds that the file is damaged.
     let other = puppet.connect(2).unwrap();
     puppet.say(&other, &[Message::Interested]);
-    let geometry = content.info.geometry();
-    let piece = geometry.piece(3).unwrap();
-    let block = geometry.block(piece, 0).unwrap();
+    let piece = content.info.geometry().piece(3).unwrap();
+    let block = content.info.geometry().block(piece, 0).unwrap();
     puppet.disk.damage(piece);
     let now = puppet.now;
     puppet
         .torrent
         .handle_upload_failed(now, other.id, block, error());
     puppet.drain();
-    assert_eq!(puppet.torrent.state(), State::Failed);
-    puppet.torrent.retry_disk(now);
-    puppet.drain();
     assert_eq!(puppet.torrent.state(), State::Downloading);
     assert_eq!(puppet.torrent.stats(now).pieces_done, 6);
-    let request = Message::Request {
-        index: 3,
-        offset: 0,
-        length: block.length,
-    };
-    puppet.say(&peer, &[request]);
+    assert_eq!(puppet.disk.checks, 1, "only the piece is hashed");
+    puppet.say(&peer, &[request(&content, 3)]);
     let heard = puppet.hear(&mut peer);
-    assert!(
-        !heard.iter().any(|m| matches!(m, Message::Piece { .. })),
-        "{heard:?}"
-    );
+    assert_eq!(blocks(&heard), 0, "{heard:?}");
     // The peer believes that we have it; there is no message to take that back.
-    assert_eq!(puppet.closed(&peer), Some(Reason::Reset));
+    assert_eq!(puppet.closed(&peer), Some(Reason::ContentLost));
+    // Somebody has it still.
+    let mut seed = puppet.connect(3).unwrap();
+    puppet.say(&seed, &[full_bitfield(&content), Message::Unchoke]);
+    let asked = puppet.hear(&mut seed);
+    let answers: Vec<_> = asked.iter().filter_map(|r| answer(&content, r)).collect();
+    assert_eq!(answers.len(), 2);
+    puppet.say(&seed, &answers);
+    assert_eq!(puppet.torrent.state(), State::Seeding);
+    assert_eq!(puppet.disk.contents(), content.bytes);
+}
+
+#[test]
+fn a_piece_that_could_not_be_read_once_is_served_again_when_it_is_right() {
+    let content = content(10, 200_000);
+    let (mut puppet, mut peer) = serving(&content);
+    let other = puppet.connect(2).unwrap();
+    let piece = content.info.geometry().piece(3).unwrap();
+    let block = content.info.geometry().block(piece, 0).unwrap();
+    puppet.disk.stopped = true;
+    let now = puppet.now;
+    puppet
+        .torrent
+        .handle_upload_failed(now, other.id, block, error());
+    puppet.drain();
+    assert_eq!(puppet.closed(&other), Some(Reason::Reset));
+    // It waits with what was asked of it.
+    puppet.say(&peer, &[request(&content, 3), request(&content, 4)]);
+    assert_eq!(blocks(&puppet.hear(&mut peer)), 1);
+    puppet.restart_disk();
+    assert_eq!(blocks(&puppet.hear(&mut peer)), 1);
+    assert_eq!(puppet.torrent.state(), State::Seeding);
+    assert_eq!(puppet.closed(&peer), None);
+}
+
+#[test]
+fn files_are_looked_at_every_five_seconds_while_somebody_wants_something() {
+    let content = content(11, 200_000);
+    let (mut puppet, peer) = serving(&content);
+    let before = puppet.disk.inspections;
+    puppet.pass(seconds(60));
+    assert_eq!(puppet.disk.inspections, before + 12);
+    puppet.say(&peer, &[Message::NotInterested]);
+    puppet.pass(seconds(10));
+    let before = puppet.disk.inspections;
+    puppet.pass(seconds(30));
+    assert_eq!(puppet.disk.inspections, before);
+}
+
+#[test]
+fn pieces_of_a_file_that_changed_are_not_served_until_they_were_hashed() {
+    let content = content(12, 200_000);
+    let (mut puppet, mut peer) = serving(&content);
+    let geometry = content.info.geometry();
+    puppet.disk.damage(geometry.piece(2).unwrap());
+    puppet.disk.changed = vec![0, 7];
+    puppet.disk.stopped = true;
+    puppet.pass(seconds(6));
+    puppet.restart_disk_once();
+    // Now the check is under way, and nothing of the file is served.
+    puppet.say(&peer, &[request(&content, 2), request(&content, 5)]);
+    assert_eq!(blocks(&puppet.hear(&mut peer)), 0);
+    assert_eq!(puppet.torrent.stats(puppet.now).pieces_done, 0);
+    let mut knows = puppet.connect(3).unwrap();
+    let mut there = Bitfield::new(geometry.piece_count());
+    there.insert(2);
+    puppet.say(
+        &knows,
+        &[Message::Bitfield(there.to_wire()), Message::Interested],
+    );
+    assert!(
+        !puppet
+            .hear(&mut knows)
+            .iter()
+            .any(|m| matches!(m, Message::Bitfield(_)))
+    );
+    puppet.restart_disk();
+    assert_eq!(puppet.torrent.stats(puppet.now).pieces_done, 6);
+    assert_eq!(puppet.torrent.state(), State::Downloading);
+    assert_eq!(puppet.closed(&peer), Some(Reason::ContentLost));
+    // Who came meanwhile learns what is there.
+    let haves = puppet.hear(&mut knows);
+    let haves = haves.iter().filter(|m| matches!(m, Message::Have { .. }));
+    assert_eq!(haves.count(), 6);
+    let lost = |e: &Event| matches!(e, Event::PiecesLost { pieces: 1 });
+    assert_eq!(count(&puppet.events, lost), 1);
+    // Looking again finds nothing new.
+    puppet.pass(seconds(10));
+    assert_eq!(count(&puppet.events, lost), 1);
+}
+
+#[test]
+fn content_that_went_and_came_back_is_served_again_although_nobody_is_there() {
+    let content = content(12, 200_000);
+    let (mut puppet, peer) = serving(&content);
+    let there = puppet.disk.bytes.clone();
+    for piece in content.info.geometry().pieces() {
+        puppet.disk.damage(piece);
+    }
+    puppet.disk.changed = vec![0];
+    puppet.pass(seconds(10));
+    assert_eq!(puppet.torrent.stats(puppet.now).pieces_done, 0);
+    assert_eq!(puppet.closed(&peer), Some(Reason::ContentLost));
+    puppet.disk.bytes = there;
+    puppet.disk.changed = vec![0];
+    puppet.pass(seconds(10));
+    assert_eq!(puppet.torrent.state(), State::Seeding);
+    // And then there is no reason to go on looking.
+    let before = puppet.disk.inspections;
+    puppet.pass(seconds(60));
+    assert_eq!(puppet.disk.inspections, before);
+}
+
+#[test]
+fn a_file_that_is_gone_under_a_download_is_checked_at_once_and_fetched_again() {
+    let content = content(13, 2_000_000);
+    let mut lab = Lab::new(13);
+    let seed = lab.seed(config(1), &content);
+    lab.hosts[seed].uplink = Some(200_000);
+    let leech = lab.magnet(config(2), &content);
+    lab.introduce(leech, [seed]);
+    let some = |lab: &Lab| lab.hosts[leech].torrent.stats(lab.now).pieces_done > 3;
+    assert!(lab.run_until(seconds(30), some));
+    lab.hosts[leech].disk.lose_everything();
+    assert!(lab.run_until(seconds(40), |lab| lab.is_complete(leech)));
+    let host = &lab.hosts[leech];
+    assert_eq!(host.disk.contents(), content.bytes);
+    assert_eq!((failures(&host.events), recoveries(&host.events)), (1, 1));
+    assert_eq!(
+        count(&host.events, |e| matches!(e, Event::PiecesLost { .. })),
+        1
+    );
+}
+
+#[test]
+fn a_disk_that_stands_still_for_minutes_loses_no_peer() {
+    let content = content(14, 4_000_000);
+    let mut lab = Lab::new(14);
+    let seeds: Vec<_> = (1..=4)
+        .map(|number| lab.seed(config(number), &content))
+        .collect();
+    let leech = lab.with_info(small(9), &content, SimulatedDisk::empty());
+    lab.introduce(leech, seeds);
+    let some = |lab: &Lab| lab.hosts[leech].torrent.stats(lab.now).pieces_done > 3;
+    assert!(lab.run_until(seconds(30), some));
+    lab.hosts[leech].disk.stopped = true;
+    lab.run_for(seconds(600));
+    let stats = lab.hosts[leech].torrent.stats(lab.now);
+    assert_eq!(stats.peers_connected, 4, "{stats:?}");
+    lab.restart_disk(leech);
+    assert!(lab.run_until(seconds(60), |lab| lab.is_complete(leech)));
+    // Nothing was given up meanwhile; a few blocks are the endgame's.
+    let wasted = lab.hosts[leech].torrent.stats(lab.now).wasted;
+    assert!(wasted < 8 << 14, "{wasted}");
 }

@@ -419,7 +419,7 @@ impl Lab {
             } else if let Some(id) = self.hosts[host].torrent.poll_ready() {
                 self.pump(host, id);
             } else {
-                return;
+                return self.hosts[host].torrent.check_wakes();
             }
         }
     }

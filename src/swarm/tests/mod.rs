@@ -1,5 +1,6 @@
 //! Several torrents joined in memory, with virtual time, and torrents against a scripted peer.
 
+mod corruption;
 mod disk;
 mod exchange;
 mod hostile;
@@ -8,6 +9,7 @@ mod metadata;
 mod peers;
 mod puppet;
 mod simulated_disk;
+mod wanted;
 
 use std::sync::Arc;
 use std::time::Duration;

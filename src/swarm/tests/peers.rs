@@ -4,8 +4,8 @@ use super::lab::Lab;
 use super::puppet::Puppet;
 use super::simulated_disk::SimulatedDisk;
 use super::{config, content, seconds};
-use crate::swarm::{Config, DialError, PeerSource, Reason, State};
-use crate::wire::ProtocolError;
+use crate::swarm::{Config, DialError, PeerSource, Reason, Refusal, State};
+use crate::wire::{Message, ProtocolError};
 
 #[test]
 fn ten_thousand_addresses_are_cut_to_three_thousand() {
@@ -163,10 +163,7 @@ fn a_dial_that_ends_while_the_disk_is_checked_is_kept() {
     puppet.say(&peer, &[super::puppet::full_bitfield(&content)]);
     puppet.restart_disk();
     let heard = puppet.hear(&mut peer);
-    assert!(
-        heard.contains(&crate::wire::Message::Interested),
-        "{heard:?}"
-    );
+    assert!(heard.contains(&Message::Interested), "{heard:?}");
 }
 
 #[test]
@@ -182,4 +179,151 @@ fn a_lost_peer_is_dialled_again() {
     lab.run_for(seconds(5));
     assert_eq!(lab.hosts[leech].torrent.stats(lab.now).peers_connected, 0);
     assert!(lab.run_until(seconds(120), |lab| lab.is_complete(leech)));
+}
+
+/// How many of ten streams from one host are taken.
+fn taken_of_ten(puppet: &mut Puppet, host: [u8; 4]) -> usize {
+    let streams = (1..=10).map(|number| {
+        let address = (host, 1_000 + u16::from(number)).into();
+        puppet.connect_to(address, number * 2 + host[3] % 2)
+    });
+    streams.filter(Option::is_some).count()
+}
+
+fn refused(puppet: &Puppet, refusal: Refusal) -> u32 {
+    let refused = puppet.torrent.stats(puppet.now).refused;
+    refused.get(&refusal.to_string()).copied().unwrap_or(0)
+}
+
+#[test]
+fn one_host_does_not_fill_a_torrent() {
+    let content = content(9, 100_000);
+    let limited = Config {
+        peers_max: 12,
+        ..config(200)
+    };
+    let mut puppet = Puppet::with_disk(limited, &content, SimulatedDisk::empty());
+    assert_eq!(taken_of_ten(&mut puppet, [8, 8, 8, 8]), 4);
+    // On one machine or in a test network many share an address.
+    assert_eq!(taken_of_ten(&mut puppet, [127, 0, 0, 1]), 6);
+    assert_eq!(refused(&puppet, Refusal::Host), 6 + 4);
+    // Others find room still.
+    assert!(puppet.connect(100).is_some());
+}
+
+#[test]
+fn addresses_of_a_host_with_enough_connections_are_not_dialled() {
+    let content = content(10, 100_000);
+    let mut puppet = Puppet::leech(&content);
+    let addresses: Vec<_> = (1..=8).map(|port| ([8, 8, 8, 8], port).into()).collect();
+    puppet.add_peers(PeerSource::Dht, &addresses);
+    assert_eq!(puppet.dials().len(), 4);
+    puppet.add_peers(PeerSource::Dht, &[([8, 8, 4, 4], 1).into()]);
+    assert_eq!(puppet.dials().len(), 5);
+    let failed = puppet.dials()[0];
+    let now = puppet.now;
+    puppet
+        .torrent
+        .handle_dial_failed(now, failed, DialError::Refused);
+    puppet.drain();
+    puppet.pass(seconds(11));
+    assert_eq!(puppet.dials().len(), 6);
+}
+
+#[test]
+fn peers_that_want_to_be_served_and_take_nothing_make_room() {
+    let content = content(11, 1_000_000);
+    let limited = Config {
+        peers_max: 3,
+        ..config(200)
+    };
+    let mut puppet = Puppet::with_disk(limited, &content, SimulatedDisk::holding(&content));
+    let peers: Vec<_> = (1..=3)
+        .map(|number| puppet.connect(number).unwrap())
+        .collect();
+    for peer in &peers {
+        puppet.say(peer, &[Message::Interested]);
+    }
+    puppet.pass(seconds(11));
+    // The first takes what it asks for.
+    let request = Message::Request {
+        index: 0,
+        offset: 0,
+        length: 16 << 10,
+    };
+    puppet.say(&peers[0], &[request]);
+    while puppet
+        .torrent
+        .poll_transmit(puppet.now, peers[0].id)
+        .is_some()
+    {}
+    assert!(puppet.connect(4).is_none(), "all are young");
+    assert_eq!(refused(&puppet, Refusal::Full), 1);
+    puppet.pass(seconds(65));
+    for number in 5..=6 {
+        assert!(puppet.connect(number).is_some());
+    }
+    assert!(puppet.connect(7).is_none());
+    assert_eq!(puppet.closed(&peers[0]), None);
+    assert_eq!(puppet.closed(&peers[1]), Some(Reason::Replaced));
+    assert_eq!(puppet.closed(&peers[2]), Some(Reason::Replaced));
+}
+
+#[test]
+fn who_comes_twice_or_was_banned_is_counted() {
+    let content = content(12, 100_000);
+    let mut puppet = Puppet::leech(&content);
+    let mut peer = puppet.connect(1).unwrap();
+    let again = puppet.connect_to(Puppet::address(99), 1).unwrap();
+    assert_eq!(puppet.closed(&again), Some(Reason::Duplicate));
+    assert_eq!(refused(&puppet, Refusal::Duplicate), 1);
+    puppet.say(
+        &peer,
+        &[super::puppet::full_bitfield(&content), Message::Unchoke],
+    );
+    for request in puppet.hear(&mut peer) {
+        if let Some(Message::Piece {
+            index,
+            offset,
+            data,
+        }) = super::puppet::answer(&content, &request)
+        {
+            let data = bytes::Bytes::from(vec![0; data.len()]).into();
+            puppet.say(
+                &peer,
+                &[Message::Piece {
+                    index,
+                    offset,
+                    data,
+                }],
+            );
+        }
+    }
+    assert_eq!(puppet.closed(&peer), Some(Reason::Banned));
+    assert!(puppet.connect(1).is_none());
+    assert_eq!(refused(&puppet, Refusal::Banned), 1);
+}
+
+#[test]
+fn a_dial_that_could_not_be_tried_is_tried_again_soon() {
+    let content = content(13, 100_000);
+    let mut puppet = Puppet::leech(&content);
+    let addresses: Vec<_> = (1..=40).map(Puppet::address).collect();
+    puppet.add_peers(PeerSource::Dht, &addresses);
+    for number in 0..16 {
+        let (now, address) = (puppet.now, puppet.dials()[number]);
+        puppet
+            .torrent
+            .handle_dial_failed(now, address, DialError::Local);
+        puppet.drain();
+    }
+    // The list is not burnt through.
+    assert_eq!(puppet.dials().len(), 16);
+    puppet.pass(seconds(4));
+    assert_eq!(puppet.dials().len(), 16);
+    puppet.pass(seconds(2));
+    assert_eq!(puppet.dials().len(), 32);
+    let stats = puppet.torrent.stats(puppet.now);
+    assert_eq!(stats.failures["could not be dialled from here"], 16);
+    assert_eq!(stats.peers_known, 40);
 }

@@ -72,9 +72,10 @@ impl Puppet {
         puppet
     }
 
-    /// Address number `number` of a peer.
+    /// Address number `number` of a peer: each is at a host of its own.
     pub(super) fn address(number: u16) -> SocketAddr {
-        SocketAddr::from(([10, 1, 0, 1], number))
+        let [high, low] = number.to_be_bytes();
+        SocketAddr::from(([10, 1, high, low], 6881))
     }
 
     pub(super) fn add_peers(&mut self, source: PeerSource, addresses: &[SocketAddr]) {
@@ -84,12 +85,14 @@ impl Puppet {
 
     /// Connects a peer and shakes hands.
     pub(super) fn connect(&mut self, number: u8) -> Option<Stream> {
-        let id = self.torrent.handle_connected(
-            self.now,
-            Self::address(u16::from(number)),
-            Role::Dialled,
-            Transport::Tcp,
-        );
+        self.connect_to(Self::address(u16::from(number)), number)
+    }
+
+    /// Connects a peer at this address and shakes hands.
+    pub(super) fn connect_to(&mut self, address: SocketAddr, number: u8) -> Option<Stream> {
+        let id = self
+            .torrent
+            .handle_connected(self.now, address, Role::Dialled, Transport::Tcp);
         self.drain();
         let stream = Stream {
             id: id?,
@@ -199,7 +202,7 @@ impl Puppet {
                     other => self.actions.push(other),
                 }
             } else {
-                return;
+                return self.torrent.check_wakes();
             }
         }
     }
@@ -212,6 +215,15 @@ impl Puppet {
             let done = self.disk.perform(job);
             self.torrent.handle_disk(self.now, id, done);
         }
+    }
+
+    /// The disk does what it held back, and holds back what follows from that.
+    pub(super) fn restart_disk_once(&mut self) {
+        for (id, job) in std::mem::take(&mut self.disk.held) {
+            let done = self.disk.perform(job);
+            self.torrent.handle_disk(self.now, id, done);
+        }
+        self.drain();
     }
 
     /// The disk does everything that it held back.

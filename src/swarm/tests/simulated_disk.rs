@@ -10,13 +10,13 @@ use sha1::{Digest, Sha1};
 use super::Content;
 use crate::bitfield::Bitfield;
 use crate::metainfo::{BlockRef, Info, PieceIndex};
-use crate::swarm::{Completion, DiskError, DiskErrorKind, Job, JobId};
+use crate::swarm::{BlockDigest, Completion, DiskError, DiskErrorKind, Job, JobId};
 
 /// The content of one torrent on one host.
 #[derive(Debug)]
 pub(super) struct SimulatedDisk {
     info: Option<Arc<Info>>,
-    bytes: Vec<u8>,
+    pub(super) bytes: Vec<u8>,
     /// What was found right and not overwritten since.
     good: Bitfield,
     /// Time from a job to its completion.
@@ -25,6 +25,14 @@ pub(super) struct SimulatedDisk {
     pub(super) stopped: bool,
     /// Writes and syncs fail.
     pub(super) failing: bool,
+    /// Syncs fail.
+    pub(super) failing_syncs: bool,
+    /// Checks of everything fail.
+    pub(super) failing_checks: bool,
+    /// The files were removed.
+    is_gone: bool,
+    /// Jobs that failed.
+    pub(super) refused: usize,
     /// Jobs that came while it stood still.
     pub(super) held: VecDeque<(JobId, Job)>,
     /// Unfinished jobs and the bytes in them, and the most there ever were.
@@ -35,6 +43,10 @@ pub(super) struct SimulatedDisk {
     /// Blocks written, those written twice included.
     pub(super) writes: usize,
     pub(super) checks: usize,
+    /// Files that an inspection finds changed, until they are checked.
+    pub(super) changed: Vec<usize>,
+    /// Inspections done.
+    pub(super) inspections: usize,
 }
 
 impl SimulatedDisk {
@@ -46,6 +58,10 @@ impl SimulatedDisk {
             delay: Duration::from_millis(5),
             stopped: false,
             failing: false,
+            failing_syncs: false,
+            failing_checks: false,
+            is_gone: false,
+            refused: 0,
             held: VecDeque::new(),
             jobs: 0,
             bytes_waiting: 0,
@@ -53,6 +69,8 @@ impl SimulatedDisk {
             bytes_peak: 0,
             writes: 0,
             checks: 0,
+            changed: Vec::new(),
+            inspections: 0,
         }
     }
 
@@ -96,7 +114,10 @@ impl SimulatedDisk {
         self.jobs -= 1;
         self.bytes_waiting -= bytes_of(&job);
         match job {
-            Job::Write { .. } | Job::Sync if self.failing => Completion::Failed { error: error() },
+            Job::Write { .. } | Job::Sync if self.failing => self.refuse(DiskErrorKind::Full),
+            Job::Sync if self.failing_syncs => self.refuse(DiskErrorKind::Other),
+            Job::CheckAll if self.failing_checks => self.refuse(DiskErrorKind::Denied),
+            Job::Write { .. } if self.is_gone => self.refuse(DiskErrorKind::Missing),
             Job::Write { block, data } => {
                 self.writes += 1;
                 self.good.remove(block.piece.get());
@@ -104,9 +125,18 @@ impl SimulatedDisk {
                 self.bytes[range].copy_from_slice(&data.into_bytes());
                 Completion::Written { block }
             }
-            Job::Verify { piece } => {
+            Job::Verify { piece, blocks } => {
                 let valid = self.check(piece);
-                Completion::Verified { piece, valid }
+                let blocks = if valid && !blocks {
+                    Vec::new()
+                } else {
+                    self.digests(piece)
+                };
+                Completion::Verified {
+                    piece,
+                    valid,
+                    blocks,
+                }
             }
             Job::Read {
                 block,
@@ -126,7 +156,60 @@ impl SimulatedDisk {
                 let have = self.good.clone();
                 Completion::Checked { have }
             }
+            Job::Inspect => {
+                self.inspections += 1;
+                Completion::Inspected {
+                    changed: self.changed.clone(),
+                }
+            }
+            Job::CheckFiles { files } => {
+                self.changed.clear();
+                self.is_gone = false;
+                self.check_files(&files)
+            }
         }
+    }
+
+    fn refuse(&mut self, kind: DiskErrorKind) -> Completion {
+        self.refused += 1;
+        let error = DiskError {
+            kind,
+            ..DiskError::clone(&error())
+        };
+        Completion::Failed {
+            error: Arc::new(error),
+        }
+    }
+
+    /// Somebody removed the files: writes find that out, until they were checked.
+    pub(super) fn lose_everything(&mut self) {
+        self.bytes.fill(0);
+        self.is_gone = true;
+    }
+
+    fn check_files(&mut self, files: &[usize]) -> Completion {
+        let info = self.info.clone().expect("a check follows the metadata");
+        let geometry = info.geometry();
+        let mut checked = Bitfield::new(geometry.piece_count());
+        let mut have = checked.clone();
+        for piece in files.iter().flat_map(|&file| geometry.pieces_of_file(file)) {
+            checked.insert(piece);
+            if self.check(geometry.piece(piece).unwrap()) {
+                have.insert(piece);
+            }
+        }
+        Completion::FilesChecked { checked, have }
+    }
+
+    fn digests(&self, piece: PieceIndex) -> Vec<BlockDigest> {
+        let info = self.info.clone().expect("pieces exist after the metadata");
+        let blocks = info.geometry().blocks(piece);
+        blocks
+            .map(|block| {
+                let range = self.range(piece, block.offset, block.length);
+                Sha1::digest(&self.bytes[range]).into()
+            })
+            .collect()
     }
 
     fn check(&mut self, piece: PieceIndex) -> bool {
@@ -162,7 +245,12 @@ impl SimulatedDisk {
 fn bytes_of(job: &Job) -> usize {
     match job {
         Job::Write { data, .. } => data.len(),
-        Job::Verify { .. } | Job::Read { .. } | Job::Sync | Job::CheckAll => 0,
+        Job::Verify { .. }
+        | Job::Read { .. }
+        | Job::Sync
+        | Job::CheckAll
+        | Job::Inspect
+        | Job::CheckFiles { .. } => 0,
     }
 }
 

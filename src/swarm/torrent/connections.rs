@@ -2,9 +2,8 @@
 
 use std::net::SocketAddr;
 
-use super::super::choker::{Candidate, Goal};
 use super::super::event::{
-    Action, ConnectionId, Event, LostReason, PeerSource, Reason, State, Transport,
+    Action, ConnectionId, Event, LostReason, PeerSource, Reason, Refusal, State, Transport,
 };
 use super::super::pieces::Pieces;
 use super::{FORMER_MAX, Torrent};
@@ -29,6 +28,8 @@ pub(super) struct Peer {
     pub(super) connected_at: Instant,
     /// Since when we serve it.
     pub(super) unchoked_at: Option<Instant>,
+    /// Since when it waits to be served: since it was served last, or since it came.
+    pub(super) waits_since: Instant,
     /// It took part in a piece that failed: until it delivers a good one alone, it works alone.
     pub(super) on_parole: bool,
     /// It is in the queue of connections that have something to send.
@@ -40,6 +41,8 @@ pub(super) struct Peer {
     pub(super) pieces: Option<Bitfield>,
     /// Where a peer that dialled us can be dialled, once it said so.
     listens_at: Option<SocketAddr>,
+    /// Its entry in the queue of wake-ups.
+    pub(super) wake: Option<Instant>,
 }
 
 impl Peer {
@@ -73,7 +76,8 @@ impl Torrent {
         if dialled {
             self.peers.handle_connected(address);
         }
-        if !self.accepts(address) {
+        if let Some(refusal) = self.refuses(address) {
+            self.refused(refusal);
             if dialled {
                 self.peers.handle_disconnected(self.now, address);
             }
@@ -117,75 +121,29 @@ impl Torrent {
             peer_id: None,
             connected_at: self.now,
             unchoked_at: None,
+            waits_since: self.now,
             on_parole: false,
             queued: false,
             wanted: 0,
             pieces: None,
             listens_at: None,
+            wake: None,
         };
         self.connections.insert(id, peer);
+        if self.ledger.paused
+            && let Some(peer) = self.connections.get_mut(&id)
+        {
+            peer.connection.pause_reading(self.now);
+        }
         self.handle_connection_events(id);
         self.after_input(id);
         Some(id)
-    }
-
-    /// Whether one more stream from or to this address may be.
-    fn accepts(&mut self, address: SocketAddr) -> bool {
-        let right_time = match self.state {
-            State::Metadata | State::Checking | State::Downloading | State::Seeding => true,
-            // What is there can be given, even if nothing can be written.
-            State::Failed => self.have().is_some_and(|have| have.count() > 0),
-        };
-        let open = right_time && !self.peers.is_banned(address);
-        open && (self.connections.len() < self.config.peers_max || self.make_room())
-    }
-
-    /// Ends the least useful connection, if there is one that does nothing for either side.
-    fn make_room(&mut self) -> bool {
-        let useless = self
-            .connections
-            .iter()
-            .filter(|(_, peer)| {
-                let young = self.now.saturating_since(peer.connected_at)
-                    < self.config.connection.idle_timeout / 2;
-                let idle = !peer.connection.peer_interested() && !peer.connection.am_interested();
-                idle && !young
-            })
-            .min_by_key(|(_, peer)| peer.connected_at)
-            .map(|(&id, _)| id);
-        if let Some(id) = useless {
-            self.close(id, Reason::Replaced);
-        }
-        useless.is_some()
     }
 
     fn metadata_size(&self) -> Option<u32> {
         self.info
             .as_ref()
             .and_then(|info| u32::try_from(info.raw().len()).ok())
-    }
-
-    /// Whether dialling makes sense now.
-    pub(super) fn can_dial(&self) -> bool {
-        let lacking = match self.state {
-            State::Metadata | State::Downloading => true,
-            // A seed is found by those who need it.
-            State::Checking | State::Seeding | State::Failed => false,
-        };
-        let dialling = self.peers.dialling();
-        lacking
-            && dialling < self.config.dials_max
-            && self.connections.len() + dialling < self.config.peers_max
-    }
-
-    /// Dials as many known addresses as may be.
-    pub(super) fn dial(&mut self) {
-        while self.can_dial() {
-            let Some(address) = self.peers.next_dial(self.now) else {
-                return;
-            };
-            self.actions.push_back(Action::Dial { address });
-        }
     }
 
     /// Reacts to everything a connection has to tell.
@@ -235,6 +193,7 @@ impl Torrent {
 
     /// Puts a connection into the queue of those that have something to send.
     pub(super) fn mark_ready(&mut self, id: ConnectionId) {
+        self.rewake(id);
         if let Some(peer) = self.connections.get_mut(&id)
             && !peer.queued
             && peer.connection.has_transmit()
@@ -253,26 +212,9 @@ impl Torrent {
         self.peers.handle_established(address);
         self.events.push_back(Event::PeerConnected { address });
         if let Some(worse) = self.duplicate_of(id, handshake.peer_id) {
+            self.refused(Refusal::Duplicate);
             self.close(worse, Reason::Duplicate);
         }
-    }
-
-    /// If this peer is connected twice, the connection to end. Both sides come to the same answer: the
-    /// stream that the larger peer id dialled stays, and of two in one direction the older.
-    fn duplicate_of(&self, id: ConnectionId, peer_id: PeerId) -> Option<ConnectionId> {
-        let new = self.connections.get(&id)?;
-        let mut others = self.connections.iter().filter(|(other, _)| **other != id);
-        let (&old_id, old) = others.find(|(_, peer)| peer.peer_id == Some(peer_id))?;
-        // Peer ids are no secret: who comes from elsewhere must not push out whom we know.
-        if old.dialled == new.dialled || old.address.ip() != new.address.ip() {
-            return Some(id);
-        }
-        let ours_stays = self.config.peer_id > peer_id;
-        Some(if new.dialled == ours_stays {
-            old_id
-        } else {
-            id
-        })
     }
 
     fn extended(&mut self, id: ConnectionId) {
@@ -313,10 +255,8 @@ impl Torrent {
             pieces.picker_mut().remove_peer(before);
         }
         pieces.picker_mut().add_peer(field, &mut self.random);
-        let have = pieces.have();
-        let wanted = field.ones().filter(|&piece| !have.contains(piece)).count();
-        peer.wanted = u32::try_from(wanted).unwrap_or(u32::MAX);
         peer.pieces = Some(field.clone());
+        self.count_wanted(id);
         self.update_interest(id);
     }
 
@@ -332,7 +272,7 @@ impl Torrent {
         pieces
             .picker_mut()
             .gain(piece.get(), field, &mut self.random);
-        if !pieces.have().contains(piece.get()) {
+        if pieces.lacks(piece.get()) {
             peer.wanted += 1;
         }
         self.update_interest(id);
@@ -367,32 +307,6 @@ impl Torrent {
         }
     }
 
-    /// Timers of connections.
-    pub(super) fn handle_connection_timers(&mut self) {
-        let now = self.now;
-        let due: Vec<ConnectionId> = self
-            .connections
-            .iter()
-            .filter(|(_, peer)| {
-                peer.connection
-                    .poll_timeout()
-                    .is_some_and(|wake| wake.at <= now)
-            })
-            .map(|(&id, _)| id)
-            .collect();
-        for id in due {
-            let Some(peer) = self.connections.get_mut(&id) else {
-                continue;
-            };
-            let result = peer.connection.handle_timeout(now);
-            self.handle_connection_events(id);
-            if let Err(error) = result {
-                self.close(id, Reason::Protocol(error));
-            }
-            self.after_input(id);
-        }
-    }
-
     /// Ends a connection and has the driver drop the stream.
     pub(super) fn close(&mut self, id: ConnectionId, reason: Reason) {
         if self.connections.contains_key(&id) {
@@ -406,6 +320,7 @@ impl Torrent {
         let Some(peer) = self.connections.remove(&id) else {
             return;
         };
+        self.wakes.remove(peer.wake, id);
         self.counters.downloaded += peer.connection.download().total();
         self.counters.uploaded += peer.connection.upload().total();
         if self.former.len() >= FORMER_MAX {
@@ -431,6 +346,12 @@ impl Torrent {
     fn forget_address(&mut self, peer: &Peer, reason: Reason) {
         match reason {
             Reason::Protocol(ProtocolError::Ourselves) => self.peers.forbid(peer.address),
+            // It may come back at once: nothing is wrong with it.
+            Reason::ContentLost => {
+                if let Some(address) = peer.known_as() {
+                    self.peers.postpone(self.now, address);
+                }
+            }
             Reason::Banned => {
                 self.counters.banned += 1;
                 self.peers.ban(peer.address);
@@ -448,54 +369,6 @@ impl Torrent {
                     self.peers.handle_disconnected(self.now, address);
                 }
             }
-        }
-    }
-
-    pub(super) fn unchoked_count(&self) -> usize {
-        self.connections
-            .values()
-            .filter(|peer| peer.unchoked_at.is_some())
-            .count()
-    }
-
-    /// Ranks the peers and serves those that come out on top.
-    pub(super) fn rechoke(&mut self) {
-        let now = self.now;
-        let goal = if self.state == State::Seeding {
-            Goal::Seed
-        } else {
-            Goal::Fetch
-        };
-        let established = self
-            .connections
-            .iter()
-            .filter(|(_, peer)| peer.peer_id.is_some());
-        let candidates: Vec<Candidate> = established
-            .map(|(&id, peer)| Candidate {
-                id,
-                interested: peer.connection.peer_interested(),
-                down_rate: peer.connection.download().bytes_per_second(now),
-                up_rate: peer.connection.upload().bytes_per_second(now),
-                unchoked_at: peer.unchoked_at,
-                snubbed: peer.connection.is_snubbed(),
-                connected_at: peer.connected_at,
-            })
-            .collect();
-        let mut serve = self.choker.rank(now, goal, &candidates);
-        if self.state == State::Checking {
-            serve.clear();
-        }
-        let mut changed = Vec::new();
-        for (&id, peer) in &mut self.connections {
-            let chosen = serve.contains(&id);
-            if chosen != peer.unchoked_at.is_some() {
-                peer.unchoked_at = chosen.then_some(now);
-                peer.connection.set_choking(!chosen);
-                changed.push(id);
-            }
-        }
-        for id in changed {
-            self.mark_ready(id);
         }
     }
 

@@ -1,11 +1,9 @@
-//! The disk jobs of a torrent that have not ended: how many, how large, and what follows when they do.
+//! The disk jobs of a torrent that have not ended: what they are for, how many, how large.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
-use super::super::event::{Action, Event, State};
-use super::super::{Completion, DiskError, Job, JobId};
-use super::Torrent;
+use super::super::{Job, JobId};
+use crate::metainfo::PieceIndex;
 
 /// Verified pieces after which they are made durable.
 const SYNC_AFTER: u32 = 64;
@@ -16,14 +14,57 @@ const JOBS_MIN: usize = 8;
 /// Fewest bytes that work, for the same reason.
 const BYTES_MIN: usize = 8 << 14;
 
+/// What a job is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// To write a block of a piece.
+    Write(PieceIndex),
+    /// To verify a piece of which every block came.
+    Verify(PieceIndex),
+    /// To verify a piece that was right once and could not be read.
+    Recheck(PieceIndex),
+    /// To read a block for a peer.
+    Read,
+    /// To make pieces durable.
+    Sync,
+    /// To look at everything.
+    CheckAll,
+    /// To see whether files changed.
+    Inspect,
+    /// To look at these files.
+    CheckFiles(Vec<usize>),
+}
+
+impl Purpose {
+    /// What such a job is for, if nobody says otherwise.
+    pub(super) fn of(job: &Job) -> Self {
+        match job {
+            Job::Write { block, .. } => Self::Write(block.piece),
+            Job::Verify { piece, .. } => Self::Verify(*piece),
+            Job::Read { .. } => Self::Read,
+            Job::Sync => Self::Sync,
+            Job::CheckAll => Self::CheckAll,
+            Job::Inspect => Self::Inspect,
+            Job::CheckFiles { files } => Self::CheckFiles(files.clone()),
+        }
+    }
+}
+
+/// An unfinished job.
+#[derive(Debug)]
+struct Pending {
+    purpose: Purpose,
+    /// Payload that it holds.
+    bytes: usize,
+    /// It was given up: it counts until it ends, but nothing follows from it.
+    void: bool,
+}
+
 /// Unfinished disk jobs.
 #[derive(Debug)]
 pub(super) struct Ledger {
-    /// Bytes that each unfinished job holds.
-    jobs: BTreeMap<JobId, usize>,
+    jobs: BTreeMap<JobId, Pending>,
     next: u64,
-    /// Jobs before this one were given up: they count until they end, but nothing follows from them.
-    first_current: u64,
     /// The latest job that makes pieces durable.
     pub(super) last_sync: Option<JobId>,
     /// Somebody was not asked for blocks, or a block was not taken, because the disk is behind.
@@ -32,7 +73,7 @@ pub(super) struct Ledger {
     jobs_max: usize,
     bytes_max: usize,
     /// Reading from peers was paused.
-    paused: bool,
+    pub(super) paused: bool,
     /// Pieces verified since the last sync.
     unsynced: u32,
 }
@@ -42,7 +83,6 @@ impl Ledger {
         Self {
             jobs: BTreeMap::new(),
             next: 0,
-            first_current: 0,
             last_sync: None,
             held_back: false,
             bytes: 0,
@@ -53,23 +93,35 @@ impl Ledger {
         }
     }
 
-    fn add(&mut self, job: &Job) -> JobId {
+    /// Notes a job.
+    pub(super) fn add(&mut self, job: &Job, purpose: Purpose) -> JobId {
         let id = JobId(self.next);
         self.next += 1;
         let bytes = match job {
             Job::Write { data, .. } => data.len(),
-            Job::Verify { .. } | Job::Read { .. } | Job::Sync | Job::CheckAll => 0,
+            Job::Verify { .. }
+            | Job::Read { .. }
+            | Job::Sync
+            | Job::CheckAll
+            | Job::Inspect
+            | Job::CheckFiles { .. } => 0,
         };
         self.bytes += bytes;
-        self.jobs.insert(id, bytes);
+        let void = false;
+        let pending = Pending {
+            purpose,
+            bytes,
+            void,
+        };
+        self.jobs.insert(id, pending);
         id
     }
 
-    /// A job ended; whether it was known and is still of interest.
-    fn remove(&mut self, id: JobId) -> bool {
-        let bytes = self.jobs.remove(&id);
-        self.bytes -= bytes.unwrap_or(0);
-        bytes.is_some() && id.0 >= self.first_current
+    /// A job ended; what it was for, if it was known and is still of interest.
+    pub(super) fn remove(&mut self, id: JobId) -> Option<Purpose> {
+        let pending = self.jobs.remove(&id)?;
+        self.bytes -= pending.bytes;
+        (!pending.void).then_some(pending.purpose)
     }
 
     /// Whether no more work may be asked for. Requests under way still bring blocks, so a quarter of the
@@ -95,18 +147,42 @@ impl Ledger {
         self.jobs.len() + 2 <= self.jobs_max && self.bytes + bytes <= self.bytes_max
     }
 
-    fn must_pause(&self) -> bool {
+    pub(super) fn must_pause(&self) -> bool {
         self.jobs.len() >= self.jobs_max / 8 * 7 || self.bytes >= self.bytes_max / 8 * 7
     }
 
-    fn may_resume(&self) -> bool {
+    pub(super) fn may_resume(&self) -> bool {
         self.jobs.len() <= self.jobs_max / 2 && self.bytes <= self.bytes_max / 2
     }
 
-    /// Completions of all jobs so far are ignored when they come.
-    pub(super) const fn forget_all(&mut self) {
-        self.first_current = self.next;
+    /// Whether somebody waits for room; asked once.
+    pub(super) const fn take_held_back(&mut self) -> bool {
+        std::mem::replace(&mut self.held_back, false)
+    }
+
+    /// Nothing follows from what is under way for this piece.
+    pub(super) fn forget_piece(&mut self, piece: PieceIndex) {
+        for pending in self.jobs.values_mut() {
+            pending.void |=
+                [Purpose::Write(piece), Purpose::Verify(piece)].contains(&pending.purpose);
+        }
+    }
+
+    /// Nothing follows from the blocks that are on their way to the disk, and what was verified is made
+    /// durable with the next piece.
+    pub(super) fn forget_writes(&mut self) {
+        for pending in self.jobs.values_mut() {
+            pending.void |= match pending.purpose {
+                Purpose::Write(_) | Purpose::Verify(_) | Purpose::Sync => true,
+                Purpose::Recheck(_)
+                | Purpose::Read
+                | Purpose::CheckAll
+                | Purpose::Inspect
+                | Purpose::CheckFiles(_) => false,
+            };
+        }
         self.last_sync = None;
+        self.unsynced = SYNC_AFTER;
     }
 
     /// One more piece was verified; whether it is time to make them durable. It is when the torrent is
@@ -118,82 +194,5 @@ impl Ledger {
             self.unsynced = 0;
         }
         due
-    }
-}
-
-impl Torrent {
-    /// Hands a job to the disk.
-    pub(super) fn submit(&mut self, job: Job) -> JobId {
-        let id = self.ledger.add(&job);
-        self.actions.push_back(Action::Disk { id, job });
-        if !self.ledger.paused && self.ledger.must_pause() {
-            self.ledger.paused = true;
-            self.actions.push_back(Action::PauseReading);
-        }
-        id
-    }
-
-    /// A job ended. One that is not known was given up before, with everything that depended on it.
-    pub(super) fn job_done(&mut self, id: JobId, done: Completion) {
-        if !self.ledger.remove(id) {
-            self.resume_if_possible();
-            return;
-        }
-        match done {
-            Completion::Written { .. } | Completion::Read { .. } => {}
-            Completion::Verified { piece, valid } => self.piece_verified(piece, valid),
-            Completion::Checked { have } => self.checked(have),
-            Completion::Synced { .. } => self.synced(id),
-            Completion::Failed { error } => self.disk_failed(error),
-        }
-        self.resume_if_possible();
-    }
-
-    fn resume_if_possible(&mut self) {
-        if !self.ledger.may_resume() {
-            return;
-        }
-        if self.ledger.paused {
-            self.ledger.paused = false;
-            self.actions.push_back(Action::ResumeReading);
-        }
-        if std::mem::take(&mut self.ledger.held_back) {
-            self.refill_all();
-        }
-    }
-
-    /// What was verified is durable. If that is everything, the torrent is complete.
-    fn synced(&mut self, job: JobId) {
-        let complete = self
-            .pieces
-            .as_ref()
-            .is_some_and(|pieces| pieces.is_complete());
-        // A sync before the latest does not cover the pieces verified since.
-        let latest = self.ledger.last_sync == Some(job);
-        if complete && latest && self.state == State::Downloading {
-            self.state = State::Seeding;
-            self.events.push_back(Event::Completed);
-            let ids: Vec<_> = self.connections.keys().copied().collect();
-            for id in ids {
-                self.update_interest(id);
-            }
-            self.update_wants();
-        }
-    }
-
-    /// The disk cannot go on. Nothing is fetched until somebody says that it can.
-    pub(super) fn disk_failed(&mut self, error: Arc<DiskError>) {
-        if self.state == State::Failed {
-            return;
-        }
-        self.state = State::Failed;
-        self.ledger.forget_all();
-        let ids: Vec<_> = self.connections.keys().copied().collect();
-        for id in ids {
-            self.update_interest(id);
-        }
-        self.events.push_back(Event::DiskFailed(error));
-        self.resume_if_possible();
-        self.update_wants();
     }
 }

@@ -27,6 +27,9 @@ impl Torrent {
         for (reason, number) in &self.counters.failures {
             *stats.failures.entry(reason.to_string()).or_default() += number;
         }
+        for (refusal, number) in &self.counters.refused {
+            stats.refused.insert(refusal.to_string(), *number);
+        }
         if self.counters.other_failures > 0 {
             stats
                 .failures
@@ -57,9 +60,7 @@ impl Torrent {
 }
 
 fn add_pieces(stats: &mut Stats, pieces: &Pieces) {
-    stats.bytes_done = pieces.bytes_done();
-    stats.bytes_wanted = pieces.geometry().total_length();
-    stats.pieces_done = pieces.have().count();
-    stats.pieces = pieces.geometry().piece_count();
+    (stats.bytes_wanted, stats.bytes_done) = pieces.bytes();
+    (stats.pieces, stats.pieces_done) = pieces.progress();
     stats.availability_permille = pieces.availability_permille();
 }

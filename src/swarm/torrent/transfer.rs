@@ -1,15 +1,52 @@
 //! What moves blocks and metadata: requests, arrivals, verification.
 
+use std::collections::BTreeMap;
+use std::time::Duration;
+
 use bytes::Bytes;
 
-use super::super::Job;
 use super::super::event::{ConnectionId, Event, Reason, State};
 use super::super::metadata::Progress;
-use super::super::pieces::{Arrival, Picking};
+use super::super::pieces::{Arrival, Outlook, Picking, Verdict};
+use super::super::{BlockDigest, Job};
 use super::Torrent;
+use super::connections::Peer;
 use crate::metainfo::{BlockRef, Info, PieceIndex};
+use crate::time::Instant;
 use crate::wire::metadata::METADATA_PART_LENGTH;
 use crate::wire::{MetadataMessage, Payload};
+
+/// Time after which peers without work are looked at again while others are waited for.
+const ENDGAME_ROUND: Duration = Duration::from_millis(500);
+
+/// The connections of a torrent, as the picker sees them.
+struct Neighbours<'a> {
+    connections: &'a BTreeMap<ConnectionId, Peer>,
+    now: Instant,
+}
+
+impl Outlook for Neighbours<'_> {
+    fn is_elsewhere(&self, piece: PieceIndex, senders: &[ConnectionId]) -> bool {
+        self.connections.iter().any(|(id, peer)| {
+            !senders.contains(id) && !peer.connection.peer_choking() && peer.has(piece)
+        })
+    }
+
+    fn late_blocks(&self, least: Duration) -> Vec<(Duration, BlockRef)> {
+        let mut late = Vec::new();
+        for peer in self.connections.values() {
+            late.extend(peer.connection.late_blocks(self.now, least));
+        }
+        late
+    }
+
+    fn wait_for_next(&self, id: ConnectionId, more: usize) -> Duration {
+        let peer = self.connections.get(&id);
+        peer.map_or(Duration::MAX, |peer| {
+            peer.connection.wait_for_next(self.now, more)
+        })
+    }
+}
 
 impl Torrent {
     /// Fills a peer's pipeline with requests.
@@ -32,18 +69,18 @@ impl Torrent {
             pieces: field,
             on_parole: peer.on_parole,
             room,
-            outstanding: peer.connection.outstanding().count(),
         };
-        let connections = &self.connections;
-        let elsewhere = |piece: PieceIndex, senders: &[ConnectionId]| {
-            connections.iter().any(|(other, peer)| {
-                !senders.contains(other) && !peer.connection.peer_choking() && peer.has(piece)
-            })
-        };
-        let blocks = pieces.pick(&picking, &mut self.random, elsewhere);
         let now = self.now;
+        let neighbours = Neighbours {
+            connections: &self.connections,
+            now,
+        };
+        let picked = pieces.pick(&picking, &mut self.random, &neighbours);
+        if picked.waits {
+            self.next_endgame.get_or_insert(now + ENDGAME_ROUND);
+        }
         if let Some(peer) = self.connections.get_mut(&id) {
-            for block in blocks {
+            for block in picked.blocks {
                 peer.connection.request(now, block);
             }
         }
@@ -104,7 +141,12 @@ impl Torrent {
             Arrival::Fresh { cancel, completes } => {
                 self.submit(Job::Write { block, data });
                 if completes {
-                    self.submit(Job::Verify { piece: block.piece });
+                    let piece = block.piece;
+                    let blocks = self
+                        .pieces
+                        .as_ref()
+                        .is_some_and(|all| all.has_failed(piece));
+                    self.submit(Job::Verify { piece, blocks });
                 }
                 for other in cancel {
                     if let Some(peer) = self.connections.get_mut(&other) {
@@ -118,38 +160,64 @@ impl Torrent {
     }
 
     /// A piece was hashed.
-    pub(super) fn piece_verified(&mut self, piece: PieceIndex, valid: bool) {
+    pub(super) fn piece_verified(
+        &mut self,
+        piece: PieceIndex,
+        valid: bool,
+        blocks: &[BlockDigest],
+    ) {
         let Some(pieces) = &mut self.pieces else {
             return;
         };
-        let senders = pieces.verified(piece, valid);
+        let Some(verdict) = pieces.verified(piece, valid, blocks) else {
+            return;
+        };
         if valid {
-            self.piece_is_good(piece, &senders);
+            self.piece_is_good(piece, &verdict);
         } else {
             self.counters.wasted += u64::from(pieces.geometry().length_of(piece));
             self.events.push_back(Event::PieceFailed(piece));
-            self.piece_is_bad(&senders);
+            // Of several senders each works alone until it proves itself, or until the piece is right.
+            for id in &verdict.senders {
+                if let Some(peer) = self.connections.get_mut(id) {
+                    peer.on_parole = true;
+                }
+            }
+        }
+        for &culprit in &verdict.culprits {
+            self.ban_sender(culprit);
+        }
+        if !valid {
             self.refill_all();
         }
     }
 
-    fn piece_is_good(&mut self, piece: PieceIndex, senders: &[ConnectionId]) {
-        if let [only] = senders
-            && let Some(peer) = self.connections.get_mut(only)
-        {
-            peer.on_parole = false;
+    fn piece_is_good(&mut self, piece: PieceIndex, verdict: &Verdict) {
+        let alone = match verdict.senders[..] {
+            [only] => Some(only),
+            _ => None,
+        };
+        for id in verdict.cleared.iter().chain(&alone) {
+            if let Some(peer) = self.connections.get_mut(id) {
+                peer.on_parole = false;
+            }
         }
+        let is_wanted = self
+            .pieces
+            .as_ref()
+            .is_some_and(|pieces| pieces.is_wanted(piece));
         let ids: Vec<ConnectionId> = self.connections.keys().copied().collect();
         for id in ids {
             let Some(peer) = self.connections.get_mut(&id) else {
                 continue;
             };
             peer.connection.have(piece);
-            if peer.has(piece) {
+            if is_wanted && peer.has(piece) {
                 peer.wanted = peer.wanted.saturating_sub(1);
             }
             self.update_interest(id);
         }
+        self.disk_works();
         self.events.push_back(Event::PieceVerified(piece));
         let complete = self
             .pieces
@@ -161,22 +229,20 @@ impl Torrent {
         }
     }
 
-    /// Whoever sent a bad piece alone is banned. Of several, each works alone until it proves itself.
-    fn piece_is_bad(&mut self, senders: &[ConnectionId]) {
-        if let [culprit] = senders {
-            tracing::info!(peer = ?self.address_of(*culprit), "banned for a bad piece");
-            if self.connections.contains_key(culprit) {
-                self.close(*culprit, Reason::Banned);
-            } else if let Some(address) = self.address_of(*culprit) {
-                self.counters.banned += 1;
-                self.peers.ban(address);
-            }
-            return;
+    /// Bans whoever sent a bad block, connected still or not.
+    fn ban_sender(&mut self, culprit: ConnectionId) {
+        let address = self.address_of(culprit);
+        tracing::info!(peer = ?address, "banned for a bad block");
+        if let Some(pieces) = &mut self.pieces {
+            pieces.distrust(culprit);
         }
-        for id in senders {
-            if let Some(peer) = self.connections.get_mut(id) {
-                peer.on_parole = true;
-            }
+        if self.connections.contains_key(&culprit) {
+            self.close(culprit, Reason::Banned);
+        } else if let Some(address) = address
+            && !self.peers.is_banned(address)
+        {
+            self.counters.banned += 1;
+            self.peers.ban(address);
         }
     }
 
@@ -283,8 +349,6 @@ impl Torrent {
         self.events.push_back(Event::Checked {
             pieces: have.count(),
         });
-        // What was told cannot be taken back but by ending the connection.
-        let lost = have.lacks_some_of(pieces.told());
         let there: Vec<PieceIndex> = pieces
             .geometry()
             .pieces()
@@ -302,10 +366,6 @@ impl Torrent {
         }
         let ids: Vec<ConnectionId> = self.connections.keys().copied().collect();
         for id in ids {
-            if lost {
-                self.close(id, Reason::Reset);
-                continue;
-            }
             self.count_wanted(id);
             if let Some(peer) = self.connections.get_mut(&id) {
                 for &piece in &there {
@@ -318,18 +378,6 @@ impl Torrent {
         self.refill_all();
         self.dial();
         self.update_wants();
-    }
-
-    /// Counts anew what a peer has and we lack.
-    fn count_wanted(&mut self, id: ConnectionId) {
-        let (Some(pieces), Some(peer)) = (&self.pieces, self.connections.get_mut(&id)) else {
-            return;
-        };
-        let have = pieces.have();
-        let wanted = peer.pieces.as_ref().map_or(0, |field| {
-            field.ones().filter(|&piece| !have.contains(piece)).count()
-        });
-        peer.wanted = u32::try_from(wanted).unwrap_or(u32::MAX);
     }
 }
 

@@ -28,17 +28,48 @@ struct Bench {
     pieces: Pieces,
     random: Random,
     all: Bitfield,
+    /// Seconds that a peer takes for a block; one if it is not named.
+    waits: BTreeMap<u64, u64>,
+}
+
+/// Peers whose speed is known.
+struct Fixed<'a, F> {
+    elsewhere: F,
+    waits: &'a BTreeMap<u64, u64>,
+    /// Requests that are out.
+    asked: Vec<(ConnectionId, BlockRef)>,
+    outstanding: usize,
+}
+
+impl<F: Fn(&[ConnectionId]) -> bool> Outlook for Fixed<'_, F> {
+    fn is_elsewhere(&self, _: PieceIndex, senders: &[ConnectionId]) -> bool {
+        (self.elsewhere)(senders)
+    }
+
+    fn late_blocks(&self, least: Duration) -> Vec<(Duration, BlockRef)> {
+        let late = self.asked.iter().map(|(id, block)| {
+            let wait = self.waits.get(&id.0).copied().unwrap_or(1);
+            (Duration::from_secs(wait), *block)
+        });
+        late.filter(|(wait, _)| *wait >= least).collect()
+    }
+
+    fn wait_for_next(&self, id: ConnectionId, more: usize) -> Duration {
+        let before = u32::try_from(more + self.outstanding).unwrap();
+        Duration::from_secs(self.waits.get(&id.0).copied().unwrap_or(1)) * (before + 1)
+    }
 }
 
 impl Bench {
     fn new(count: u32) -> Self {
         let mut random = Random::from_seed(1);
-        let pieces = Pieces::new(info(count), &mut random);
+        let pieces = Pieces::new(info(count), PieceOrder::RarestFirst, &mut random);
         let all = Bitfield::full(count);
         Self {
             pieces,
             random,
             all,
+            waits: BTreeMap::new(),
         }
     }
 
@@ -59,11 +90,29 @@ impl Bench {
             pieces: &self.all,
             on_parole,
             room,
+        };
+        let mut asked = Vec::new();
+        for (&piece, partial) in &self.pieces.partial {
+            for (number, block) in (0u32..).zip(&partial.blocks) {
+                if let Block::Requested(of) = block {
+                    let block = self.pieces.geometry().block(piece, number).unwrap();
+                    asked.extend(of.iter().map(|id| (*id, block)));
+                }
+            }
+        }
+        let random = &mut self.random;
+        let outlook = Fixed {
+            elsewhere,
+            waits: &self.waits,
+            asked,
             outstanding,
         };
-        let random = &mut self.random;
-        self.pieces
-            .pick(&picking, random, |_, senders| elsewhere(senders))
+        self.pieces.pick(&picking, random, &outlook).blocks
+    }
+
+    fn verified(&mut self, piece: PieceIndex, valid: bool) -> Option<Vec<ConnectionId>> {
+        let verdict = self.pieces.verified(piece, valid, &[])?;
+        Some(verdict.senders)
     }
 
     fn fetch(&mut self, id: u64, blocks: &[BlockRef]) -> bool {
@@ -111,7 +160,7 @@ impl Bench {
             assert!(first.is_none_or(|first| first >= partial.first_open));
             for block in &partial.blocks {
                 if let Block::Requested(of) = block {
-                    assert!((1..=ENDGAME_COPIES_MAX).contains(&of.len()));
+                    assert!((1..=endgame::COPIES_MAX).contains(&of.len()));
                 }
             }
             open += partial.open;
@@ -144,11 +193,12 @@ fn one_peer_fetches_everything_in_whole_pieces() {
     assert_eq!(fetched, all);
     assert!(bench.fetch(1, &fetched));
     for piece in geometry.pieces() {
-        assert_eq!(bench.pieces.verified(piece, true), [ConnectionId(1)]);
+        let senders = bench.verified(piece, true);
+        assert_eq!(senders, Some(vec![ConnectionId(1)]));
         bench.check();
     }
     assert!(bench.pieces.is_complete());
-    assert_eq!(bench.pieces.bytes_done(), geometry.total_length());
+    assert_eq!(bench.pieces.bytes().1, geometry.total_length());
 }
 
 #[test]
@@ -175,6 +225,7 @@ fn released_blocks_are_picked_again() {
 #[test]
 fn the_endgame_asks_few_peers_for_what_is_left() {
     let mut bench = Bench::new(1);
+    bench.waits = BTreeMap::from([(1, 100), (2, 20), (3, 3), (4, 1)]);
     let first = bench.pick(1, 9);
     assert_eq!(first.len(), 2);
     for id in 2..=3 {
@@ -184,8 +235,6 @@ fn the_endgame_asks_few_peers_for_what_is_left() {
         bench.check();
     }
     assert_eq!(bench.pick(4, 9), []);
-    // Who has enough to do is not asked, nor is who is asked already.
-    assert_eq!(bench.pick_as(5, 9, false, 2, |_| false), []);
     assert_eq!(bench.pick(1, 9), []);
     let arrival = bench.pieces.receive(ConnectionId(2), &first[0]);
     let Arrival::Fresh { cancel, completes } = arrival else {
@@ -195,6 +244,48 @@ fn the_endgame_asks_few_peers_for_what_is_left() {
     assert!(!completes);
     let again = bench.pieces.receive(ConnectionId(3), &first[0]);
     assert_eq!(again, Arrival::Duplicate);
+    bench.check();
+}
+
+#[test]
+fn a_block_that_comes_as_soon_from_whoever_was_asked_is_not_asked_for_twice() {
+    let mut bench = Bench::new(1);
+    bench.waits = BTreeMap::from([(1, 10), (2, 6), (3, 4)]);
+    assert_eq!(bench.pick(1, 9).len(), 2);
+    assert_eq!(bench.pick(2, 9), []);
+    // The second block would take eight seconds.
+    assert_eq!(bench.pick(3, 9).len(), 1);
+    // Nor of somebody who has much to do.
+    assert_eq!(bench.pick_as(4, 9, false, 20, |_| false), []);
+    bench.check();
+}
+
+#[test]
+fn a_block_that_takes_very_long_is_asked_for_twice_although_there_is_other_work() {
+    let mut bench = Bench::new(9);
+    bench.waits = BTreeMap::from([(1, 9), (2, 60)]);
+    let slow = bench.pick(2, 2);
+    bench.pick(1, 1);
+    bench.all = Bitfield::new(9);
+    bench.all.insert(slow[0].piece.get());
+    // Two blocks are with the slow peer; whoever has no other piece takes them over.
+    assert_eq!(bench.pick(3, 9).len(), 2);
+    bench.check();
+}
+
+#[test]
+fn in_sequential_order_peers_work_on_the_first_piece_together() {
+    let mut bench = Bench::new(9);
+    bench.pieces.order = PieceOrder::Sequential;
+    let mut asked = Vec::new();
+    for id in [1, 2, 3, 1, 2] {
+        asked.extend(bench.pick(id, 2));
+    }
+    let pieces: Vec<u32> = asked.iter().map(|block| block.piece.get()).collect();
+    assert_eq!(pieces, [0, 0, 0, 1, 1, 1, 2, 2, 2, 3]);
+    // A block that is given back is the next.
+    bench.pieces.release(ConnectionId(1), &asked[1]);
+    assert_eq!(bench.pick(3, 1), [asked[1]]);
     bench.check();
 }
 
@@ -221,7 +312,8 @@ fn a_piece_that_failed_is_asked_of_others_first() {
     let blocks = bench.pick(1, 2);
     assert!(bench.fetch(1, &blocks));
     let piece = blocks[0].piece;
-    assert_eq!(bench.pieces.verified(piece, false), [ConnectionId(1)]);
+    let senders = bench.verified(piece, false);
+    assert_eq!(senders, Some(vec![ConnectionId(1)]));
     bench.check();
     let sees_sender = |senders: &[ConnectionId]| {
         assert_eq!(senders, [ConnectionId(1)]);
@@ -310,7 +402,7 @@ proptest! {
                             .collect();
                         senders.sort_unstable();
                         senders.dedup();
-                        prop_assert_eq!(bench.pieces.verified(piece, flag), senders);
+                        prop_assert_eq!(bench.verified(piece, flag), Some(senders));
                         if !flag {
                             received.retain(|block, _| block.piece != piece);
                         }
@@ -357,5 +449,29 @@ fn pieces_under_way_are_bounded_while_some_of_them_can_be_worked_on() {
         }
     }
     assert_eq!(bench.pieces.partial.len(), STARTED_MAX);
+    bench.check();
+}
+
+#[test]
+fn pieces_that_only_peers_which_left_could_go_on_with_are_given_up_for_others() {
+    let count = u32::try_from(PARTIAL_MAX).unwrap() * 2;
+    let mut bench = Bench::new(count);
+    for piece in 0..count {
+        bench.all = Bitfield::new(count);
+        bench.all.insert(piece);
+        for block in bench.pick(u64::from(piece), 1) {
+            bench.pieces.release(ConnectionId(u64::from(piece)), &block);
+        }
+    }
+    assert_eq!(bench.pieces.partial.len(), PARTIAL_MAX);
+    bench.check();
+    // Nothing is given up while it is being worked on.
+    let mut bench = Bench::new(count);
+    for piece in 0..count {
+        bench.all = Bitfield::new(count);
+        bench.all.insert(piece);
+        bench.pick(u64::from(piece), 1);
+    }
+    assert_eq!(bench.pieces.partial.len(), PARTIAL_MAX);
     bench.check();
 }

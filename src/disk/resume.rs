@@ -1,0 +1,87 @@
+//! What is known of content before it is looked at, and what is durable: kept across restarts.
+//!
+//! Invariant: a piece is named only if its bytes were verified and made durable, and its files had
+//! the stamps that stand beside it at a moment after that.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::DiskError;
+use super::files::{Files, Place};
+use super::open::{Access, Folder, LastFolder};
+use crate::bitfield::Bitfield;
+use crate::metainfo::Info;
+
+/// What tells whether a file is the one it was. Whoever writes to a file changes one of these,
+/// unless he takes pains not to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stamp {
+    /// Bytes.
+    pub size: u64,
+    /// When it was last written to: nanoseconds since 1970.
+    pub modified: i64,
+    /// Its number in the file system.
+    pub inode: u64,
+}
+
+/// What of a torrent needs no hashing, as long as files have their stamps.
+///
+/// [`Storage::resume`](super::Storage::resume) gives one, [`Options`](super::Options) takes one.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Resume {
+    /// Verified pieces; of any other length than the torrent's it is void.
+    pub pieces: Bitfield,
+    /// Stamps of the files that are there, by number.
+    pub stamps: BTreeMap<usize, Stamp>,
+    /// Nothing was written or verified since, so pieces that are not named, in files with their
+    /// stamps, are not there either. Otherwise they are hashed.
+    pub clean: bool,
+    /// The pieces were made durable. What `seed` hashed a moment ago may not be.
+    pub synced: bool,
+}
+
+impl Resume {
+    /// Everything is there and right, in files with these stamps, which were taken before they were
+    /// hashed.
+    #[must_use]
+    pub fn complete(info: &Info, stamps: BTreeMap<usize, Stamp>) -> Self {
+        Self {
+            pieces: Bitfield::full(info.geometry().piece_count()),
+            stamps,
+            clean: true,
+            synced: false,
+        }
+    }
+}
+
+/// The pieces that need no hashing: named by `resume`, and all their files in the folder `root` have
+/// their stamps, under their own or their incomplete names. Nothing is read but the folders.
+///
+/// # Errors
+///
+/// `root` cannot be opened, or a folder below it for another reason than that it is not there.
+pub fn vouched(info: &Arc<Info>, root: &Path, resume: &Resume) -> Result<Bitfield, DiskError> {
+    Folder::open(root, &[], Access::Read)?;
+    let files = Files::new(Arc::clone(info), root.to_owned(), 0, Arc::default());
+    let geometry = info.geometry();
+    let mut have = resume.pieces.clone();
+    if have.len() != geometry.piece_count() {
+        return Ok(Bitfield::new(geometry.piece_count()));
+    }
+    let mut last = LastFolder::default();
+    for (file, _) in info.files().wanted() {
+        let stamp = resume.stamps.get(&file);
+        let mut is_same = false;
+        for place in [Place::Final, Place::Part] {
+            let status = files.status_in(&mut last, file, place)?;
+            is_same |= stamp.is_some() && status.map(|status| status.stamp).as_ref() == stamp;
+        }
+        if !is_same {
+            for piece in geometry.pieces_of_file(file) {
+                have.remove(piece);
+            }
+        }
+    }
+    Ok(have)
+}

@@ -1,0 +1,89 @@
+//! What happens to a connection when our own content or disk gives trouble.
+
+use super::*;
+
+impl Connection {
+    /// Sends no block of a piece until [`Self::resume`] or [`Self::withdraw`]: it is looked at again.
+    /// Requests for it wait.
+    pub fn suspend(&mut self, piece: PieceIndex) {
+        if let Some(torrent) = &mut self.torrent
+            && torrent.have.contains(piece.get())
+        {
+            if torrent.suspended.is_empty() {
+                torrent.suspended = Bitfield::new(torrent.have.len());
+            }
+            torrent.suspended.insert(piece.get());
+        }
+    }
+
+    /// Sends a piece again, and tells the peer of it if it was not told before.
+    pub fn resume(&mut self, piece: PieceIndex) {
+        self.unsuspend(piece);
+        self.have(piece);
+    }
+
+    /// We do not have a piece any more: requests for it are dropped, and so are later ones. BEP 3 has no
+    /// message to say so; whether the peer had been told. If we get it again, it is told as for the
+    /// first time.
+    pub fn withdraw(&mut self, piece: PieceIndex) -> bool {
+        self.unsuspend(piece);
+        let told = self
+            .torrent
+            .as_mut()
+            .is_some_and(|torrent| torrent.have.remove(piece.get()));
+        if told {
+            self.uploads.cancel_piece(piece);
+        }
+        told
+    }
+
+    fn unsuspend(&mut self, piece: PieceIndex) {
+        if let Some(torrent) = &mut self.torrent
+            && torrent.suspended.remove(piece.get())
+            && torrent.suspended.count() == 0
+        {
+            torrent.suspended = Bitfield::default();
+        }
+    }
+
+    /// Nothing is read from the stream from now on: what the peer owes us is not overdue meanwhile.
+    pub fn pause_reading(&mut self, now: Instant) {
+        self.advance(now);
+        self.paused_since.get_or_insert(self.now);
+    }
+
+    /// The stream is read again.
+    pub fn resume_reading(&mut self, now: Instant) {
+        self.advance(now);
+        let Some(since) = self.paused_since.take() else {
+            return;
+        };
+        let span = self.now.saturating_since(since);
+        self.received_at = self.now;
+        self.requests.shift(self.now, span);
+        if let Stage::Handshake { deadline, .. } = &mut self.stage {
+            *deadline += span;
+        }
+    }
+
+    /// Requests that the peer will take so long for or longer.
+    pub fn late_blocks(
+        &self,
+        now: Instant,
+        least: Duration,
+    ) -> impl Iterator<Item = (Duration, BlockRef)> + '_ {
+        self.requests.late_blocks(now.max(self.now), least)
+    }
+
+    /// How long a block would take that this peer is asked for after `more` others.
+    #[must_use]
+    pub fn wait_for_next(&self, now: Instant, more: usize) -> Duration {
+        self.requests.wait_for_next(now.max(self.now), more)
+    }
+
+    /// How long the peer owes us a block that we asked for.
+    #[must_use]
+    pub fn owed_for(&self, now: Instant) -> Duration {
+        self.requests.owed_for(now.max(self.now))
+    }
+}

@@ -1,0 +1,176 @@
+//! What is kept between runs comes back, whole or not at all.
+
+use super::*;
+
+fn snapshot() -> Snapshot {
+    let contact = |byte, address: &str| ContactInfo {
+        id: NodeId::new([byte; 20]),
+        address: address.parse().unwrap(),
+    };
+    Snapshot {
+        ids: vec![
+            (Family::V4, NodeId::new([1; 20])),
+            (Family::V6, NodeId::new([2; 20])),
+        ],
+        contacts: vec![contact(3, "10.0.0.1:6881"), contact(4, "[fd00::1]:6882")],
+    }
+}
+
+#[test]
+fn what_was_saved_comes_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = StateDir::open(folder.path()).unwrap();
+    assert_eq!(state.load_table(), None);
+    let addresses = ["127.0.0.1:7".parse().unwrap(), "[::1]:7".parse().unwrap()];
+    state.save_table(&snapshot(), &addresses).unwrap();
+    let saved = state.load_table().unwrap();
+    assert_eq!(saved.snapshot, snapshot());
+    let ids = snapshot().ids.into_iter().map(|(_, id)| Some(id));
+    assert_eq!(saved.ids_for(&addresses), ids.collect::<Vec<_>>());
+    assert!(!folder.path().join("dht.state.tmp").exists());
+}
+
+#[test]
+fn a_second_session_is_refused_until_the_first_is_gone() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = StateDir::open(folder.path()).unwrap();
+    let second = StateDir::open(folder.path());
+    assert!(
+        matches!(second, Err(StateError::Locked { .. })),
+        "{second:?}"
+    );
+    drop(first);
+    assert!(StateDir::open(folder.path()).is_ok());
+}
+
+#[test]
+fn an_unreadable_file_is_moved_aside_and_never_deleted() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = StateDir::open(folder.path()).unwrap();
+    let path = folder.path().join(DHT_FILE);
+    let cases: [&[u8]; 3] = [b"", b"garbage", b"d8:contactsi1ee"];
+    for content in cases {
+        fs::write(&path, content).unwrap();
+        assert_eq!(state.load_table(), None, "{content:?}");
+        assert!(!path.exists());
+    }
+    let kept = fs::read_dir(folder.path())
+        .unwrap()
+        .filter(|entry| {
+            entry
+                .as_ref()
+                .unwrap()
+                .file_name()
+                .to_string_lossy()
+                .contains(".bad")
+        })
+        .count();
+    assert_eq!(kept, cases.len());
+}
+
+#[test]
+fn a_file_of_a_newer_version_is_not_read() {
+    let mut file = bencode::to_bytes(&DhtFile {
+        contacts: ByteBuf::new(),
+        contacts6: ByteBuf::new(),
+        ids: Vec::new(),
+        locals: Vec::new(),
+        version: VERSION + 1,
+    });
+    assert!(decode(&file).unwrap_err().contains("version 2"));
+    file.clear();
+    assert!(decode(&file).is_err());
+}
+
+#[test]
+fn nodes_of_one_family_get_back_the_ids_of_their_addresses() {
+    let address = |text: &str| text.parse::<SocketAddr>().unwrap();
+    let id = |byte| NodeId::new([byte; 20]);
+    let two = Snapshot {
+        ids: vec![
+            (Family::V4, id(1)),
+            (Family::V4, id(2)),
+            (Family::V6, id(3)),
+        ],
+        contacts: Vec::new(),
+    };
+    let were = ["127.0.0.1:7", "127.0.0.2:7", "[::1]:7"].map(address);
+    let saved = decode(&encode(&two, &were)).unwrap();
+    for (now, ids) in [
+        (vec!["127.0.0.2:7", "127.0.0.1:7"], vec![Some(2), Some(1)]),
+        // Another port of the same host.
+        (vec!["127.0.0.9:7", "127.0.0.2:8"], vec![Some(1), Some(2)]),
+        (
+            vec!["127.0.0.1:7", "127.0.0.1:8", "[::2]:1"],
+            vec![Some(1), Some(2), Some(3)],
+        ),
+        (vec!["[::2]:1", "[::3]:1"], vec![Some(3), None]),
+    ] {
+        let now: Vec<_> = now.into_iter().map(address).collect();
+        let ids: Vec<_> = ids.into_iter().map(|byte| byte.map(id)).collect();
+        assert_eq!(saved.ids_for(&now), ids, "{now:?}");
+    }
+}
+
+#[test]
+fn a_file_that_names_no_addresses_gives_ids_by_family() {
+    let saved = decode(&encode(&snapshot(), &[])).unwrap();
+    let addresses: Vec<SocketAddr> = ["127.0.0.1:7", "127.0.0.2:7", "[::1]:7"]
+        .iter()
+        .map(|text| text.parse().unwrap())
+        .collect();
+    let id = |byte| Some(NodeId::new([byte; 20]));
+    assert_eq!(saved.ids_for(&addresses), [id(1), None, id(2)]);
+}
+
+#[test]
+fn metadata_is_kept_and_believed_only_if_its_hash_is_right() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = StateDir::open(folder.path()).unwrap();
+    let raw = b"d6:lengthi1e4:name1:a12:piece lengthi16384e6:pieces20:aaaaaaaaaaaaaaaaaaaae";
+    let info = Info::parse(raw.as_slice().into()).unwrap();
+    let info_hash = info.info_hash();
+    assert!(state.load_info(info_hash).is_none());
+    state.save_info(&info).unwrap();
+    assert_eq!(state.load_info(info_hash).unwrap().raw(), info.raw());
+    // A fuller file is not replaced.
+    let full = [b"d7:comment2:hi4:info", &raw[..], b"e"].concat();
+    let path = state.save_torrent(info_hash, &full).unwrap();
+    state.save_info(&info).unwrap();
+    assert_eq!(fs::read(&path).unwrap(), full);
+    // One that is something else is moved aside.
+    let other = String::from_utf8_lossy(&full).replace("4:name1:a", "4:name1:b");
+    fs::write(&path, other).unwrap();
+    assert!(state.load_info(info_hash).is_none() && !path.exists());
+    state.save_info(&info).unwrap();
+    assert!(state.load_info(info_hash).is_some());
+}
+
+#[test]
+fn how_far_a_torrent_came_is_kept_and_a_file_that_is_too_long_is_moved_aside() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = StateDir::open(folder.path()).unwrap();
+    let info_hash = InfoHash::new([1; 20]);
+    assert!(state.load_resume(info_hash).is_none());
+    let mut kept = Kept::default();
+    kept.resume.synced = true;
+    kept.totals.uploaded = 9;
+    state.save_resume(info_hash, &kept).unwrap();
+    assert_eq!(state.load_resume(info_hash), Some(kept));
+    let path = folder.path().join(format!("resume/{info_hash}.resume"));
+    let long = OpenOptions::new().write(true).open(&path).unwrap();
+    long.set_len(FILE_LENGTH_MAX + 1).unwrap();
+    assert!(state.load_resume(info_hash).is_none());
+    assert!(path.with_extension("resume.bad").exists() && !path.exists());
+}
+
+#[test]
+fn torrents_are_kept_under_their_info_hash() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = StateDir::open(folder.path()).unwrap();
+    let path = state
+        .save_torrent(InfoHash::new([0xab; 20]), b"de")
+        .unwrap();
+    assert!(path.ends_with(format!("torrents/{}.torrent", "ab".repeat(20))));
+    assert_eq!(fs::read(path).unwrap(), b"de");
+}

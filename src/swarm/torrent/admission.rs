@@ -1,0 +1,140 @@
+//! Who may be connected: limits for the torrent and for each host, and who makes room.
+
+use std::net::SocketAddr;
+
+use super::super::event::{Action, ConnectionId, Reason, Refusal, State};
+use super::super::host::Host;
+use super::Torrent;
+use super::connections::Peer;
+use crate::id::PeerId;
+
+impl Torrent {
+    /// Why a stream from or to this address may not be; makes room for it if need be.
+    pub(super) fn refuses(&mut self, address: SocketAddr) -> Option<Refusal> {
+        let right_time = match self.state {
+            State::Metadata | State::Checking | State::Downloading | State::Seeding => true,
+            // What is there can be given, even if nothing can be written.
+            State::Stalled => self.have().is_some_and(|have| have.count() > 0),
+            State::Failed => false,
+        };
+        if !right_time {
+            Some(Refusal::NotNow)
+        } else if self.peers.is_banned(address) {
+            Some(Refusal::Banned)
+        } else if self.connected_to(Host::of(address)) >= self.host_max(Host::of(address)) {
+            Some(Refusal::Host)
+        } else if self.connections.len() >= self.config.peers_max && !self.make_room() {
+            Some(Refusal::Full)
+        } else {
+            None
+        }
+    }
+
+    /// Counts a stream that was not taken.
+    pub(super) fn refused(&mut self, refusal: Refusal) {
+        *self.counters.refused.entry(refusal).or_default() += 1;
+    }
+
+    /// Connections to a host at most.
+    fn host_max(&self, host: Host) -> usize {
+        if host.is_global() {
+            self.config.peers_per_host_max
+        } else {
+            (self.config.peers_max / 2).max(1)
+        }
+    }
+
+    fn connected_to(&self, host: Host) -> usize {
+        let peers = self.connections.values();
+        peers.filter(|peer| Host::of(peer.address) == host).count()
+    }
+
+    /// Ends the least useful connection, if there is one that is of no use to either side.
+    fn make_room(&mut self) -> bool {
+        let useless = self
+            .connections
+            .iter()
+            .filter_map(|(&id, peer)| Some((self.uselessness(peer)?, peer.connected_at, id)))
+            .min();
+        if let Some((_, _, id)) = useless {
+            self.close(id, Reason::Replaced);
+        }
+        useless.is_some()
+    }
+
+    /// How little a connection is good for, the least first; `None` if it is, or may yet be.
+    fn uselessness(&self, peer: &Peer) -> Option<u8> {
+        let young = self.config.connection.idle_timeout / 2;
+        if self.now.saturating_since(peer.connected_at) < young {
+            return None;
+        }
+        let connection = &peer.connection;
+        let gave_nothing = connection.download().total() == 0;
+        let took_nothing = connection.upload().total() == 0;
+        if !connection.peer_interested() && !connection.am_interested() {
+            return Some(0);
+        }
+        if !gave_nothing || !took_nothing {
+            return None;
+        }
+        // It was served for a whole turn, or asked to serve us, and nothing came of it.
+        let had_its_turn = match peer.unchoked_at {
+            Some(since) => self.now.saturating_since(since) >= young,
+            None => peer.waits_since > peer.connected_at,
+        };
+        if connection.peer_interested() && had_its_turn {
+            Some(1)
+        } else if !connection.peer_interested() {
+            Some(2)
+        } else {
+            None
+        }
+    }
+
+    /// Whether dialling makes sense now.
+    pub(super) fn can_dial(&self) -> bool {
+        let lacking = match self.state {
+            State::Metadata | State::Downloading => true,
+            // A seed is found by those who need it.
+            State::Checking | State::Stalled | State::Seeding | State::Failed => false,
+        };
+        let dialling = self.peers.dialling();
+        lacking
+            && dialling < self.config.dials_max
+            && self.connections.len() + dialling < self.config.peers_max
+    }
+
+    /// Dials as many known addresses as may be.
+    pub(super) fn dial(&mut self) {
+        while self.can_dial() {
+            let Some(address) = self.peers.next_dial(self.now) else {
+                return;
+            };
+            let host = Host::of(address);
+            let others = self.connected_to(host) + self.peers.dialling_to(host) - 1;
+            if others >= self.host_max(host) {
+                self.peers.postpone(self.now, address);
+                continue;
+            }
+            self.actions.push_back(Action::Dial { address });
+        }
+    }
+
+    /// If this peer is connected twice, the connection to end. Both sides come to the same answer: the
+    /// stream that the larger peer id dialled stays, and of two in one direction the older.
+    pub(super) fn duplicate_of(&self, id: ConnectionId, peer_id: PeerId) -> Option<ConnectionId> {
+        let new = self.connections.get(&id)?;
+        let mut others = self.connections.iter().filter(|(other, _)| **other != id);
+        let (&old_id, old) = others.find(|(_, peer)| peer.peer_id == Some(peer_id))?;
+        // Peer ids are no secret: who comes from elsewhere must not push out whom we know.
+        if old.dialled == new.dialled || old.address.ip() != new.address.ip() {
+            return Some(id);
+        }
+        let ours_stays = self.config.peer_id > peer_id;
+        Some(if new.dialled == ours_stays {
+            old_id
+        } else {
+            id
+        })
+    }
+}
