@@ -2,8 +2,11 @@
 
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
+use std::process::{Command, Stdio};
 
-use crate::command::{finish, run, start_node, stderr, stdout, text};
+use crate::command::{
+    Running, finish, run, run_quick, start_node, stderr, stdout, text, trackless,
+};
 
 /// An info hash that nobody has.
 const NOBODY: &str = "0123456789abcdef0123456789abcdef01234567";
@@ -12,17 +15,8 @@ const NOBODY: &str = "0123456789abcdef0123456789abcdef01234567";
 fn a_magnet_nobody_has_times_out_and_says_how_far_the_lookup_came() {
     let home = tempfile::tempdir().unwrap();
     let (_node, address) = start_node(&home.path().join("node"), "none");
-    let arguments = [
-        "get",
-        NOBODY,
-        "--timeout",
-        "2s",
-        "--listen",
-        "127.0.0.1:0",
-        "--bootstrap",
-        &address,
-    ];
-    let ended = run(home.path(), &arguments);
+    let arguments = ["get", NOBODY, "--timeout", "2s", "--bootstrap", &address];
+    let ended = run_quick(home.path(), &arguments);
     let said = stderr(&ended);
     assert_eq!(ended.status.code(), Some(3), "{said}");
     assert!(
@@ -35,7 +29,7 @@ fn a_magnet_nobody_has_times_out_and_says_how_far_the_lookup_came() {
     // The node remembers that the first one announced itself.
     let other = NOBODY.replace('0', "f");
     let arguments = [&["get", &other], &arguments[2..], &["--json"]].concat();
-    let ended = run(home.path(), &arguments);
+    let ended = run_quick(home.path(), &arguments);
     assert_eq!(ended.status.code(), Some(3));
     let printed = stdout(&ended);
     let last = printed.lines().last().unwrap();
@@ -55,38 +49,34 @@ fn a_node_that_is_not_there_is_named_as_the_reason() {
     // A TCP listener keeps the number, so that nobody answers on its UDP side.
     let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let address = taken.local_addr().unwrap().to_string();
-    let ended = run(
-        home.path(),
-        &[
-            "get",
-            NOBODY,
-            "--timeout",
-            "2s",
-            "--listen",
-            "127.0.0.1:0",
-            "--bootstrap",
-            &address,
-        ],
-    );
+    let arguments = ["get", NOBODY, "--timeout", "2s", "--bootstrap", &address];
+    let ended = run_quick(home.path(), &arguments);
     let said = stderr(&ended);
     assert_eq!(ended.status.code(), Some(3), "{said}");
     assert!(said.contains("0 DHT nodes answered"), "{said}");
+
+    let find = [
+        "dht",
+        "find-node",
+        NOBODY,
+        "--timeout",
+        "2s",
+        "--bootstrap",
+        &address,
+    ];
+    let ended = run_quick(home.path(), &find);
+    let said = stderr(&ended);
+    assert_eq!(ended.status.code(), Some(3), "{said}");
+    assert!(
+        said.contains("to bootstrap nodes sent, none was answered"),
+        "{said}"
+    );
 }
 
 #[test]
 fn without_any_way_into_the_dht_it_ends_at_once_and_says_what_to_do() {
     let home = tempfile::tempdir().unwrap();
-    let ended = run(
-        home.path(),
-        &[
-            "get",
-            NOBODY,
-            "--listen",
-            "127.0.0.1:0",
-            "--bootstrap",
-            "none",
-        ],
-    );
+    let ended = run_quick(home.path(), &["get", NOBODY, "--bootstrap", "none"]);
     let said = stderr(&ended);
     assert_eq!(ended.status.code(), Some(1), "{said}");
     assert!(said.contains("there is no way into the DHT"), "{said}");
@@ -140,6 +130,14 @@ fn wrong_arguments_exit_with_2() {
         ],
         &["seed"],
         &["seed", "a", "b", "--torrent-out", "c"],
+        &["seed", "a.bin", "--data", "."],
+        &["seed", NOBODY],
+        &["get", "abc"],
+        &["show", "abc"],
+        &["show", "."],
+        &["dht", "get-peers", "abc"],
+        &["get", NOBODY, "--files", "3-1"],
+        &["man", "nonsense"],
         &["nonsense"],
     ] {
         let ended = run(home.path(), arguments);
@@ -150,6 +148,158 @@ fn wrong_arguments_exit_with_2() {
             stderr(&ended)
         );
     }
+}
+
+#[test]
+fn a_wrong_info_hash_is_told_what_one_is() {
+    let home = tempfile::tempdir().unwrap();
+    for (arguments, part) in [
+        (&["get", "abc"][..], "an info hash has 40 digits, not 3"),
+        (&["show", "abc"], "an info hash has 40 digits, not 3"),
+        (
+            &["dht", "get-peers", "abc"],
+            "an info hash has 40 hexadecimal or 32 base-32 digits",
+        ),
+        (&["seed", NOBODY], "there is no content to seed"),
+    ] {
+        let said = stderr(&run(home.path(), arguments));
+        assert!(said.contains(part), "{arguments:?}: {said}");
+        assert!(
+            !said.contains('\x1b'),
+            "no colour beside a terminal: {said}"
+        );
+    }
+}
+
+#[test]
+fn a_folder_that_cannot_be_made_ends_the_download_at_once() {
+    let home = tempfile::tempdir().unwrap();
+    let file = home.path().join("file");
+    fs::write(&file, "x").unwrap();
+    let inside = file.join("folder");
+    let arguments = [
+        "get",
+        NOBODY,
+        "-o",
+        inside.to_str().unwrap(),
+        "--bootstrap",
+        "none",
+    ];
+    let ended = run_quick(home.path(), &arguments);
+    let said = stderr(&ended);
+    assert_eq!(ended.status.code(), Some(1), "{said}");
+    assert!(said.starts_with("error: cannot download into "), "{said}");
+    assert!(said.contains(inside.to_str().unwrap()), "{said}");
+    assert_eq!(said.lines().count(), 3, "a sentence and a hint: {said}");
+}
+
+#[test]
+fn an_interrupted_download_says_what_was_kept() {
+    let home = tempfile::tempdir().unwrap();
+    let arguments = [
+        "get",
+        NOBODY,
+        "--listen",
+        "127.0.0.1:0",
+        "--bootstrap",
+        "127.0.0.1:9",
+    ];
+    let mut getter = Running::start(home.path(), &[&arguments[..], &["--json"]].concat());
+    getter.line_with(&["progress"]);
+    let ended = getter.interrupt();
+    assert_eq!(ended.status.code(), Some(130), "{}", stderr(&ended));
+    let printed = stdout(&ended);
+    let last = printed.lines().last().unwrap();
+    assert_eq!(text(last, "event"), "failed");
+    assert_eq!(text(last, "reason"), "interrupted");
+    assert!(
+        text(last, "message").contains("nothing was written"),
+        "{last}"
+    );
+}
+
+#[test]
+fn a_full_standard_output_is_an_error_and_a_closed_one_is_not() {
+    let home = tempfile::tempdir().unwrap();
+    let full = || fs::OpenOptions::new().write(true).open("/dev/full");
+    for arguments in [&["show", NOBODY][..], &["completions", "bash"], &["--help"]] {
+        if let Ok(full) = full() {
+            let mut command = trackless(home.path(), arguments);
+            let ended = command
+                .stdout(full)
+                .stderr(Stdio::piped())
+                .output()
+                .unwrap();
+            let said = stderr(&ended);
+            assert_eq!(ended.status.code(), Some(1), "{arguments:?}: {said}");
+            assert!(said.contains("cannot write to standard output: "), "{said}");
+        }
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut command = trackless(home.path(), arguments);
+        let ended = command
+            .stdout(writer)
+            .stderr(Stdio::piped())
+            .output()
+            .unwrap();
+        assert_eq!(
+            ended.status.code(),
+            Some(0),
+            "{arguments:?}: {}",
+            stderr(&ended)
+        );
+    }
+}
+
+#[test]
+fn settings_come_from_the_file_the_environment_and_the_command_line() {
+    let home = tempfile::tempdir().unwrap();
+    let show = |environment: &[(&str, &str)], arguments: &[&str]| {
+        let mut command = trackless(home.path(), &[&["show", NOBODY], arguments].concat());
+        command.envs(environment.iter().copied());
+        let ended = finish(command);
+        assert_eq!(ended.status.code(), Some(0), "{}", stderr(&ended));
+        stdout(&ended).starts_with('{')
+    };
+    assert!(!show(&[], &[]));
+    assert!(show(&[("TRACKLESS_JSON", "1")], &[]));
+    let folder = home.path().join("config/trackless");
+    fs::create_dir_all(&folder).unwrap();
+    fs::write(folder.join("config.toml"), "json = true\n").unwrap();
+    assert!(show(&[], &[]));
+    assert!(!show(&[("TRACKLESS_JSON", "0")], &[]));
+    assert!(show(&[("TRACKLESS_JSON", "0")], &["--json"]));
+    assert!(!show(&[], &["--json=false"]));
+    assert!(!show(&[], &["--config", "none"]));
+
+    fs::write(folder.join("config.toml"), "jsn = true\n").unwrap();
+    let ended = run(home.path(), &["show", NOBODY]);
+    assert_eq!(ended.status.code(), Some(2));
+    let said = stderr(&ended);
+    assert!(
+        said.contains("config.toml:1: unknown key `jsn`") && said.contains("`json`"),
+        "{said}"
+    );
+}
+
+#[test]
+fn bash_takes_the_completions() {
+    let home = tempfile::tempdir().unwrap();
+    let script = home.path().join("completions");
+    let made = run(home.path(), &["completions", "bash"]);
+    fs::write(&script, &made.stdout).unwrap();
+    let ask = "source \"$1\" && COMP_WORDS=(trackless get --seed-) COMP_CWORD=2 \
+               && _trackless trackless --seed- get && echo \"${COMPREPLY[@]}\"";
+    let mut bash = Command::new("bash");
+    bash.args(["--norc", "-c", ask, "bash"]).arg(&script);
+    // A machine without bash has nothing to complete with.
+    let Ok(ended) = bash.output() else { return };
+    assert_eq!(
+        stdout(&ended).trim(),
+        "--seed-ratio --seed-time",
+        "{}",
+        stderr(&ended)
+    );
 }
 
 #[test]
@@ -188,8 +338,8 @@ fn what_create_writes_show_reads() {
     let value: serde_json::Value = serde_json::from_str(&shown).unwrap();
     assert_eq!(value["total_length"], 70_000);
     let files = serde_json::json!([
-        {"path": "content/a", "length": 50_000},
-        {"path": "content/folder/b", "length": 20_000},
+        {"index": 0, "path": "content/a", "length": 50_000},
+        {"index": 1, "path": "content/folder/b", "length": 20_000},
     ]);
     assert_eq!(value["files"], files);
     let by_magnet = run(
@@ -207,7 +357,7 @@ fn the_demo_ends_by_itself_and_finds_its_peer_through_the_dht() {
     let home = tempfile::tempdir().unwrap();
     let temporary = home.path().join("tmp");
     fs::create_dir(&temporary).unwrap();
-    let mut command = crate::command::trackless(home.path(), &["demo", "--json", "--size", "4MiB"]);
+    let mut command = trackless(home.path(), &["demo", "--json", "--size", "4MiB"]);
     command.env("TMPDIR", &temporary);
     let output = finish(command);
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));

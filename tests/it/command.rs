@@ -198,3 +198,37 @@ pub(crate) fn start_node(home: &Path, bootstrap: &str) -> (Running, String) {
     let address = value["addresses"][0].as_str().unwrap().to_owned();
     (node, address)
 }
+
+/// Runs a command that starts a node on a free loopback port and ends by itself.
+#[track_caller]
+pub(crate) fn run_quick(home: &Path, arguments: &[&str]) -> Output {
+    let listen = ["--listen", "127.0.0.1:0"];
+    run(home, &[arguments, &listen[..]].concat())
+}
+
+/// Seeds a file or folder on a free loopback port, and waits until others find it: its announce is
+/// stored, or with `--no-dht` its address stands in the link. Gives the process and the link.
+#[track_caller]
+pub(crate) fn start_seeder(home: &Path, content: &Path, flags: &[&str]) -> (Running, String) {
+    let (mut seeder, mut magnet) = start_seeder_with(home, content, flags);
+    if flags.contains(&"--no-dht") {
+        let line = seeder.printed.lines().next().unwrap_or_default();
+        let value: serde_json::Value = serde_json::from_str(line).unwrap();
+        let address = value["listen"][0].as_str().unwrap();
+        magnet.push_str(&format!("&x.pe={address}"));
+    } else {
+        seeder.line_with(&["progress", "\"stored\":1"]);
+    }
+    (seeder, magnet)
+}
+
+/// The same, as soon as it has printed the link.
+#[track_caller]
+pub(crate) fn start_seeder_with(home: &Path, content: &Path, flags: &[&str]) -> (Running, String) {
+    let arguments = ["seed", "--json", "--listen", "127.0.0.1:0"];
+    let content = [content.to_str().unwrap()];
+    let mut seeder = Running::start(home, &[&arguments[..], flags, &content].concat());
+    let line = seeder.line();
+    assert_eq!(text(&line, "event"), "seeding", "{line}");
+    (seeder, text(&line, "magnet"))
+}

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use trackless::random::Random;
 use trackless::session::{AddOptions, Config, Session, Source, TorrentHandle, TorrentStatus};
 use trackless::swarm::State;
 
-use crate::command::{PATIENCE, Running, run, start_node, stderr, stdout, text};
+use crate::command::{PATIENCE, run_quick, start_node, start_seeder, stderr, stdout, text};
 
 /// A session on a free loopback port.
 async fn session(bootstrap: Option<SocketAddr>) -> Session {
@@ -35,6 +35,62 @@ async fn session_without_dht() -> Session {
 
 fn address_of(session: &Session) -> SocketAddr {
     session.listen_addresses()[0]
+}
+
+/// What is seeded, and where a download goes; gone with the value.
+struct Folders {
+    _root: tempfile::TempDir,
+    source: PathBuf,
+    target: PathBuf,
+}
+
+impl Folders {
+    fn new() -> Self {
+        let root = tempfile::tempdir().unwrap();
+        let [source, target] = ["source", "target"].map(|name| root.path().join(name));
+        fs::create_dir(&source).unwrap();
+        fs::create_dir(&target).unwrap();
+        Self {
+            _root: root,
+            source,
+            target,
+        }
+    }
+
+    /// Makes [`FILES`] to seed.
+    fn with_files(self) -> (Self, Arc<Info>) {
+        write_content(&self.source, "content", &FILES);
+        let info = info_of(&self.source.join("content"));
+        (self, info)
+    }
+
+    /// Makes one file to seed.
+    fn with_single(self) -> (Self, Arc<Info>) {
+        fs::write(self.source.join("single"), vec![7; 300_000]).unwrap();
+        let info = info_of(&self.source.join("single"));
+        (self, info)
+    }
+
+    /// Seeds what was made.
+    async fn seed(&self, session: &Session, info: &Arc<Info>) -> TorrentHandle {
+        let options = AddOptions {
+            output: self.source.clone(),
+            ..AddOptions::default()
+        };
+        let source = Source::Info(Arc::clone(info));
+        session.add(source, options).await.unwrap()
+    }
+
+    /// Downloads it from the DHT and these peers, by nothing but its info hash.
+    async fn get(&self, session: &Session, info: &Info, peers: &[&Session]) -> TorrentHandle {
+        let options = AddOptions {
+            output: self.target.clone(),
+            peers: peers.iter().map(|session| address_of(session)).collect(),
+            ..AddOptions::default()
+        };
+        let source = Source::Magnet(Magnet::new(info.info_hash()));
+        session.add(source, options).await.unwrap()
+    }
 }
 
 /// Waits for a state; the failure shows the last one.
@@ -111,39 +167,20 @@ pub(crate) fn check_equal(left: &Path, right: &Path, name: &str, files: &[(&str,
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_magnet_link_and_one_node_are_enough_to_get_verified_files() {
-    let folder = tempfile::tempdir().unwrap();
-    let (source, target) = (folder.path().join("source"), folder.path().join("target"));
-    write_content(&source, "content", &FILES);
-    let info = info_of(&source.join("content"));
-
+    let (folders, info) = Folders::new().with_files();
     let node = session(None).await;
     let start = Some(address_of(&node));
     let seeder = session(start).await;
-    let options = AddOptions {
-        output: source.clone(),
-        ..AddOptions::default()
-    };
-    let seeding = seeder
-        .add(Source::Info(Arc::clone(&info)), options)
-        .await
-        .unwrap();
+    let seeding = folders.seed(&seeder, &info).await;
     within(&seeding, |s| s.state == State::Seeding && s.dht.stored > 0).await;
 
     let downloader = session(start).await;
-    let magnet = Magnet::new(info.info_hash());
-    let options = AddOptions {
-        output: target.clone(),
-        ..AddOptions::default()
-    };
-    let getting = downloader
-        .add(Source::Magnet(magnet), options)
-        .await
-        .unwrap();
+    let getting = folders.get(&downloader, &info, &[]).await;
     let done = within(&getting, |s| s.state == State::Seeding).await;
     assert_eq!(done.stats.pieces_done, info.geometry().piece_count());
     assert!(done.dht.peers_found >= 1);
     assert_eq!(getting.info().unwrap().raw(), info.raw());
-    check_equal(&source, &target, "content", &FILES);
+    check_equal(&folders.source, &folders.target, "content", &FILES);
 
     for session in [downloader, seeder, node] {
         tokio::time::timeout(Duration::from_secs(10), session.stop())
@@ -154,68 +191,28 @@ async fn a_magnet_link_and_one_node_are_enough_to_get_verified_files() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_peer_given_by_the_user_is_enough_without_any_dht() {
-    let folder = tempfile::tempdir().unwrap();
-    let (source, target) = (folder.path().join("source"), folder.path().join("target"));
-    fs::create_dir(&source).unwrap();
-    fs::write(source.join("single"), vec![7; 300_000]).unwrap();
-    let info = info_of(&source.join("single"));
+    let (folders, info) = Folders::new().with_single();
     let (seeder, downloader) = (session_without_dht().await, session_without_dht().await);
-    let options = AddOptions {
-        output: source.clone(),
-        assume_complete: true,
-        ..AddOptions::default()
-    };
-    seeder
-        .add(Source::Info(Arc::clone(&info)), options)
-        .await
-        .unwrap();
-    let options = AddOptions {
-        output: target.clone(),
-        peers: vec![address_of(&seeder)],
-        ..AddOptions::default()
-    };
-    let magnet = Magnet::new(info.info_hash());
-    let getting = downloader
-        .add(Source::Magnet(magnet), options)
-        .await
-        .unwrap();
+    folders.seed(&seeder, &info).await;
+    let getting = folders.get(&downloader, &info, &[&seeder]).await;
     let done = within(&getting, |s| s.state == State::Seeding).await;
     assert!(!done.dht.enabled);
-    assert_eq!(fs::read(target.join("single")).unwrap(), vec![7; 300_000]);
+    let copy = fs::read(folders.target.join("single")).unwrap();
+    assert_eq!(copy, vec![7; 300_000]);
     downloader.stop().await;
     seeder.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn other_content_at_the_place_is_never_overwritten() {
-    let folder = tempfile::tempdir().unwrap();
-    let (source, target) = (folder.path().join("source"), folder.path().join("target"));
-    fs::create_dir(&source).unwrap();
-    fs::create_dir(&target).unwrap();
-    fs::write(source.join("single"), vec![7; 300_000]).unwrap();
-    fs::write(target.join("single"), "something of the user's own").unwrap();
-    let info = info_of(&source.join("single"));
+    let (folders, info) = Folders::new().with_single();
+    let place = folders.target.join("single");
+    fs::write(&place, "something of the user's own").unwrap();
     let (seeder, downloader) = (session_without_dht().await, session_without_dht().await);
-    let options = AddOptions {
-        output: source.clone(),
-        ..AddOptions::default()
-    };
-    seeder
-        .add(Source::Info(Arc::clone(&info)), options)
-        .await
-        .unwrap();
-    let options = AddOptions {
-        output: target.clone(),
-        peers: vec![address_of(&seeder)],
-        ..AddOptions::default()
-    };
-    let magnet = Magnet::new(info.info_hash());
-    let getting = downloader
-        .add(Source::Magnet(magnet), options)
-        .await
-        .unwrap();
+    folders.seed(&seeder, &info).await;
+    let getting = folders.get(&downloader, &info, &[&seeder]).await;
     within(&getting, |s| s.problem.is_some()).await;
-    let kept = fs::read_to_string(target.join("single")).unwrap();
+    let kept = fs::read_to_string(place).unwrap();
     assert_eq!(kept, "something of the user's own");
     downloader.stop().await;
     seeder.stop().await;
@@ -223,36 +220,18 @@ async fn other_content_at_the_place_is_never_overwritten() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_on_disk_already_is_not_fetched_again() {
-    let folder = tempfile::tempdir().unwrap();
-    let (source, target) = (folder.path().join("source"), folder.path().join("target"));
-    write_content(&source, "content", &FILES);
-    fs::create_dir_all(target.join("content")).unwrap();
+    let (folders, info) = Folders::new().with_files();
+    let (source, target) = (&folders.source, &folders.target);
+    fs::create_dir(target.join("content")).unwrap();
     let big = fs::read(source.join("content/big")).unwrap();
     let there = 2_000_000;
-    let info = info_of(&source.join("content"));
     let part = part_name("big", info.info_hash());
     fs::write(target.join("content").join(part), &big[..there]).unwrap();
     let (seeder, downloader) = (session_without_dht().await, session_without_dht().await);
-    let options = AddOptions {
-        output: source.clone(),
-        ..AddOptions::default()
-    };
-    seeder
-        .add(Source::Info(Arc::clone(&info)), options)
-        .await
-        .unwrap();
-    let options = AddOptions {
-        output: target.clone(),
-        peers: vec![address_of(&seeder)],
-        ..AddOptions::default()
-    };
-    let magnet = Magnet::new(info.info_hash());
-    let getting = downloader
-        .add(Source::Magnet(magnet), options)
-        .await
-        .unwrap();
+    folders.seed(&seeder, &info).await;
+    let getting = folders.get(&downloader, &info, &[&seeder]).await;
     let done = within(&getting, |s| s.state == State::Seeding).await;
-    check_equal(&source, &target, "content", &FILES);
+    check_equal(source, target, "content", &FILES);
     let piece = u64::from(info.geometry().piece_length());
     let missing = info.geometry().total_length() - u64::try_from(there).unwrap();
     assert!(done.stats.downloaded <= missing + piece, "{:?}", done.stats);
@@ -260,18 +239,26 @@ async fn what_is_on_disk_already_is_not_fetched_again() {
     seeder.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_torrent_that_announced_itself_does_not_count_itself_as_a_peer() {
+/// A node, and a session that starts from it and repeats what failed at once.
+async fn node_and_seeker() -> (Session, Session) {
     let node = session(None).await;
     let mut config = Config::listening(vec![(Ipv4Addr::LOCALHOST, 0).into()]);
     config.bootstrap = vec![address_of(&node).to_string()];
     config.announce.dht_retry_min = Duration::from_millis(50);
-    let seeker = Session::start(config).await.unwrap();
-    let magnet = Magnet::new(trackless::id::InfoHash::new([3; 20]));
-    let seeking = seeker
-        .add(Source::Magnet(magnet), AddOptions::default())
-        .await
-        .unwrap();
+    (node, Session::start(config).await.unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_torrent_that_announced_itself_does_not_count_itself_as_a_peer() {
+    let folder = tempfile::tempdir().unwrap();
+    write_content(folder.path(), "content", &FILES);
+    let info = info_of(&folder.path().join("content"));
+    let (node, seeker) = node_and_seeker().await;
+    let options = AddOptions {
+        output: folder.path().join("target"),
+        ..AddOptions::default()
+    };
+    let seeking = seeker.add(Source::Info(info), options).await.unwrap();
     let status = within(&seeking, |s| s.dht.lookups >= 3).await;
     assert_eq!(status.dht.stored, 1, "{status:?}");
     assert_eq!(
@@ -279,6 +266,22 @@ async fn a_torrent_that_announced_itself_does_not_count_itself_as_a_peer() {
         (0, 0),
         "{status:?}"
     );
+    seeker.stop().await;
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_torrent_without_metadata_is_searched_for_and_not_announced() {
+    let (node, seeker) = node_and_seeker().await;
+    let magnet = Magnet::new(trackless::id::InfoHash::new([3; 20]));
+    let seeking = seeker
+        .add(Source::Magnet(magnet), AddOptions::default())
+        .await
+        .unwrap();
+    let status = within(&seeking, |s| s.dht.lookups >= 3 && s.dht.nodes_answered > 0).await;
+    assert_eq!(status.dht.stored, 0, "{status:?}");
+    let stored = node.dht().unwrap().status().await.stored;
+    assert_eq!(stored, (0, 0));
     seeker.stop().await;
     node.stop().await;
 }
@@ -310,77 +313,37 @@ async fn a_torrent_is_added_once_and_two_sessions_do_not_share_a_state_directory
 
 #[test]
 fn the_command_gets_what_another_seeds_through_a_node() {
-    let folder = tempfile::tempdir().unwrap();
-    let home = |name: &str| {
-        let path = folder.path().join(name);
-        fs::create_dir_all(&path).unwrap();
-        path
-    };
-    let (source, target) = (home("source"), home("target"));
-    write_content(&source, "content", &FILES);
+    let folders = Folders::new();
+    write_content(&folders.source, "content", &FILES);
+    let homes = tempfile::tempdir().unwrap();
+    let home = |name: &str| homes.path().join(name);
     let (_node, node) = start_node(&home("node"), "none");
-    let content = source.join("content");
-    let common = ["--listen", "127.0.0.1:0", "--bootstrap", &node];
-    let mut seeder = Running::start(
-        &home("seeder"),
-        &[&["seed", content.to_str().unwrap(), "--json"], &common[..]].concat(),
-    );
-    let line = seeder.line();
-    assert_eq!(text(&line, "event"), "seeding");
-    let magnet = text(&line, "magnet");
-    // The announce is stored before the downloader asks, so that no retry is waited for.
-    seeder.line_with(&["progress", "\"stored\":1"]);
+    let content = folders.source.join("content");
+    let bootstrap = ["--bootstrap", &node];
+    let (seeder, magnet) = start_seeder(&home("seeder"), &content, &bootstrap);
 
-    let target_text = target.to_str().unwrap();
-    let got = run(
-        &home("getter"),
-        &[
-            &["get", &magnet, "-o", target_text, "--timeout", "40s"],
-            &common[..],
-        ]
-        .concat(),
-    );
+    let target = folders.target.to_str().unwrap();
+    let get = ["get", &magnet, "-o", target, "--timeout", "40s"];
+    let got = run_quick(&home("getter"), &[&get, &bootstrap[..]].concat());
     assert_eq!(got.status.code(), Some(0), "{}", stderr(&got));
     for (file, _) in FILES {
-        let path = target.join("content").join(file);
-        assert!(
-            stdout(&got)
-                .lines()
-                .any(|line| line == path.to_str().unwrap()),
-            "{file}"
-        );
+        let path = folders.target.join("content").join(file);
+        let path = path.to_str().unwrap();
+        assert!(stdout(&got).lines().any(|line| line == path), "{file}");
     }
-    check_equal(&source, &target, "content", &FILES);
+    check_equal(&folders.source, &folders.target, "content", &FILES);
 
-    let again = run(
-        &home("getter"),
-        &[
-            &[
-                "get",
-                &magnet,
-                "-o",
-                target_text,
-                "--timeout",
-                "40s",
-                "--json",
-            ],
-            &common[..],
-        ]
-        .concat(),
-    );
+    let again = [&get, &bootstrap[..], &["--json"]].concat();
+    let again = run_quick(&home("getter"), &again);
     assert_eq!(again.status.code(), Some(0), "{}", stderr(&again));
     let printed = stdout(&again);
     let last = printed.lines().last().unwrap();
     assert_eq!(text(last, "event"), "done");
-    assert_eq!(
-        text(last, "bytes"),
-        FILES.iter().map(|f| f.1).sum::<usize>().to_string()
-    );
-    assert!(
-        printed
-            .lines()
-            .any(|line| text(line, "event") == "metadata")
-    );
+    let bytes: usize = FILES.iter().map(|file| file.1).sum();
+    assert_eq!(text(last, "bytes"), bytes.to_string());
+    assert_eq!(text(last, "downloaded"), "0");
+    let is_metadata = |line: &str| text(line, "event") == "metadata";
+    assert!(printed.lines().any(is_metadata));
 
     let ended = seeder.interrupt();
     assert_eq!(ended.status.code(), Some(130), "{}", stderr(&ended));

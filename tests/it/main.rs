@@ -7,6 +7,7 @@
     reason = "tests wait for processes, with a bound, and hold ports"
 )]
 
+mod choose;
 mod cli;
 mod command;
 mod magnet;

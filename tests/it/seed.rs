@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::command::{Running, run, stderr, stdout, text};
+use crate::command::{Running, run, start_seeder_with, stderr, stdout, text};
 
 #[test]
 fn the_magnet_link_is_the_first_line_and_the_torrent_is_kept() {
@@ -91,6 +91,31 @@ fn a_torrent_is_seeded_from_the_folder_that_holds_its_content() {
         "{}",
         stdout(&ended)
     );
+}
+
+#[test]
+fn content_that_was_seeded_before_is_not_hashed_again_unless_it_changed() {
+    let home = tempfile::tempdir().unwrap();
+    let content = home.path().join("content");
+    fs::create_dir(&content).unwrap();
+    fs::write(content.join("a"), vec![1; 100_000]).unwrap();
+    let seed = || {
+        let flags = ["--bootstrap", "none", "-vv"];
+        let (mut seeder, magnet) = start_seeder_with(home.path(), &content, &flags);
+        seeder.line_with(&["progress", "\"state\":\"seeding\""]);
+        let ended = seeder.interrupt();
+        (magnet, stderr(&ended).contains("known from an earlier run"))
+    };
+    let (magnet, known) = seed();
+    assert!(!known);
+    assert_eq!(seed(), (magnet.clone(), true));
+    fs::write(content.join("a"), vec![2; 100_000]).unwrap();
+    let (changed, known) = seed();
+    assert!(changed != magnet && !known);
+    // One file more is another torrent.
+    fs::write(content.join("b"), "new").unwrap();
+    let (more, known) = seed();
+    assert!(more != changed && !known);
 }
 
 #[test]

@@ -46,7 +46,8 @@ const LAYERS: [(&str, &[&[&str]]); 19] = [
 ];
 
 /// The values of `swarm::disk_job` under their short names, and what they are made of.
-const DISK_JOBS: [&str; 8] = [
+const DISK_JOBS: [&str; 9] = [
+    "swarm::BlockDigest",
     "swarm::Completion",
     "swarm::ConnectionId",
     "swarm::DiskError",
@@ -63,20 +64,24 @@ const BLOCK_READS: [&str; 2] = ["disk::PendingRead", "disk::Storage"];
 /// What commands use that need no session (`create` hashes files, `node` and `dht` run a DHT loop
 /// alone), and the plain values in which a session reports. No core is among them: a command drives
 /// none.
-const COMMANDS: [&str; 16] = [
+const COMMANDS: [&str; 20] = [
+    "disk::Verification",
     "disk::hash",
+    "disk::verify",
+    "disk::vouched",
     "dht::Config",
+    "dht::Counters",
     "dht::Event",
     "dht::Local",
     "dht::LookupReport",
     "dht::PeerPort",
     "dht::Snapshot",
-    "dht::Stats",
     "dht::Step",
     "krpc::ContactInfo",
     "net::clock",
     "net::dht",
     "net::udp",
+    "swarm::DiskError",
     "swarm::DiskErrorKind",
     "swarm::State",
     "swarm::Stats",
