@@ -1,16 +1,22 @@
-//! aria2 as seeder and as downloader, through a private DHT of sixteen nodes.
+//! aria2 as seeder and as downloader, by magnet link only.
+//!
+//! It takes its time whatever is moved: 6 s until it looks into the DHT, seconds between two steps with
+//! a peer, 10 s between metadata and content. So everything is moved at once.
 
 use std::path::Path;
+use std::time::Instant;
 
-use crate::content;
-use crate::lab::{Lab, Program, address, entry, run};
+use crate::content::{Content, EmptyFiles};
+use crate::lab::{Lab, PATIENCE, Program, address, entry, run};
+use crate::matrix::{
+    CASES, DOWNLOADER, LARGE_PIECES, Original, SEEDER, SMALL_PIECES, check_fetched, report, seed,
+};
 
-/// The host of each side; the first sixteen are DHT nodes.
-const SEEDER: u8 = 20;
-const DOWNLOADER: u8 = 21;
-
-/// What is moved: 200 MiB in pieces of 256 KiB.
-const NAME: &str = "file.bin";
+/// What is moved where the DHT is one node: both contents, both piece lengths.
+const CASES_OF_ONE_NODE: [(Content, u32); 2] = [
+    (Content::File, LARGE_PIECES),
+    (Content::Folder, SMALL_PIECES),
+];
 
 fn open() -> Option<Lab> {
     Lab::open(&[("aria2", || run("aria2c", &["--version"]))])
@@ -43,74 +49,71 @@ fn aria2(lab: &Lab, host: u8, folder: &Path, arguments: &[&str]) -> Program {
     lab.start(&format!("aria2 at {address}"), Path::new("aria2c"), &all)
 }
 
-/// The content, its .torrent file, and its info hash.
-fn prepare(lab: &Lab) -> (String, String, String) {
-    let original = lab.folder("original").join(NAME);
-    content::write_file(&original);
-    let torrent = lab.folder("torrents").join("content.torrent");
-    let (original, torrent) = (original.to_str().unwrap(), torrent.to_str().unwrap());
-    let create = [
-        "create",
-        original,
-        "--piece-length",
-        "256KiB",
-        "-o",
-        torrent,
-        "--json",
-    ];
-    let mut create = lab.start(
-        "create",
-        Path::new(env!("CARGO_BIN_EXE_trackless")),
-        &create,
-    );
-    let line = create.wait_for("the result", |line| line.contains("info_hash"));
-    create.wait();
-    let result: serde_json::Value = serde_json::from_str(&line).unwrap();
-    let info_hash = result["info_hash"].as_str().unwrap().to_owned();
-    (original.to_owned(), torrent.to_owned(), info_hash)
+/// aria2 seeds, trackless fetches.
+fn check_fetching(nodes: u8, cases: &[(Content, u32)]) {
+    let Some(lab) = open() else { return };
+    let _dht = lab.dht(nodes);
+    let originals: Vec<Original> = cases
+        .iter()
+        .map(|&case| Original::make(&lab, case))
+        .collect();
+    let _seeders: Vec<Program> = (SEEDER..)
+        .zip(&originals)
+        .map(|(host, original)| {
+            let seeding = [
+                "--bt-seed-unverified=true",
+                "--check-integrity=false",
+                "--seed-ratio=0.0",
+                original.torrent.to_str().unwrap(),
+            ];
+            aria2(&lab, host, original.folder(), &seeding)
+        })
+        .collect();
+    let sources: Vec<_> = originals.iter().map(Original::source).collect();
+    check_fetched(&lab, &sources, PATIENCE);
+}
+
+/// trackless seeds, aria2 fetches.
+fn check_seeding(nodes: u8, cases: &[(Content, u32)]) {
+    let Some(lab) = open() else { return };
+    let _dht = lab.dht(nodes);
+    let originals: Vec<Original> = cases
+        .iter()
+        .map(|&case| Original::make(&lab, case))
+        .collect();
+    let _seeder = seed(&lab, &originals.iter().collect::<Vec<_>>());
+    let started = Instant::now();
+    let folder = |host: u8| lab.folder(&format!("fetched-{host}"));
+    let mut downloaders: Vec<Program> = (DOWNLOADER..)
+        .zip(&originals)
+        .map(|(host, original)| {
+            let arguments = ["--seed-time=0", &original.magnet()];
+            aria2(&lab, host, &folder(host), &arguments)
+        })
+        .collect();
+    for ((host, original), downloader) in (DOWNLOADER..).zip(&originals).zip(&mut downloaders) {
+        downloader.wait();
+        report("aria2 fetched", &original.path, started);
+        original.check_copy(&folder(host), EmptyFiles::Made);
+    }
 }
 
 #[test]
-fn a_file_is_fetched_from_aria2_through_sixteen_nodes() {
-    let Some(lab) = open() else { return };
-    let _dht = lab.dht(16);
-    let (original, torrent, info_hash) = prepare(&lab);
-    let seeding = [
-        "--bt-seed-unverified=true",
-        "--check-integrity=false",
-        "--seed-ratio=0.0",
-        &torrent,
-    ];
-    let _seeder = aria2(&lab, SEEDER, &lab.folder("original"), &seeding);
-    let output = lab.folder("fetched");
-    let arguments = [
-        "get",
-        &info_hash,
-        "-o",
-        output.to_str().unwrap(),
-        "--bootstrap",
-        &entry(),
-        "--json",
-    ];
-    let mut downloader = lab.trackless(DOWNLOADER, &arguments);
-    downloader.wait_for("the end of the download", |line| line.contains("\"done\""));
-    downloader.wait();
-    assert!(content::hashes(&output.join(NAME)) == content::hashes(Path::new(&original)));
+fn files_and_folders_are_fetched_from_aria2_through_sixteen_nodes() {
+    check_fetching(16, &CASES);
 }
 
 #[test]
-fn aria2_fetches_a_file_through_sixteen_nodes() {
-    let Some(lab) = open() else { return };
-    let _dht = lab.dht(16);
-    let (original, torrent, info_hash) = prepare(&lab);
-    let data = lab.folder("original");
-    let data = data.to_str().unwrap();
-    let seeding = ["seed", &torrent, "--data", data, "--bootstrap", &entry()];
-    let mut seeder = lab.trackless(SEEDER, &seeding);
-    seeder.wait_for("the magnet link", |line| line.contains("magnet:"));
-    let output = lab.folder("fetched");
-    let magnet = format!("magnet:?xt=urn:btih:{info_hash}");
-    let mut downloader = aria2(&lab, DOWNLOADER, &output, &["--seed-time=0", &magnet]);
-    downloader.wait();
-    assert!(content::hashes(&output.join(NAME)) == content::hashes(Path::new(&original)));
+fn files_and_folders_are_fetched_from_aria2_through_one_node() {
+    check_fetching(1, &CASES_OF_ONE_NODE);
+}
+
+#[test]
+fn aria2_fetches_files_and_folders_through_sixteen_nodes() {
+    check_seeding(16, &CASES);
+}
+
+#[test]
+fn aria2_fetches_files_and_folders_through_one_node() {
+    check_seeding(1, &CASES_OF_ONE_NODE);
 }

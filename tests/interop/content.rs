@@ -3,15 +3,23 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
 
 /// Bytes of the single-file content.
 const FILE_LENGTH: usize = 200 << 20;
 
 /// Files in the folder content.
-const FOLDER_FILES: u32 = 1_000;
+const FOLDER_FILES: usize = 1_000;
+
+/// One in so many files of the folder is large, so that the folder is longer than two pieces of
+/// 16 MiB and has files that are longer than many small ones together.
+const LARGE_EVERY: usize = 50;
+
+/// One in so many files of the folder is empty.
+const EMPTY_EVERY: usize = 91;
 
 /// Names in several scripts, one of them right to left, one composed, one beyond the basic plane.
 const NAMES: [&str; 8] = [
@@ -24,6 +32,37 @@ const NAMES: [&str; 8] = [
     "नमस्ते",
     "🎈 party",
 ];
+
+/// What is moved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Content {
+    /// One file of 200 MiB.
+    File,
+    /// 1,000 files in nested folders, some of them empty.
+    Folder,
+}
+
+impl Content {
+    /// The name of the file or folder.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::File => "file of 200 MiB.bin",
+            Self::Folder => "folder mit Ümläuten",
+        }
+    }
+
+    /// Writes it into a folder, unless it is there from before.
+    pub(crate) fn write(self, folder: &Path) -> PathBuf {
+        let path = folder.join(self.name());
+        if !path.exists() {
+            match self {
+                Self::File => write_file(&path, FILE_LENGTH),
+                Self::Folder => write_folder(&path),
+            }
+        }
+        path
+    }
+}
 
 /// Bytes that do not compress, the same for the same seed.
 struct Noise(u64);
@@ -40,22 +79,23 @@ impl Noise {
     }
 }
 
-/// Writes one file of 200 MiB.
-pub(crate) fn write_file(path: &Path) {
+/// Writes one file of whole MiB.
+pub(crate) fn write_file(path: &Path, length: usize) {
     let mut noise = Noise(0x9e37_79b9_7f4a_7c15);
     let mut buffer = vec![0; 1 << 20];
     let mut file = fs::File::create(path).unwrap();
-    for _ in 0..FILE_LENGTH / buffer.len() {
+    for _ in 0..length / buffer.len() {
         noise.fill(&mut buffer);
         file.write_all(&buffer).unwrap();
     }
 }
 
-/// Writes a folder of 1,000 small files: nested folders, an empty file, names in several scripts.
-pub(crate) fn write_folder(root: &Path) {
+/// Writes 1,000 files: nested folders, odd lengths, some empty, some large, names in several
+/// scripts.
+fn write_folder(root: &Path) {
     let mut noise = Noise(0x2545_f491_4f6c_dd1d);
     for number in 0..FOLDER_FILES {
-        let name = NAMES[usize::try_from(number).unwrap() % NAMES.len()];
+        let name = NAMES[number % NAMES.len()];
         let folder = match number % 5 {
             0 => root.to_path_buf(),
             1 => root.join("one"),
@@ -64,10 +104,12 @@ pub(crate) fn write_folder(root: &Path) {
             _ => root.join(format!("nested {}", number % 13)).join(name),
         };
         fs::create_dir_all(&folder).unwrap();
-        let length = if number == 7 {
+        let length = if number % EMPTY_EVERY == 7 {
             0
+        } else if number % LARGE_EVERY == 11 {
+            (2 << 20) + number
         } else {
-            usize::try_from(number * 37 % 9_000).unwrap() + 1
+            number * 37 % 9_000 + 1
         };
         let mut bytes = vec![0; length];
         noise.fill(&mut bytes);
@@ -75,9 +117,38 @@ pub(crate) fn write_folder(root: &Path) {
     }
 }
 
+/// What becomes of empty files in a copy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum EmptyFiles {
+    /// They are there like all others.
+    Made,
+    /// Whoever made the copy may have left them out.
+    Optional,
+}
+
+/// Asserts that two files or folders of one name have the same files with the same SHA-256.
+#[track_caller]
+pub(crate) fn check_equal(original: &Path, copy: &Path, empty_files: EmptyFiles) {
+    let expected = hashes(original);
+    assert!(!expected.is_empty());
+    let mut found = hashes(copy);
+    let nothing = hex(Sha256::new());
+    // Named one by one: a thousand hashes say nothing to whoever reads the failure.
+    for (path, hash) in expected {
+        let copied = found.remove(&path);
+        let is_left_out =
+            empty_files == EmptyFiles::Optional && hash == nothing && copied.is_none();
+        assert!(
+            is_left_out || copied.as_ref() == Some(&hash),
+            "{path}: {copied:?}, not {hash}"
+        );
+    }
+    assert!(found.is_empty(), "more than was there: {:?}", found.keys());
+}
+
 /// SHA-256 of every file below `root` (or of `root` itself, under its own name) by relative path.
 /// Pad files, which some programs write, are left out.
-pub(crate) fn hashes(root: &Path) -> BTreeMap<String, String> {
+fn hashes(root: &Path) -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();
     let mut pending = vec![root.to_path_buf()];
     while let Some(path) = pending.pop() {
@@ -104,12 +175,13 @@ fn hash(path: &Path) -> String {
     loop {
         let read = file.read(&mut buffer).unwrap();
         if read == 0 {
-            return sha
-                .finalize()
-                .iter()
-                .map(|byte| format!("{byte:02x}"))
-                .collect();
+            return hex(sha);
         }
         sha.update(&buffer[..read]);
     }
+}
+
+/// A digest in hexadecimal.
+fn hex(sha: Sha256) -> String {
+    HEXLOWER.encode(&sha.finalize())
 }

@@ -1,6 +1,7 @@
 //! A closed network of programs: one namespace, one address for each.
 
 use std::io::{BufRead, BufReader};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -8,14 +9,19 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Addresses in the namespace: 10.77.0.1 to 10.77.0.40.
-const ADDRESSES: u8 = 40;
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-/// How long any one step may take before a test gives up on it.
+/// Addresses in the namespace: 10.77.0.1 to 10.77.0.60.
+const ADDRESSES: u8 = 60;
+
+/// How long any one step may take before a test gives up on it, where nothing else is said.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// One lab at a time: each test moves hundreds of megabytes through all cores there are.
 static TURN: Mutex<()> = Mutex::new(());
+
+/// Where `ip netns` keeps the namespaces.
+const NAMESPACES: &str = "/run/netns";
 
 /// Names of namespaces must differ between tests and between runs.
 static NEXT: AtomicU32 = AtomicU32::new(0);
@@ -130,6 +136,18 @@ impl Lab {
         self.start(&name, Path::new(env!("CARGO_BIN_EXE_trackless")), &all)
     }
 
+    /// Does something in a thread of the namespace, for example talks to a program there.
+    pub(crate) fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        let handle = std::fs::File::open(Path::new(NAMESPACES).join(&self.namespace)).unwrap();
+        let enter_and_work = || {
+            let network = Some(LinkNameSpaceType::Network);
+            move_into_link_name_space(handle.as_fd(), network).unwrap();
+            work()
+        };
+        std::thread::scope(|scope| scope.spawn(enter_and_work).join())
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+
     /// A private DHT of `count` nodes at the first addresses; all of them know only the first.
     pub(crate) fn dht(&self, count: u8) -> Vec<Program> {
         (1..=count)
@@ -197,7 +215,17 @@ impl Program {
     ///
     /// If the program ends or [`PATIENCE`] runs out first; shows what it said.
     pub(crate) fn wait_for(&mut self, what: &str, fits: impl Fn(&str) -> bool) -> String {
-        let deadline = Instant::now() + PATIENCE;
+        self.wait_for_within(PATIENCE, what, fits)
+    }
+
+    /// The same with a patience of its own.
+    pub(crate) fn wait_for_within(
+        &mut self,
+        patience: Duration,
+        what: &str,
+        fits: impl Fn(&str) -> bool,
+    ) -> String {
+        let deadline = Instant::now() + patience;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             match self.lines.recv_timeout(left) {
@@ -212,6 +240,12 @@ impl Program {
                 Err(RecvTimeoutError::Disconnected) => self.give_up(what, "the program ended"),
             }
         }
+    }
+
+    /// Its process id.
+    #[allow(dead_code, reason = "the benchmark measures by it")]
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// Waits until the program ended by itself with success.
@@ -241,7 +275,8 @@ impl Program {
         self.wait();
     }
 
-    fn drain(&mut self) {
+    /// Takes note of what it has printed by now, so that whoever waits next sees later lines only.
+    pub(crate) fn drain(&mut self) {
         while let Ok(Line::Output(line) | Line::Error(line)) = self.lines.try_recv() {
             self.said.push(line);
         }

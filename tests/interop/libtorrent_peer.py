@@ -3,6 +3,7 @@
 Prints one JSON object a line on standard output and ends when standard input is closed.
 
     libtorrent_peer.py seed --listen IP:PORT --dht IP:PORT --content PATH --piece-length N [--hybrid]
+    libtorrent_peer.py seed --listen IP:PORT --dht IP:PORT --torrent FILE --output DIR
     libtorrent_peer.py get  --listen IP:PORT --dht IP:PORT --magnet LINK --output DIR
 
 Everything that could reach beyond the addresses given is off: local discovery, port mapping, the
@@ -65,6 +66,15 @@ def add_seed(session, args):
     say(event="seeding", info_hash=info_hash, magnet="magnet:?xt=urn:btih:" + info_hash)
     return handle
 
+def add_torrent(session, args):
+    """Seeds what a .torrent file describes, without looking whether it is there."""
+    params = lt.add_torrent_params()
+    params.ti = lt.torrent_info(args.torrent)
+    params.save_path = args.output
+    params.flags |= lt.torrent_flags.seed_mode
+    params.flags &= ~lt.torrent_flags.paused
+    return session.add_torrent(params)
+
 def add_magnet(session, args):
     params = lt.parse_magnet_uri(args.magnet)
     params.save_path = args.output
@@ -107,12 +117,18 @@ def main():
     parser.add_argument("--dht", required=True)
     parser.add_argument("--content")
     parser.add_argument("--piece-length", type=int, default=0)
+    parser.add_argument("--torrent")
     parser.add_argument("--hybrid", action="store_true")
     parser.add_argument("--magnet")
     parser.add_argument("--output")
     args = parser.parse_args()
     session = make_session(args.listen, args.dht)
-    handle = add_seed(session, args) if args.mode == "seed" else add_magnet(session, args)
+    if args.mode == "get":
+        handle = add_magnet(session, args)
+    elif args.torrent:
+        handle = add_torrent(session, args)
+    else:
+        handle = add_seed(session, args)
     serve(session, handle)
 
 if __name__ == "__main__":

@@ -1,0 +1,247 @@
+//! Transmission as seeder and as downloader, by magnet link only, through a DHT of sixteen nodes of
+//! which it is told one.
+//!
+//! Its timers (libtransmission 3.00 and the DHT library it brings along): after the first contact it
+//! asks one of its nodes, chosen at random, every 5 to 15 s. It uses its DHT when four nodes answered
+//! and nine are known: the first answer of ours names eight more, and three further nodes have to be
+//! hit, which takes half a minute, and in one of a million runs three. A torrent is looked for within
+//! 20 s of being added, and announced 10 to 20 s after the nodes answered. A peer that was found is
+//! asked at the next of the rounds that come every 10 s.
+//!
+//! Below that number of nodes there is no test: it would neither search nor announce.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use data_encoding::BASE64;
+use serde_json::{Value, json};
+
+use crate::content::EmptyFiles;
+use crate::lab::{Lab, Program, address, run};
+use crate::matrix::{CASES, Original, check_fetched, report, seed};
+
+/// Where Transmission is, whichever side it takes.
+const TRANSMISSION: u8 = 40;
+
+/// The port of its RPC.
+const RPC_PORT: u16 = 9091;
+
+/// How long a test waits for everything to be moved: three minutes for the DHT at the very worst,
+/// one until the torrents are found, and two for the content.
+const TRANSFER_PATIENCE: Duration = Duration::from_secs(360);
+
+/// How long one RPC may take.
+const RPC_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Pause between two looks at the torrents.
+const POLL_INTERVAL: Duration = Duration::from_millis(250);
+
+/// `status` of a torrent that is complete and served.
+const SEEDING: u64 = 6;
+
+fn open() -> Option<Lab> {
+    Lab::open(&[("transmission-daemon", || {
+        run("transmission-daemon", &["--version"])
+    })])
+}
+
+/// A daemon, and the way to talk to it.
+struct Transmission<'a> {
+    lab: &'a Lab,
+    program: Program,
+    /// What it wants to see in every request: its protection against other people's web pages.
+    session_id: RefCell<String>,
+}
+
+impl<'a> Transmission<'a> {
+    /// Starts the daemon with one DHT node to start from, and nothing else that finds peers.
+    fn start(lab: &'a Lab) -> Self {
+        let folder = lab.folder("transmission");
+        let (address, entry) = (address(TRANSMISSION), address(1));
+        std::fs::write(folder.join("dht.bootstrap"), format!("{entry} 6881\n")).unwrap();
+        let settings = json!({
+            "bind-address-ipv4": address,
+            "dht-enabled": true,
+            "download-dir": lab.folder("fetched"),
+            "encryption": 0,
+            "lpd-enabled": false,
+            "peer-port": 51_413,
+            "pex-enabled": false,
+            "port-forwarding-enabled": false,
+            "rpc-authentication-required": false,
+            "rpc-bind-address": address,
+            "rpc-host-whitelist-enabled": false,
+            "rpc-port": RPC_PORT,
+            "rpc-whitelist-enabled": false,
+            "utp-enabled": false,
+        });
+        std::fs::write(folder.join("settings.json"), settings.to_string()).unwrap();
+        let arguments = ["--foreground", "--config-dir", folder.to_str().unwrap()];
+        let name = format!("transmission at {address}");
+        let program = lab.start(&name, Path::new("transmission-daemon"), &arguments);
+        let transmission = Self {
+            lab,
+            program,
+            session_id: RefCell::default(),
+        };
+        transmission.wait_until("it listens", || transmission.post("{}").is_ok());
+        transmission
+    }
+
+    /// Adds a torrent from its file, with its content in place.
+    fn add_seed(&self, original: &Original) {
+        self.call(
+            "torrent-add",
+            &json!({
+                "metainfo": BASE64.encode(&std::fs::read(&original.torrent).unwrap()),
+                "download-dir": original.folder(),
+            }),
+        );
+    }
+
+    /// Adds a torrent by magnet link.
+    fn add_magnet(&self, original: &Original, folder: &Path) {
+        let magnet = original.magnet();
+        let arguments = json!({"filename": magnet, "download-dir": folder});
+        self.call("torrent-add", &arguments);
+    }
+
+    /// Its torrents by info hash.
+    fn torrents(&self) -> BTreeMap<String, Value> {
+        let fields = [
+            "hashString",
+            "errorString",
+            "leftUntilDone",
+            "metadataPercentComplete",
+            "peersConnected",
+            "percentDone",
+            "status",
+        ];
+        let answer = self.call("torrent-get", &json!({ "fields": fields }));
+        let torrents = answer["torrents"].as_array().unwrap();
+        torrents
+            .iter()
+            .map(|torrent| {
+                let info_hash = torrent["hashString"].as_str().unwrap();
+                (info_hash.to_owned(), torrent.clone())
+            })
+            .collect()
+    }
+
+    /// Whether it has everything of a torrent.
+    fn has(&self, original: &Original) -> bool {
+        let torrents = self.torrents();
+        let torrent = &torrents[&original.info_hash];
+        assert_eq!(torrent["errorString"], "", "{torrent}");
+        torrent["status"] == SEEDING
+            && torrent["metadataPercentComplete"].as_f64() == Some(1.0)
+            && torrent["leftUntilDone"] == 0
+    }
+
+    /// Tells it to end, and waits until what it holds in memory is on disk.
+    fn finish(mut self) {
+        self.call("session-close", &json!({}));
+        self.program.wait();
+    }
+
+    /// Looks again and again until something is so.
+    ///
+    /// # Panics
+    ///
+    /// When [`TRANSFER_PATIENCE`] has run out.
+    fn wait_until(&self, what: &str, is_so: impl Fn() -> bool) {
+        let deadline = Instant::now() + TRANSFER_PATIENCE;
+        while !is_so() {
+            assert!(
+                Instant::now() < deadline,
+                "transmission: waited until {what}; its torrents: {:#?}",
+                self.torrents()
+            );
+            std::thread::sleep(POLL_INTERVAL);
+        }
+    }
+
+    /// One call; its arguments out.
+    fn call(&self, method: &str, arguments: &Value) -> Value {
+        let body = json!({"method": method, "arguments": arguments}).to_string();
+        let answer = self.post(&body).unwrap();
+        let mut answer: Value = serde_json::from_str(&answer).unwrap();
+        assert_eq!(answer["result"], "success", "{method}");
+        answer["arguments"].take()
+    }
+
+    /// Sends a request to its RPC, a second time if it wants another session id.
+    fn post(&self, body: &str) -> std::io::Result<String> {
+        for _ in 0..2 {
+            let session_id = self.session_id.borrow().clone();
+            let host = address(TRANSMISSION);
+            let answer = self.lab.inside(|| {
+                let mut stream = TcpStream::connect((host.as_str(), RPC_PORT))?;
+                stream.set_read_timeout(Some(RPC_TIMEOUT))?;
+                write!(
+                    stream,
+                    "POST /transmission/rpc HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\
+                     X-Transmission-Session-Id: {session_id}\r\nContent-Length: {}\r\n\r\n{body}",
+                    body.len()
+                )?;
+                let mut answer = String::new();
+                stream.read_to_string(&mut answer)?;
+                std::io::Result::Ok(answer)
+            })?;
+            let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_default();
+            if head.starts_with("HTTP/1.1 200") {
+                return Ok(body.to_owned());
+            }
+            let id = head
+                .lines()
+                .find_map(|line| line.strip_prefix("X-Transmission-Session-Id: "));
+            let id = id.unwrap_or_else(|| panic!("transmission: {answer}"));
+            self.session_id.replace(id.to_owned());
+        }
+        Err(std::io::Error::other("no session id was good enough"))
+    }
+}
+
+#[test]
+fn files_and_folders_are_fetched_from_transmission_through_sixteen_nodes() {
+    let Some(lab) = open() else { return };
+    let _dht = lab.dht(16);
+    let transmission = Transmission::start(&lab);
+    let originals = CASES.map(|case| Original::make(&lab, case));
+    for original in &originals {
+        transmission.add_seed(original);
+    }
+    for original in &originals {
+        transmission.wait_until("it has checked the content", || transmission.has(original));
+    }
+    let sources = originals.each_ref().map(Original::source);
+    check_fetched(&lab, &sources, TRANSFER_PATIENCE);
+}
+
+#[test]
+fn transmission_fetches_files_and_folders_through_sixteen_nodes() {
+    let Some(lab) = open() else { return };
+    let _dht = lab.dht(16);
+    let transmission = Transmission::start(&lab);
+    let originals = CASES.map(|case| Original::make(&lab, case));
+    // It searches once in 25 minutes, so whoever it is to find has announced before.
+    let _seeder = seed(&lab, &originals.each_ref());
+    let started = Instant::now();
+    let folder = |number: usize| lab.folder(&format!("fetched-{number}"));
+    for (number, original) in originals.iter().enumerate() {
+        transmission.add_magnet(original, &folder(number));
+    }
+    for original in &originals {
+        transmission.wait_until("it has everything", || transmission.has(original));
+        report("transmission fetched", &original.path, started);
+    }
+    transmission.finish();
+    // Versions before 4.1 never make empty files (their issue 417).
+    for (number, original) in originals.iter().enumerate() {
+        original.check_copy(&folder(number), EmptyFiles::Optional);
+    }
+}
