@@ -13,6 +13,7 @@ pub mod link;
 pub mod network;
 pub mod oracle;
 pub mod pipe;
+pub mod plot;
 pub mod report;
 pub mod scenario;
 pub mod seeds;
