@@ -20,6 +20,7 @@ pub mod seeds;
 pub mod statistics;
 pub mod time;
 pub mod trace;
+pub mod watch;
 pub mod world;
 
 pub use world::{Notice, World};

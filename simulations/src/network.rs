@@ -20,6 +20,7 @@ use crate::pipe::{Owner, Pipe, PipeEnd, PipeId, Segment, Side};
 use crate::seeds::Seeds;
 use crate::time::{Entry, Queue};
 use crate::trace::{Kind, Trace};
+use crate::watch::{Watcher, describe};
 
 /// How long a dial to an address without a host takes to fail. What a person waits at most.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -177,6 +178,7 @@ pub struct Network {
     trace: Trace,
     accesses: Vec<Access>,
     pipes: Vec<Pipe>,
+    watcher: Option<Watcher>,
 }
 
 impl Network {
@@ -190,7 +192,19 @@ impl Network {
             trace: Trace::default(),
             accesses: Vec::new(),
             pipes: Vec::new(),
+            watcher: None,
         }
+    }
+
+    /// Who looks on.
+    #[must_use]
+    pub const fn watcher(&self) -> Option<&Watcher> {
+        self.watcher.as_ref()
+    }
+
+    /// Sets who looks on.
+    pub fn set_watcher(&mut self, watcher: Watcher) {
+        self.watcher = Some(watcher);
     }
 
     /// Adds the line of one more host.
@@ -248,6 +262,12 @@ impl Network {
             .sent(self.now(), from.0, number, Kind::Datagram, [&payload[..]]);
         let is_lost = self.links.loses_next();
         let jitter = self.links.jitter();
+        if let Some(watcher) = &self.watcher {
+            watcher.tell(self.agenda.now(), from, || {
+                let fate = if is_lost { ", lost" } else { "" };
+                format!("to node {number}: {}{fate}", describe(&payload))
+            });
+        }
         let traffic = &mut self.accesses[from.as_usize()].traffic;
         traffic.datagrams += 1;
         traffic.datagram_bytes += u64::try_from(payload.len()).expect("a length fits 64 bits");

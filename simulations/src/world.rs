@@ -7,6 +7,7 @@
 //! memory and no hash order has a part in it.
 
 use std::collections::VecDeque;
+use std::rc::Rc;
 
 use trackless::dht::{self, Node};
 use trackless::swarm::{self, DialError, Torrent};
@@ -19,6 +20,7 @@ use crate::network::{Happening, Network};
 use crate::pipe::{PipeEnd, Side};
 use crate::seeds::Seeds;
 use crate::time::{Heap, Queue};
+use crate::watch::{Watch, Watcher, describe};
 
 /// What a scenario is told.
 #[derive(Debug)]
@@ -54,6 +56,7 @@ pub struct World {
     network: Network,
     hosts: Vec<Host>,
     notices: VecDeque<Notice>,
+    violations: Vec<String>,
 }
 
 impl World {
@@ -74,7 +77,20 @@ impl World {
             network: Network::new(seeds, loss, queue),
             hosts: Vec::new(),
             notices: VecDeque::new(),
+            violations: Vec::new(),
         }
+    }
+
+    /// Lets somebody look on: how far the run has come until `end`, and what happens to the traced
+    /// host.
+    pub fn watch(&mut self, watch: Rc<dyn Watch>, end: Instant, traced: Option<HostId>) {
+        self.network.set_watcher(Watcher { watch, end, traced });
+    }
+
+    /// Rules that must hold in every run and did not, in words.
+    #[must_use]
+    pub fn violations(&self) -> &[String] {
+        &self.violations
     }
 
     /// Adds a machine on which nothing runs yet.
@@ -176,9 +192,13 @@ impl World {
     pub fn next(&mut self, until: Instant) -> Option<Notice> {
         loop {
             if let Some(notice) = self.notices.pop_front() {
+                self.tell(&notice);
                 return Some(notice);
             }
             let happening = self.network.agenda.next(until)?;
+            if let Some(watcher) = self.network.watcher() {
+                watcher.on_event(self.network.now(), self.network.agenda.taken());
+            }
             self.happen(happening);
         }
     }
@@ -186,6 +206,22 @@ impl World {
     /// Lets time pass until `until`, ignoring what is reported.
     pub fn pass_until(&mut self, until: Instant) {
         while self.next(until).is_some() {}
+    }
+
+    /// Tells the story of the traced host.
+    fn tell(&self, notice: &Notice) {
+        let Some(watcher) = self.network.watcher() else {
+            return;
+        };
+        let now = self.network.now();
+        match notice {
+            Notice::Dht { host, event } => watcher.tell(now, *host, || format!("{event:?}")),
+            Notice::Swarm { host, event } => watcher.tell(now, *host, || format!("{event:?}")),
+            Notice::WantsPeers { host, wanted } => {
+                watcher.tell(now, *host, || format!("wants peers: {wanted}"));
+            }
+            Notice::Task(_) => {}
+        }
     }
 
     fn swarm<R>(
@@ -203,6 +239,11 @@ impl World {
     fn happen(&mut self, happening: Happening) {
         match happening {
             Happening::Datagram { from, to, payload } => {
+                if let Some(watcher) = self.network.watcher() {
+                    watcher.tell(self.network.now(), to, || {
+                        format!("from node {}: {}", from.0, describe(&payload))
+                    });
+                }
                 if let Some(dht) = self.hosts[to.as_usize()].dht.as_deref_mut() {
                     dht.handle_datagram(&self.network, from, &payload);
                     dht.drain(&mut self.network, &mut self.notices);

@@ -1,66 +1,22 @@
-//! What a run found: metrics, checks against declared figures, a table and a JSON line.
+//! What a scenario found: metrics of each run, checks against declared figures, and their
+//! presentation as a table, JSON lines and files.
 //!
 //! Invariant: the table says nothing that differs between two runs of the same seed, so it can be
 //! stored and compared; processor time is printed beside it.
 
-use std::fmt::{self, Write};
+mod check;
+mod files;
+mod json;
+mod table;
+
 use std::time::Duration;
 
-use serde_json::{Value, json};
+pub use check::{Check, Op, Verdict};
+pub use files::{OutputError, Record, write_results};
 
-/// What a check demands of a metric.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Op {
-    /// At least the value.
-    AtLeast,
-    /// At most the value.
-    AtMost,
-}
-
-impl fmt::Display for Op {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::AtLeast => ">=",
-            Self::AtMost => "<=",
-        })
-    }
-}
-
-/// An acceptance figure that a scenario declares.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Acceptance {
-    /// Name of the metric.
-    pub metric: &'static str,
-    /// How it compares.
-    pub op: Op,
-    /// With what.
-    pub value: f64,
-}
-
-/// An acceptance figure and what was measured; nothing measured is a failure.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Check {
-    /// What was demanded.
-    pub acceptance: Acceptance,
-    /// What was measured, if the run came so far.
-    pub measured: Option<f64>,
-}
-
-impl Check {
-    /// Whether the figure was met.
-    #[must_use]
-    pub fn passes(&self) -> bool {
-        self.measured
-            .is_some_and(|measured| match self.acceptance.op {
-                Op::AtLeast => measured >= self.acceptance.value,
-                Op::AtMost => measured <= self.acceptance.value,
-            })
-    }
-
-    fn verdict(&self) -> &'static str {
-        if self.passes() { "pass" } else { "fail" }
-    }
-}
+use crate::scenario::{Outcome, Scenario};
+use crate::statistics::Series;
+use crate::trace;
 
 /// Named figures in the order in which they are printed.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -87,119 +43,120 @@ impl Metrics {
     }
 }
 
-/// What a scenario hands back.
+/// What came out with one seed.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Outcome {
-    /// What was measured.
-    pub metrics: Metrics,
-    /// Happenings simulated.
+pub struct SeedResult {
+    /// The root seed.
+    pub seed: u64,
+    /// By variant, the scenario itself first, with an empty name. What could not be run is not
+    /// there.
+    pub outcomes: Vec<(String, Outcome)>,
+    /// Happenings of all of them.
     pub events: u64,
-    /// Hash of everything sent.
+    /// Trace hashes of all of them in one.
     pub trace_hash: u64,
 }
 
-/// A finished run, ready to be printed.
+impl SeedResult {
+    /// A figure by `metric` or `variant.metric`.
+    #[must_use]
+    pub fn value(&self, path: &str) -> Option<f64> {
+        let (variant, metric) = path.split_once('.').unwrap_or(("", path));
+        let found = self.outcomes.iter().find(|(name, _)| name == variant);
+        found.and_then(|(_, outcome)| outcome.metrics.value(metric))
+    }
+}
+
+/// A finished scenario, ready to be printed.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Report {
-    /// Name of the scenario.
-    pub scenario: &'static str,
-    /// The root seed.
-    pub seed: u64,
-    /// All settings, those by default included, as `(key, value)`.
-    pub settings: Vec<(&'static str, String)>,
-    /// What came out.
-    pub outcome: Outcome,
+    /// The resolved scenario.
+    pub scenario: Scenario,
+    /// One for each seed, in order.
+    pub results: Vec<SeedResult>,
     /// The declared figures, judged.
     pub checks: Vec<Check>,
 }
 
 impl Report {
-    /// Whether every declared figure was met.
+    /// Whether no declared figure was missed and no rule broken. What is unavailable or
+    /// inconclusive is not missed.
     #[must_use]
     pub fn passes(&self) -> bool {
-        self.checks.iter().all(Check::passes)
+        let is_missed = |check: &Check| check.verdict == Verdict::Fail;
+        !self.checks.iter().any(is_missed) && self.violations().next().is_none()
     }
 
-    /// The result as text for people; the same for each run of the same seed.
-    #[must_use]
-    pub fn table(&self) -> String {
-        let mut table = String::new();
-        self.write_table(&mut table)
-            .expect("writing into a string does not fail");
-        table
-    }
-
-    fn write_table(&self, table: &mut String) -> fmt::Result {
-        let settings: Vec<String> = self
-            .settings
-            .iter()
-            .map(|(key, value)| format!("{key}={value}"))
-            .collect();
-        writeln!(table, "scenario    {}", self.scenario)?;
-        writeln!(table, "seed        {}", self.seed)?;
-        writeln!(table, "settings    {}", settings.join(" "))?;
-        writeln!(table, "events      {}", self.outcome.events)?;
-        writeln!(table, "trace hash  {:016x}", self.outcome.trace_hash)?;
-        writeln!(table, "\n{:<28} {:>14}", "metric", "value")?;
-        for (name, value) in self.outcome.metrics.iter() {
-            writeln!(table, "{name:<28} {:>14}", figure(value))?;
-        }
-        writeln!(table, "\n{:<28} {:>14}  verdict", "check", "demanded")?;
-        for check in &self.checks {
-            let Acceptance { metric, op, value } = check.acceptance;
-            let demanded = format!("{op} {}", figure(value));
-            writeln!(table, "{metric:<28} {demanded:>14}  {}", check.verdict())?;
-        }
-        Ok(())
-    }
-
-    /// The result as one JSON object.
-    #[must_use]
-    pub fn summary(&self, cpu: Option<Duration>) -> Value {
-        let metrics: serde_json::Map<String, Value> = self
-            .outcome
-            .metrics
-            .iter()
-            .map(|(name, value)| (name.to_owned(), json!(value)))
-            .collect();
-        let settings: serde_json::Map<String, Value> = self
-            .settings
-            .iter()
-            .map(|(key, value)| ((*key).to_owned(), json!(value)))
-            .collect();
-        let checks: Vec<Value> = self
-            .checks
-            .iter()
-            .map(|check| {
-                json!({
-                    "metric": check.acceptance.metric,
-                    "op": check.acceptance.op.to_string(),
-                    "value": check.acceptance.value,
-                    "measured": check.measured,
-                    "verdict": check.verdict(),
-                })
+    /// Rules that were broken: seed, variant, and what in words.
+    pub fn violations(&self) -> impl Iterator<Item = (u64, &str, &str)> {
+        self.results.iter().flat_map(|result| {
+            result.outcomes.iter().flat_map(|(variant, outcome)| {
+                let broken = outcome.violations.iter();
+                broken.map(|text| (result.seed, variant.as_str(), text.as_str()))
             })
-            .collect();
-        json!({
-            "event": "summary",
-            "scenario": self.scenario,
-            "seed": self.seed,
-            "settings": settings,
-            "metrics": metrics,
-            "checks": checks,
-            "events": self.outcome.events,
-            "cpu_seconds": cpu.map(|cpu| cpu.as_secs_f64()),
-            "trace_hash": format!("{:016x}", self.outcome.trace_hash),
         })
+    }
+
+    /// The first seed with a missed figure or broken rule, to be run again by itself.
+    #[must_use]
+    pub fn failing_seed(&self) -> Option<u64> {
+        if self.passes() {
+            return None;
+        }
+        let broken = self.violations().next().map(|(seed, _, _)| seed);
+        let missed = self.checks.iter().find_map(Check::failing_seed);
+        broken
+            .or(missed)
+            .or_else(|| self.results.first().map(|result| result.seed))
+    }
+
+    /// The values of a metric over the seeds.
+    #[must_use]
+    pub fn series(&self, path: &str) -> Series {
+        let mut series = Series::default();
+        for value in self.results.iter().filter_map(|result| result.value(path)) {
+            series.add(value);
+        }
+        series
+    }
+
+    /// Happenings of all runs.
+    #[must_use]
+    pub fn events(&self) -> u64 {
+        self.results.iter().map(|result| result.events).sum()
+    }
+
+    /// One hash for all runs.
+    #[must_use]
+    pub fn trace_hash(&self) -> u64 {
+        let hashes: Vec<u64> = self
+            .results
+            .iter()
+            .map(|result| result.trace_hash)
+            .collect();
+        trace::combined(&hashes)
+    }
+
+    /// Paths of all metrics, in order: those of the scenario, then those of each variant.
+    fn paths(&self) -> Vec<(&str, &'static str)> {
+        let mut paths = Vec::new();
+        for (variant, outcome) in self.results.iter().flat_map(|result| &result.outcomes) {
+            for (metric, _) in outcome.metrics.iter() {
+                if !paths.contains(&(variant.as_str(), metric)) {
+                    paths.push((variant.as_str(), metric));
+                }
+            }
+        }
+        paths
     }
 }
 
-/// A figure for people: four decimals, none when it is a whole number.
-fn figure(value: f64) -> String {
-    if value.fract() == 0.0 && value.abs() < 1e15 {
-        format!("{value:.0}")
+/// `metric`, or `variant.metric`.
+fn path(variant: &str, metric: &str) -> String {
+    if variant.is_empty() {
+        metric.to_owned()
     } else {
-        format!("{value:.4}")
+        format!("{variant}.{metric}")
     }
 }
 
@@ -207,109 +164,26 @@ fn figure(value: f64) -> String {
 #[must_use]
 pub fn process_cpu_time() -> Option<Duration> {
     #[cfg(unix)]
-    {
-        use rustix::time::{ClockId, clock_gettime};
-        let time = clock_gettime(ClockId::ProcessCPUTime);
-        let seconds = u64::try_from(time.tv_sec).ok()?;
-        Some(Duration::new(seconds, u32::try_from(time.tv_nsec).ok()?))
-    }
+    return clock(rustix::time::ClockId::ProcessCPUTime);
     #[cfg(not(unix))]
     None
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn report(measured: f64) -> Report {
-        let mut metrics = Metrics::default();
-        metrics.add("mean_hops", measured);
-        metrics.add("nothing", None);
-        let acceptance = |metric, op| Acceptance {
-            metric,
-            op,
-            value: 2.5,
-        };
-        let checks = [
-            acceptance("mean_hops", Op::AtMost),
-            acceptance("mean_hops", Op::AtLeast),
-        ];
-        Report {
-            scenario: "example",
-            seed: 3,
-            settings: vec![("nodes", "20".to_owned())],
-            checks: checks
-                .map(|acceptance| Check {
-                    acceptance,
-                    measured: metrics.value(acceptance.metric),
-                })
-                .to_vec(),
-            outcome: Outcome {
-                metrics,
-                events: 9,
-                trace_hash: 0xab,
-            },
-        }
-    }
-
-    #[test]
-    fn a_check_is_met_at_its_very_value_and_fails_beyond_it() {
-        assert!(report(2.5).passes());
-        assert!(!report(2.6).passes());
-        assert!(!report(2.4).passes());
-    }
-
-    #[test]
-    fn what_was_not_measured_fails() {
-        let check = Check {
-            acceptance: Acceptance {
-                metric: "nothing",
-                op: Op::AtMost,
-                value: 1.0,
-            },
-            measured: None,
-        };
-        assert!(!check.passes());
-    }
-
-    #[test]
-    fn the_table_shows_settings_metrics_and_verdicts() {
-        let table = report(2.6).table();
-        let expected = "\
-scenario    example
-seed        3
-settings    nodes=20
-events      9
-trace hash  00000000000000ab
-
-metric                                value
-mean_hops                            2.6000
-
-check                              demanded  verdict
-mean_hops                         <= 2.5000  fail
-mean_hops                         >= 2.5000  pass
-";
-        assert_eq!(table, expected);
-    }
-
-    #[test]
-    fn the_summary_has_the_keys_of_the_command_line_contract() {
-        let summary = report(2.5).summary(Some(Duration::from_millis(1500)));
-        let keys = [
-            "event",
-            "scenario",
-            "seed",
-            "metrics",
-            "checks",
-            "events",
-            "cpu_seconds",
-            "trace_hash",
-        ];
-        assert!(keys.iter().all(|key| summary.get(key).is_some()));
-        assert_eq!(summary["metrics"]["mean_hops"], 2.5);
-        assert_eq!(summary["checks"][0]["verdict"], "pass");
-        assert_eq!(summary["checks"][0]["op"], "<=");
-        assert_eq!(summary["cpu_seconds"], 1.5);
-        assert_eq!(summary["trace_hash"], "00000000000000ab");
-    }
+/// Time since some moment in the past, for progress lines.
+#[must_use]
+pub fn elapsed_time() -> Option<Duration> {
+    #[cfg(unix)]
+    return clock(rustix::time::ClockId::Monotonic);
+    #[cfg(not(unix))]
+    None
 }
+
+#[cfg(unix)]
+fn clock(id: rustix::time::ClockId) -> Option<Duration> {
+    let time = rustix::time::clock_gettime(id);
+    let seconds = u64::try_from(time.tv_sec).ok()?;
+    Some(Duration::new(seconds, u32::try_from(time.tv_nsec).ok()?))
+}
+
+#[cfg(test)]
+mod tests;

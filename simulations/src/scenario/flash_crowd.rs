@@ -19,22 +19,22 @@ use trackless::random::Random;
 use trackless::swarm::{Config, Event, PeerSource, Torrent};
 use trackless::time::Instant;
 
-use super::{Scenario, Setting, SettingError, Settings, Unit};
+use super::{Context, Kind, Outcome, Setting, SettingError, Settings, Unit};
 use crate::disk::SimDisk;
 use crate::host::{HostId, STREAM_PORT};
 use crate::link::{AccessRates, PartsPerMillion};
 use crate::oracle::SwarmLinks;
-use crate::report::{Acceptance, Metrics, Op, Outcome};
+use crate::plot::{Chart, Shape};
+use crate::report::Metrics;
 use crate::seeds::Seeds;
 use crate::statistics::{Series, count, float, share};
 use crate::world::{Notice, World};
 
-/// The scenario.
-pub(super) const SCENARIO: Scenario = Scenario {
+/// The experiment.
+pub(super) const KIND: Kind = Kind {
     name: "flash-crowd",
     about: "one seed, many peers that start at once by magnet link; time against a fluid bound",
     settings: &SETTINGS,
-    acceptance: &ACCEPTANCE,
     simulate,
 };
 
@@ -108,33 +108,6 @@ static SETTINGS: [Setting; 8] = [
     },
 ];
 
-/// Seeds 1 to 5 came to 1.07 to 1.10 times the bound, 0.92 to 0.94 of the uplinks and 0.7 to 0.9 %
-/// of duplicates, which are the endgame's: about thirty blocks a peer.
-static ACCEPTANCE: [Acceptance; 6] = [
-    at_least("completed", 1.0),
-    at_least("t_last_over_bound", 1.0),
-    at_most("t_last_over_bound", 1.25),
-    at_least("uplink_utilisation", 0.85),
-    at_most("duplicate_blocks", 0.015),
-    at_most("pieces_failed", 0.0),
-];
-
-const fn at_least(metric: &'static str, value: f64) -> Acceptance {
-    Acceptance {
-        metric,
-        op: Op::AtLeast,
-        value,
-    }
-}
-
-const fn at_most(metric: &'static str, value: f64) -> Acceptance {
-    Acceptance {
-        metric,
-        op: Op::AtMost,
-        value,
-    }
-}
-
 /// The seed.
 const SEED: HostId = HostId(0);
 
@@ -188,9 +161,19 @@ struct Run {
     pieces_failed: u64,
 }
 
-fn simulate(settings: &Settings, seeds: Seeds) -> Result<Outcome, SettingError> {
+fn simulate(settings: &Settings, context: &Context) -> Result<Outcome, SettingError> {
+    let seeds = context.seeds;
+    let links = SwarmLinks {
+        content_bytes: settings.value("size"),
+        receivers: settings.value("peers") - 1,
+        seed_up: settings.value("seed_up"),
+        up: settings.value("up"),
+        down: settings.value("down"),
+    };
+    let limit = Instant::ZERO + settings.duration("duration");
+    let expected = Instant::ZERO + links.least_time() * 5 / 4;
     let mut run = Run {
-        world: World::new(seeds, PartsPerMillion::default()),
+        world: context.world(PartsPerMillion::default(), expected.min(limit)),
         info: Arc::new(info(settings)?),
         seeds,
         discovery: seeds.stream("discovery", 0),
@@ -200,20 +183,11 @@ fn simulate(settings: &Settings, seeds: Seeds) -> Result<Outcome, SettingError> 
         finished: Series::default(),
         pieces_failed: 0,
     };
-    let links = SwarmLinks {
-        content_bytes: settings.value("size"),
-        receivers: settings.value("peers") - 1,
-        seed_up: settings.value("seed_up"),
-        up: settings.value("up"),
-        down: settings.value("down"),
-    };
     run.populate(&links, settings.duration("arrival"));
-    run.run(Instant::ZERO + settings.duration("duration"), &links);
-    Ok(Outcome {
-        metrics: run.measure(&links),
-        events: run.world.network().agenda.taken(),
-        trace_hash: run.world.network().trace_hash(),
-    })
+    run.run(limit, &links);
+    let mut outcome = Outcome::of(&run.world, run.measure(&links));
+    outcome.charts.push(run.completion_chart(&links));
+    Ok(outcome)
 }
 
 /// The info dictionary of a torrent of one file. Its piece hashes stand for content that nobody
@@ -331,6 +305,21 @@ impl Run {
             Event::PieceFailed(_) => self.pieces_failed += 1,
             _ => {}
         }
+    }
+
+    fn completion_chart(&self, links: &SwarmLinks) -> Chart {
+        let mut points = vec![(0.0, 0.0)];
+        points.extend(self.finished.distribution());
+        let title = "Peers that have everything";
+        let chart = Chart::new(
+            "completion",
+            title,
+            "seconds",
+            "share of those that finished",
+        );
+        chart
+            .with("", Shape::Steps, points)
+            .with_mark("fluid bound", links.least_time().as_secs_f64())
     }
 
     fn measure(&self, links: &SwarmLinks) -> Metrics {
