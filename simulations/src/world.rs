@@ -19,7 +19,7 @@ use crate::link::{AccessRates, PartsPerMillion};
 use crate::network::{Happening, Network};
 use crate::pipe::{PipeEnd, Side};
 use crate::seeds::Seeds;
-use crate::time::{Heap, Queue};
+use crate::time::{Queue, QueueKind};
 use crate::watch::{Watch, Watcher, describe};
 
 /// What a scenario is told.
@@ -63,7 +63,7 @@ impl World {
     /// A world without hosts, whose links lose this share of the datagrams.
     #[must_use]
     pub fn new(seeds: Seeds, loss: PartsPerMillion) -> Self {
-        Self::with_queue(seeds, loss, Box::<Heap<Happening>>::default())
+        Self::with_queue(seeds, loss, QueueKind::default().build())
     }
 
     /// The same with a queue of the caller's choice, which changes its speed and nothing else.
