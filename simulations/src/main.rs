@@ -18,6 +18,7 @@ use clap::{Parser, Subcommand};
 use trackless_sim::host::HostId;
 use trackless_sim::report::{Record, Report, process_cpu_time, write_results};
 use trackless_sim::scenario::{self, Context, KINDS, Resolved, Scenario, Size};
+use trackless_sim::time::QueueKind;
 
 use progress::Printer;
 
@@ -78,6 +79,10 @@ struct RunArguments {
     /// Write results and charts into this folder.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
+    /// What keeps the happenings in order: `wheel` or `heap`, the slower reference. The results are
+    /// the same.
+    #[arg(long, value_name = "QUEUE", default_value = "wheel", value_parser = queue)]
+    queue: QueueKind,
     /// Print JSON objects instead of a table.
     #[arg(long)]
     json: bool,
@@ -90,6 +95,15 @@ struct RunArguments {
 fn key_value(text: &str) -> Result<(String, String), &'static str> {
     let (key, value) = text.split_once('=').ok_or("expected KEY=VALUE")?;
     Ok((key.to_owned(), value.to_owned()))
+}
+
+/// Reads the name of a queue.
+fn queue(text: &str) -> Result<QueueKind, &'static str> {
+    match text {
+        "wheel" => Ok(QueueKind::Wheel),
+        "heap" => Ok(QueueKind::Heap),
+        _ => Err("expected wheel or heap"),
+    }
 }
 
 fn main() -> ExitCode {
@@ -176,7 +190,8 @@ fn run(arguments: &RunArguments) -> Result<ExitCode, ExitCode> {
         .map(|index| arguments.seed.saturating_add(index))
         .collect();
     let before = process_cpu_time();
-    let report = simulate(&resolved, &seeds, arguments.trace_node).map_err(refused)?;
+    let report =
+        simulate(&resolved, &seeds, arguments.trace_node, arguments.queue).map_err(refused)?;
     let cpu = process_cpu_time()
         .zip(before)
         .map(|(now, before)| now - before);
@@ -218,6 +233,7 @@ fn simulate(
     resolved: &Resolved,
     seeds: &[u64],
     trace_node: Option<u32>,
+    queue: QueueKind,
 ) -> Result<Report, scenario::ScenarioError> {
     let name = &resolved.scenario.name;
     scenario::run(resolved, seeds, &mut |variant, seed| {
@@ -229,6 +245,7 @@ fn simulate(
         let mut context = Context::new(seed);
         context.watch = Some(Rc::new(Printer::new(title, trace_node.is_some())));
         context.traced = trace_node.map(HostId);
+        context.queue = queue;
         context
     })
 }
@@ -239,7 +256,8 @@ fn replay(file: &Path, trace_node: Option<u32>) -> Result<ExitCode, ExitCode> {
     let hint = "it was recorded by another version";
     let refused = |error| refuse(&format!("{}: {error}", file.display()), hint);
     let resolved = record.scenario.resolve(Size::Full, &[]).map_err(refused)?;
-    let report = simulate(&resolved, &record.seeds(), trace_node).map_err(refused)?;
+    let report =
+        simulate(&resolved, &record.seeds(), trace_node, QueueKind::Wheel).map_err(refused)?;
     let printed = print(&table(&report, None));
     let differing = record.differing(&report);
     for (seed, variant) in &differing {

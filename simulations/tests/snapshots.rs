@@ -9,8 +9,13 @@ use std::path::Path;
 
 use trackless_sim::report::Report;
 use trackless_sim::scenario::{self, Context, Scenario, Size};
+use trackless_sim::time::QueueKind;
 
 fn run(name: &str, seed: u64, settings: &[(&str, &str)]) -> Report {
+    run_with(name, seed, settings, QueueKind::Wheel)
+}
+
+fn run_with(name: &str, seed: u64, settings: &[(&str, &str)], queue: QueueKind) -> Report {
     let overrides: Vec<(String, String)> = settings
         .iter()
         .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
@@ -19,7 +24,11 @@ fn run(name: &str, seed: u64, settings: &[(&str, &str)]) -> Report {
     let resolved = scenario
         .resolve(Size::Small, &overrides)
         .expect("settings that the scenario has");
-    scenario::run(&resolved, &[seed], &mut |_, seed| Context::new(seed)).expect("a run")
+    let mut context = |_: &str, seed| Context {
+        queue,
+        ..Context::new(seed)
+    };
+    scenario::run(&resolved, &[seed], &mut context).expect("a run")
 }
 
 /// No figure is impossible, and no rule broken.
@@ -46,8 +55,8 @@ fn check_sane(report: &Report) {
     }
 }
 
-/// Runs the small version of a scenario twice, and compares its table with the stored one, or
-/// stores it when told to.
+/// Runs the small version of a scenario twice, once with each queue, and compares its table with
+/// the stored one, or stores it when told to.
 #[track_caller]
 fn check_table(name: &str) {
     let report = run(name, 1, &[]);

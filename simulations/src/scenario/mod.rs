@@ -52,6 +52,7 @@ use crate::link::PartsPerMillion;
 use crate::plot::Chart;
 use crate::report::Metrics;
 use crate::seeds::Seeds;
+use crate::time::QueueKind;
 use crate::watch::Watch;
 use crate::world::World;
 
@@ -80,6 +81,8 @@ pub struct Context {
     pub watch: Option<Rc<dyn Watch>>,
     /// The host whose story is told.
     pub traced: Option<HostId>,
+    /// What keeps the happenings in order; it changes the speed and nothing else.
+    pub queue: QueueKind,
 }
 
 impl Context {
@@ -90,6 +93,7 @@ impl Context {
             seeds: Seeds::new(seed),
             watch: None,
             traced: None,
+            queue: QueueKind::Wheel,
         }
     }
 
@@ -97,7 +101,7 @@ impl Context {
     /// `end`.
     #[must_use]
     pub fn world(&self, loss: PartsPerMillion, end: Instant) -> World {
-        let mut world = World::new(self.seeds, loss);
+        let mut world = World::with_queue(self.seeds, loss, self.queue.build());
         if let Some(watch) = &self.watch {
             world.watch(Rc::clone(watch), end, self.traced);
         }
