@@ -106,6 +106,7 @@ macro_rules! tables {
 
 tables! {
     d1_is_the_same_each_time: "dht-join",
+    d2_is_the_same_each_time: "dht-sweep",
     s1_is_the_same_each_time: "flash-crowd",
 }
 

@@ -19,6 +19,7 @@ use super::{KINDS, Kind};
 /// The built-in files.
 const BUILT_IN: &[&str] = &[
     include_str!("../../scenarios/d1-dht-join.toml"),
+    include_str!("../../scenarios/d2-sweep.toml"),
     include_str!("../../scenarios/s1-flash-crowd.toml"),
 ];
 

@@ -33,6 +33,7 @@
 //! Invariant: an outcome is a function of settings and seed. What a kind draws comes from named
 //! streams of [`Context::seeds`].
 
+mod dht;
 pub mod dht_join;
 pub mod file;
 pub mod flash_crowd;

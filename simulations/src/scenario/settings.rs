@@ -136,6 +136,13 @@ impl Settings {
         chosen.expect("scenarios ask for declared settings").value
     }
 
+    /// The value of a setting that the scenario may have or not.
+    #[must_use]
+    pub fn find(&self, key: &str) -> Option<u64> {
+        let chosen = self.0.iter().find(|chosen| chosen.key == key);
+        chosen.map(|chosen| chosen.value)
+    }
+
     /// A count that fits 32 bits by its declared bounds.
     #[must_use]
     pub fn count(&self, key: &str) -> u32 {
