@@ -7,8 +7,10 @@
 //! Invariant: a run is a function of scenario, settings and seed. The same three give the same
 //! [trace hash](trace), byte for byte, on every machine.
 
+pub mod churn;
 pub mod disk;
 pub mod host;
+pub mod lifetime;
 pub mod link;
 pub mod network;
 pub mod oracle;
