@@ -13,6 +13,7 @@ pub mod disk;
 pub mod faults;
 pub mod host;
 pub mod lifetime;
+pub mod line;
 pub mod link;
 pub mod nat;
 pub mod network;
