@@ -7,9 +7,15 @@
 //! Invariant: a run is a function of scenario, settings and seed. The same three give the same
 //! [trace hash](trace), byte for byte, on every machine.
 
+pub mod adversary;
+pub mod churn;
 pub mod disk;
+pub mod faults;
 pub mod host;
+pub mod lifetime;
+pub mod line;
 pub mod link;
+pub mod nat;
 pub mod network;
 pub mod oracle;
 pub mod pipe;

@@ -182,6 +182,13 @@ impl Pipe {
         &mut self.ends[side.index()].owner
     }
 
+    /// Nobody is at the ends of this host any more.
+    pub fn disown(&mut self, host: HostId) {
+        for end in self.ends.iter_mut().filter(|end| end.host == host) {
+            end.owner = Owner::Gone;
+        }
+    }
+
     const fn out(&mut self, side: Side) -> &mut Direction {
         &mut self.ends[side.index()].out
     }

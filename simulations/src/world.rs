@@ -9,13 +9,15 @@
 use std::collections::VecDeque;
 use std::rc::Rc;
 
-use trackless::dht::{self, Node};
+use trackless::dht::{self, Node, Snapshot};
 use trackless::swarm::{self, DialError, Torrent};
 use trackless::time::Instant;
 
+use crate::adversary::{NodeConduct, PeerConduct};
+use crate::churn::Departure;
 use crate::disk::SimDisk;
 use crate::host::{DhtHost, Host, HostId, SwarmHost};
-use crate::link::{AccessRates, PartsPerMillion};
+use crate::link::{AccessRates, Impairments, PartsPerMillion};
 use crate::network::{Happening, Network};
 use crate::pipe::{PipeEnd, Side};
 use crate::seeds::Seeds;
@@ -74,7 +76,7 @@ impl World {
         queue: Box<dyn Queue<Happening>>,
     ) -> Self {
         Self {
-            network: Network::new(seeds, loss, queue),
+            network: Network::new(seeds, Impairments::losing(loss), queue),
             hosts: Vec::new(),
             notices: VecDeque::new(),
             violations: Vec::new(),
@@ -99,18 +101,67 @@ impl World {
         self.network.add_host(rates)
     }
 
-    /// Starts a DHT node on a host; `config` says everything but its socket.
+    /// Starts a DHT node on a host; `config` says everything but the address of its socket. A host
+    /// that was away is back.
     pub fn start_dht(&mut self, host: HostId, config: dht::Config) {
-        let node = DhtHost::new(host, config, &self.network);
+        let departures = self.come(host);
+        let node = DhtHost::new(host, departures, config, &self.network);
         self.hosts[host.as_usize()].dht = Some(Box::new(node));
         self.dht(host, |_, _| ());
     }
 
-    /// Starts a torrent on a host.
+    /// Starts a torrent on a host. A host that was away is back.
     pub fn start_torrent(&mut self, host: HostId, torrent: Torrent, disk: SimDisk) {
-        let swarm = SwarmHost::new(host, torrent, disk);
+        let departures = self.come(host);
+        let swarm = SwarmHost::new(host, departures, torrent, disk);
         self.hosts[host.as_usize()].swarm = Some(Box::new(swarm));
         self.torrent(host, |_, _| ());
+    }
+
+    /// Makes the DHT node of a host an adversary; nothing if it has none.
+    pub fn corrupt_dht(&mut self, host: HostId, conduct: NodeConduct) {
+        if let Some(dht) = self.hosts[host.as_usize()].dht.as_deref_mut() {
+            dht.set_conduct(conduct, &self.network);
+        }
+    }
+
+    /// Makes the torrent of a host an adversary; nothing if it has none. To be called before time
+    /// moves on from its start.
+    pub fn corrupt_torrent(&mut self, host: HostId, conduct: PeerConduct) {
+        if let Some(swarm) = self.hosts[host.as_usize()].swarm.as_deref_mut() {
+            swarm.set_conduct(conduct, &self.network);
+        }
+    }
+
+    fn come(&mut self, host: HostId) -> u32 {
+        let host = &mut self.hosts[host.as_usize()];
+        host.is_away = false;
+        host.departures
+    }
+
+    /// A host leaves: its cores are gone. The result is what its DHT node keeps for its return, if
+    /// it ran one: ids, and after an orderly departure contacts.
+    pub fn leave(&mut self, host: HostId, departure: Departure) -> Option<Snapshot> {
+        let left = &mut self.hosts[host.as_usize()];
+        left.departures += 1;
+        left.is_away = true;
+        let (dht, swarm) = (left.dht.take(), left.swarm.take());
+        let mut kept = dht.map(|dht| dht.node().snapshot());
+        match departure {
+            Departure::Graceful => {
+                if let Some(mut swarm) = swarm {
+                    swarm.close(&mut self.network);
+                }
+                self.network.disown(host);
+            }
+            Departure::Crash => {
+                self.network.crash(host);
+                if let Some(kept) = &mut kept {
+                    kept.contacts.clear();
+                }
+            }
+        }
+        kept
     }
 
     /// Virtual time.
@@ -123,6 +174,11 @@ impl World {
     #[must_use]
     pub const fn network(&self) -> &Network {
         &self.network
+    }
+
+    /// The network, to be changed: gateways, impairments, faults.
+    pub const fn network_mut(&mut self) -> &mut Network {
+        &mut self.network
     }
 
     /// A host, to be looked at.
@@ -239,13 +295,16 @@ impl World {
     fn happen(&mut self, happening: Happening) {
         match happening {
             Happening::Datagram { from, to, payload } => {
+                let Some(to) = self.network.receive_datagram(from, to) else {
+                    return;
+                };
                 if let Some(watcher) = self.network.watcher() {
                     watcher.tell(self.network.now(), to, || {
-                        format!("from node {}: {}", from.0, describe(&payload))
+                        format!("from {from}: {}", describe(&payload))
                     });
                 }
                 if let Some(dht) = self.hosts[to.as_usize()].dht.as_deref_mut() {
-                    dht.handle_datagram(&self.network, from, &payload);
+                    dht.handle_datagram(&mut self.network, from.into(), &payload);
                     dht.drain(&mut self.network, &mut self.notices);
                 }
             }
@@ -262,20 +321,21 @@ impl World {
                 let host = self.network.pipe(pipe).host(Side::Acceptor);
                 let taken = self.swarm(host, |swarm, network| swarm.handle_open(network, pipe));
                 if taken.is_none() {
-                    self.network.answer_dial(pipe, None);
+                    let error = if self.hosts[host.as_usize()].is_away {
+                        DialError::TimedOut
+                    } else {
+                        DialError::Refused
+                    };
+                    self.network.fail_dial(pipe, error);
                 }
             }
             Happening::Opened(pipe) => {
                 let host = self.network.pipe(pipe).host(Side::Dialler);
                 self.swarm(host, |swarm, network| swarm.handle_opened(network, pipe));
             }
-            Happening::Refused(pipe) => {
-                let host = self.network.pipe(pipe).host(Side::Dialler);
-                self.swarm(host, |swarm, network| swarm.handle_refused(network, pipe));
-            }
-            Happening::DialTimedOut(host, address) => {
+            Happening::DialFailed(host, address, error) => {
                 self.torrent(host, |torrent, now| {
-                    torrent.handle_dial_failed(now, address, DialError::TimedOut);
+                    torrent.handle_dial_failed(now, address, error);
                 });
             }
             Happening::HandshakeDue(pipe) => {
@@ -285,8 +345,9 @@ impl World {
                 });
             }
             Happening::Sent(host) => {
-                let end = self.network.on_sent(host);
-                self.swarm(host, |swarm, network| swarm.handle_room(network, end));
+                if let Some(end) = self.network.on_sent(host) {
+                    self.swarm(host, |swarm, network| swarm.handle_room(network, end));
+                }
             }
             Happening::Arrived(end) => self.network.on_arrived(end),
             Happening::Delivered(end) => self.deliver(end),
@@ -294,9 +355,9 @@ impl World {
                 let host = self.network.host_of(end);
                 self.swarm(host, |swarm, network| swarm.handle_room(network, end));
             }
-            Happening::Disk(host, id, done) => {
+            Happening::Disk(host, departures, id, done) => {
                 self.swarm(host, |swarm, network| {
-                    swarm.handle_disk(network, id, *done);
+                    swarm.handle_disk(network, departures, id, *done);
                 });
             }
             Happening::Task(task) => self.notices.push_back(Notice::Task(task)),
@@ -305,8 +366,16 @@ impl World {
 
     fn deliver(&mut self, sender: PipeEnd) {
         let host = self.network.host_of(sender.other());
-        self.swarm(host, |swarm, network| {
+        let read = self.swarm(host, |swarm, network| {
             swarm.handle_delivered(network, sender);
         });
+        if read.is_none() {
+            self.network
+                .pipe_mut(sender.pipe)
+                .take_delivered(sender.side);
+        }
     }
 }
+
+#[cfg(test)]
+mod tests;

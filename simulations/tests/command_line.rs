@@ -168,7 +168,10 @@ fn a_file_of_ones_own_runs() {
 #[test]
 fn one_node_tells_its_story() {
     let (_, _, err) = call(&[&SMALL_DHT[..], &["--trace-node", "3"]].concat());
-    for word in ["node 3  to node 0: find_node", "from node 0: response with"] {
+    for word in [
+        "node 3  to node 0: find_node",
+        "from 20.0.0.1:6881: response with",
+    ] {
         assert!(err.contains(word), "{word} in {err}");
     }
     assert!(!err.contains("node 4  "));

@@ -36,16 +36,26 @@ impl HostId {
         usize::try_from(self.0).expect("a u32 fits usize on supported targets")
     }
 
-    /// Where others reach this host.
+    /// Where others reach this host, if it is not behind somebody else's gateway.
     ///
     /// # Panics
     ///
     /// From [`HOSTS_MAX`] on.
     #[must_use]
     pub fn address(self, port: u16) -> SocketAddr {
+        SocketAddr::from((self.ip(), port))
+    }
+
+    /// The IP address of [`address`](Self::address).
+    ///
+    /// # Panics
+    ///
+    /// From [`HOSTS_MAX`] on.
+    #[must_use]
+    pub fn ip(self) -> Ipv4Addr {
         assert!(self.0 < HOSTS_MAX, "host {} has no address", self.0);
         let [_, a, b, c] = self.0.to_be_bytes();
-        SocketAddr::from((Ipv4Addr::new(FIRST_OCTET + a, b, c, 1), port))
+        Ipv4Addr::new(FIRST_OCTET + a, b, c, 1)
     }
 
     /// The host that an address belongs to, if there were that many hosts.
@@ -67,6 +77,10 @@ pub struct Host {
     pub dht: Option<Box<DhtHost>>,
     /// Its torrent, if it has one.
     pub swarm: Option<Box<SwarmHost>>,
+    /// How often it has left.
+    pub departures: u32,
+    /// Whether it has left and not come back: nobody refuses a dial.
+    pub is_away: bool,
 }
 
 #[cfg(test)]
