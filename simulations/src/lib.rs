@@ -9,6 +9,7 @@
 
 pub mod adversary;
 pub mod churn;
+pub mod control;
 pub mod disk;
 pub mod faults;
 pub mod host;

@@ -56,6 +56,11 @@ impl GroundTruth {
         }
     }
 
+    /// All of them, in no particular order.
+    pub fn ids(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.ids.iter().copied()
+    }
+
     /// The `count` nodes closest to `target`, closest first, without `asker`: a node does not find
     /// itself.
     ///

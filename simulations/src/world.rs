@@ -7,16 +7,19 @@
 //! memory and no hash order has a part in it.
 
 use std::collections::VecDeque;
+use std::net::SocketAddrV4;
 use std::rc::Rc;
 
 use trackless::dht::{self, Node, Snapshot};
+use trackless::id::NodeId;
 use trackless::swarm::{self, DialError, Torrent};
 use trackless::time::Instant;
 
 use crate::adversary::{NodeConduct, PeerConduct};
 use crate::churn::Departure;
+use crate::control::ControlNode;
 use crate::disk::SimDisk;
-use crate::host::{DhtHost, Host, HostId, SwarmHost};
+use crate::host::{ControlHost, DhtHost, Host, HostId, SwarmHost};
 use crate::link::{AccessRates, Impairments, PartsPerMillion};
 use crate::network::{Happening, Network};
 use crate::pipe::{PipeEnd, Side};
@@ -110,6 +113,14 @@ impl World {
         self.dht(host, |_, _| ());
     }
 
+    /// Starts a control node on a host, which has no DHT node then. A host that was away is back.
+    pub fn start_control(&mut self, host: HostId, id: Option<NodeId>) {
+        let departures = self.come(host);
+        let node = ControlHost::new(host, departures, id, &self.network);
+        self.hosts[host.as_usize()].control = Some(Box::new(node));
+        self.control(host, |_, _| ());
+    }
+
     /// Starts a torrent on a host. A host that was away is back.
     pub fn start_torrent(&mut self, host: HostId, torrent: Torrent, disk: SimDisk) {
         let departures = self.come(host);
@@ -146,6 +157,7 @@ impl World {
         left.departures += 1;
         left.is_away = true;
         let (dht, swarm) = (left.dht.take(), left.swarm.take());
+        left.control = None;
         let mut kept = dht.map(|dht| dht.node().snapshot());
         match departure {
             Departure::Graceful => {
@@ -228,6 +240,19 @@ impl World {
         Some(result)
     }
 
+    /// Gives the control node of a host a command, now; nothing if it has none.
+    pub fn control<R>(
+        &mut self,
+        host: HostId,
+        command: impl FnOnce(&mut ControlNode, Instant) -> R,
+    ) -> Option<R> {
+        let now = self.network.now();
+        let control = self.hosts[host.as_usize()].control.as_deref_mut()?;
+        let result = command(control.node_mut(), now);
+        control.drain(&mut self.network, &mut self.notices);
+        Some(result)
+    }
+
     /// Gives the torrent of a host a command, now; nothing if it has no torrent.
     pub fn torrent<R>(
         &mut self,
@@ -294,26 +319,8 @@ impl World {
     /// Gives a happening to the host that it concerns, and drains that host.
     fn happen(&mut self, happening: Happening) {
         match happening {
-            Happening::Datagram { from, to, payload } => {
-                let Some(to) = self.network.receive_datagram(from, to) else {
-                    return;
-                };
-                if let Some(watcher) = self.network.watcher() {
-                    watcher.tell(self.network.now(), to, || {
-                        format!("from {from}: {}", describe(&payload))
-                    });
-                }
-                if let Some(dht) = self.hosts[to.as_usize()].dht.as_deref_mut() {
-                    dht.handle_datagram(&mut self.network, from.into(), &payload);
-                    dht.drain(&mut self.network, &mut self.notices);
-                }
-            }
-            Happening::WakeDht(host) => {
-                if let Some(dht) = self.hosts[host.as_usize()].dht.as_deref_mut() {
-                    dht.handle_wake(&mut self.network);
-                    dht.drain(&mut self.network, &mut self.notices);
-                }
-            }
+            Happening::Datagram { from, to, payload } => self.receive(from, to, &payload),
+            Happening::WakeDht(host) => self.wake_dht(host),
             Happening::WakeTorrent(host) => {
                 self.swarm(host, SwarmHost::handle_wake);
             }
@@ -361,6 +368,37 @@ impl World {
                 });
             }
             Happening::Task(task) => self.notices.push_back(Notice::Task(task)),
+        }
+    }
+
+    /// A datagram reached a host or the gateway in front of it.
+    fn receive(&mut self, from: SocketAddrV4, to: SocketAddrV4, payload: &[u8]) {
+        let Some(to) = self.network.receive_datagram(from, to) else {
+            return;
+        };
+        if let Some(watcher) = self.network.watcher() {
+            watcher.tell(self.network.now(), to, || {
+                format!("from {from}: {}", describe(payload))
+            });
+        }
+        let host = &mut self.hosts[to.as_usize()];
+        if let Some(dht) = host.dht.as_deref_mut() {
+            dht.handle_datagram(&mut self.network, from.into(), payload);
+            dht.drain(&mut self.network, &mut self.notices);
+        } else if let Some(control) = host.control.as_deref_mut() {
+            control.handle_datagram(&self.network, from.into(), payload);
+            control.drain(&mut self.network, &mut self.notices);
+        }
+    }
+
+    fn wake_dht(&mut self, host: HostId) {
+        let host = &mut self.hosts[host.as_usize()];
+        if let Some(dht) = host.dht.as_deref_mut() {
+            dht.handle_wake(&mut self.network);
+            dht.drain(&mut self.network, &mut self.notices);
+        } else if let Some(control) = host.control.as_deref_mut() {
+            control.handle_wake(&mut self.network);
+            control.drain(&mut self.network, &mut self.notices);
         }
     }
 

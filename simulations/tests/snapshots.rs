@@ -107,6 +107,9 @@ macro_rules! tables {
 tables! {
     d1_is_the_same_each_time: "dht-join",
     d2_is_the_same_each_time: "dht-sweep",
+    d3_is_the_same_each_time: "dht-churn",
+    d4_is_the_same_each_time: "dht-split",
+    d5_is_the_same_each_time: "dht-nat",
     s1_is_the_same_each_time: "flash-crowd",
 }
 

@@ -3,11 +3,13 @@
 //! Invariant: a host gives a core the one input that happened, drains the core, and queues at most
 //! one live wake-up for it, as the drivers of the real node do.
 
+pub mod control;
 pub mod dht;
 pub mod swarm;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
+pub use control::ControlHost;
 pub use dht::DhtHost;
 pub use swarm::SwarmHost;
 
@@ -75,6 +77,8 @@ impl HostId {
 pub struct Host {
     /// Its DHT node, if it runs one.
     pub dht: Option<Box<DhtHost>>,
+    /// The control that it runs instead.
+    pub control: Option<Box<ControlHost>>,
     /// Its torrent, if it has one.
     pub swarm: Option<Box<SwarmHost>>,
     /// How often it has left.

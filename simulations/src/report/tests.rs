@@ -6,7 +6,7 @@ use crate::plot::{Chart, Shape};
 const FILE: &str = r#"
 name = "example"
 about = "an example"
-kind = "dht-join"
+kind = "dht"
 settings = { nodes = 20 }
 
 [[variant]]

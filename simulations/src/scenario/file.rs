@@ -20,6 +20,9 @@ use super::{KINDS, Kind};
 const BUILT_IN: &[&str] = &[
     include_str!("../../scenarios/d1-dht-join.toml"),
     include_str!("../../scenarios/d2-sweep.toml"),
+    include_str!("../../scenarios/d3-churn.toml"),
+    include_str!("../../scenarios/d4-split.toml"),
+    include_str!("../../scenarios/d5-nat.toml"),
     include_str!("../../scenarios/s1-flash-crowd.toml"),
 ];
 

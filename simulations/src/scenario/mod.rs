@@ -34,11 +34,12 @@
 //! streams of [`Context::seeds`].
 
 mod dht;
-pub mod dht_join;
 pub mod file;
 pub mod flash_crowd;
+pub mod grown_dht;
 pub mod run;
 pub mod settings;
+pub mod split_dht;
 
 pub use file::{Resolved, Scenario, ScenarioError, Size};
 pub use run::run;
@@ -71,7 +72,7 @@ pub struct Kind {
 }
 
 /// All experiments.
-pub const KINDS: &[Kind] = &[dht_join::KIND, flash_crowd::KIND];
+pub const KINDS: &[Kind] = &[grown_dht::KIND, flash_crowd::KIND, split_dht::KIND];
 
 /// What an experiment is given beside its settings.
 #[derive(Debug, Clone)]

@@ -113,7 +113,7 @@ impl Study {
 
     /// A random node announces a torrent.
     pub(super) fn announce(&mut self, number: u32) {
-        let Some(by) = self.live.draw(&mut self.announce_draws) else {
+        let Some(by) = self.population.draw(&mut self.announce_draws) else {
             return;
         };
         let info_hash = InfoHash::new(self.announce_draws.bytes());
@@ -135,7 +135,7 @@ impl Study {
     pub(super) fn search(&mut self, number: u32) {
         let by = self.announces.of(number).by;
         let draws = &mut self.announce_draws;
-        let draw = std::iter::from_fn(|| self.live.draw(draws));
+        let draw = std::iter::from_fn(|| self.population.draw(draws));
         let Some(host) = draw.take(64).find(|host| *host != by) else {
             return;
         };

@@ -5,6 +5,7 @@
 
 use trackless::dht::LookupReport;
 use trackless::id::NodeId;
+use trackless::time::Instant;
 
 use super::CLOSEST;
 use crate::oracle::GroundTruth;
@@ -21,15 +22,17 @@ pub(crate) struct Grades {
     pub(crate) latency: Series,
     pub(crate) queries: Series,
     pub(crate) timeouts: Series,
+    /// When a lookup ended, and its closest-8 recall.
+    pub(crate) log: Vec<(Instant, f64)>,
 }
 
 impl Grades {
-    /// Adds a lookup of `target` by `asker`. `settled` are those that should be found, `is_live`
-    /// tells of others.
+    /// Adds a lookup of `target` by `asker` that ended just now. `settled` are those that should be
+    /// found, `is_live` tells of others.
     pub(crate) fn add(
         &mut self,
-        target: NodeId,
-        asker: NodeId,
+        ended: Instant,
+        (target, asker): (NodeId, NodeId),
         settled: &GroundTruth,
         is_live: impl Fn(&NodeId) -> bool,
         report: &LookupReport,
@@ -44,7 +47,9 @@ impl Grades {
         let first = wanted.first().is_some_and(is_found);
         self.closest_1.add(if first { 1.0 } else { 0.0 });
         let hits = wanted.iter().filter(|id| is_found(id)).count();
-        self.closest_8.add(count(hits) / count(wanted.len().max(1)));
+        let recall = count(hits) / count(wanted.len().max(1));
+        self.closest_8.add(recall);
+        self.log.push((ended, recall));
         self.hops.add(f64::from(report.hops));
         self.latency.add_duration(report.duration);
         self.queries
@@ -105,7 +110,7 @@ mod tests {
         };
         let mut grades = Grades::default();
         let is_live = |of: &NodeId| of.as_bytes()[0] <= 20;
-        grades.add(id(0), id(99), &settled, is_live, &report);
+        grades.add(Instant::ZERO, (id(0), id(99)), &settled, is_live, &report);
         (grades.closest_1.mean(), grades.closest_8.mean())
     }
 

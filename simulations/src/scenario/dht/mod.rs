@@ -7,30 +7,29 @@
 //! that churn names; changing one setting shifts none of the others' draws.
 
 mod announces;
+mod declared;
 mod grades;
+mod measures;
+mod population;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use trackless::dht::{BUCKET_SIZE, Config, Event, LOOKUP_PARALLELISM, LookupId};
+use trackless::dht::{Config, Event, LookupId, LookupReport};
 use trackless::id::NodeId;
 use trackless::random::Random;
 use trackless::time::Instant;
 
-use super::{Context, Setting, Settings, Unit};
-use crate::host::{DATAGRAM_PORT, HostId};
-use crate::link::AccessRates;
+use super::{Context, Settings};
+use crate::host::HostId;
 use crate::oracle::GroundTruth;
-use crate::report::Metrics;
 use crate::seeds::Seeds;
-use crate::statistics::{Series, count, float, share};
 use crate::world::{Notice, World};
 
 pub(crate) use announces::Announces;
+pub(crate) use declared::*;
 pub(crate) use grades::Grades;
-
-/// An hour in microseconds.
-pub(crate) const HOUR: u64 = 3_600_000_000;
+pub(crate) use population::{Policy, Population};
 
 /// Nodes that a lookup should find: K of BEP 5.
 pub(crate) const CLOSEST: usize = 8;
@@ -44,101 +43,6 @@ pub(crate) const LOOKUP_SPACING: Duration = Duration::from_millis(250);
 
 /// After the last lookup was started: far more than any may take.
 pub(crate) const LOOKUP_TIME: Duration = Duration::from_secs(60);
-
-/// Setting: nodes in all.
-pub(crate) const NODES: Setting = Setting {
-    key: "nodes",
-    default: "200",
-    unit: Unit::Count,
-    min: 2,
-    max: 1_000_000,
-    about: "nodes in all",
-};
-
-/// Setting: the time of joining.
-pub(crate) const JOIN: Setting = Setting {
-    key: "join",
-    default: "5m",
-    unit: Unit::Duration,
-    min: 1,
-    max: 24 * HOUR,
-    about: "all nodes start within this time",
-};
-
-/// Setting: the time before anything is graded.
-pub(crate) const DURATION: Setting = Setting {
-    key: "duration",
-    default: "30m",
-    unit: Unit::Duration,
-    min: 1,
-    max: 24 * HOUR,
-    about: "virtual time before the lookups, joining included",
-};
-
-/// Setting: loss of datagrams.
-pub(crate) const LOSS: Setting = Setting {
-    key: "loss",
-    default: "0",
-    unit: Unit::Share,
-    min: 0,
-    max: 1_000_000,
-    about: "share of the datagrams that get lost",
-};
-
-/// Setting: graded lookups.
-pub(crate) const LOOKUPS: Setting = Setting {
-    key: "lookups",
-    default: "200",
-    unit: Unit::Count,
-    min: 1,
-    max: 1_000_000,
-    about: "graded lookups of random targets by random nodes",
-};
-
-/// Setting: announced torrents.
-pub(crate) const ANNOUNCES: Setting = Setting {
-    key: "announces",
-    default: "20",
-    unit: Unit::Count,
-    min: 0,
-    max: 1_000_000,
-    about: "torrents that one node announces and another looks for",
-};
-
-/// Setting: contacts in a bucket.
-pub(crate) const BUCKET: Setting = Setting {
-    key: "k",
-    default: "8",
-    unit: Unit::Count,
-    min: 1,
-    max: 20,
-    about: "contacts in a bucket and nodes in an answer",
-};
-
-/// Setting: queries in flight.
-pub(crate) const PARALLELISM: Setting = Setting {
-    key: "alpha",
-    default: "4",
-    unit: Unit::Count,
-    min: 1,
-    max: 64,
-    about: "queries in flight per lookup",
-};
-
-/// What a node runs with: the shipping defaults, except for what is set.
-pub(crate) fn config(settings: &Settings) -> Config {
-    let number = |key: &str, default: usize| {
-        let set = settings
-            .find(key)
-            .and_then(|value| usize::try_from(value).ok());
-        set.unwrap_or(default)
-    };
-    Config {
-        bucket_size: number("k", BUCKET_SIZE),
-        lookup_parallelism: number("alpha", LOOKUP_PARALLELISM),
-        ..Config::default()
-    }
-}
 
 /// A task is a kind in the upper half and a number in the lower.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -194,38 +98,6 @@ pub(crate) enum Purpose {
     Search(u32),
 }
 
-/// Hosts that are there, to be drawn from.
-#[derive(Debug, Default)]
-pub(crate) struct Live {
-    hosts: Vec<HostId>,
-    /// By host: when it came, and where in `hosts` it is.
-    places: BTreeMap<HostId, (Instant, usize)>,
-}
-
-impl Live {
-    fn insert(&mut self, now: Instant, host: HostId) {
-        self.places.insert(host, (now, self.hosts.len()));
-        self.hosts.push(host);
-    }
-
-    /// When a host came, if it is there.
-    pub(crate) fn since(&self, host: HostId) -> Option<Instant> {
-        self.places.get(&host).map(|(since, _)| *since)
-    }
-
-    /// One of them; `None` when nobody is there.
-    pub(crate) fn draw(&self, random: &mut Random) -> Option<HostId> {
-        random
-            .index(self.hosts.len())
-            .map(|index| self.hosts[index])
-    }
-
-    /// All of them, in no particular order, which is the same in each run.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = HostId> + '_ {
-        self.hosts.iter().copied()
-    }
-}
-
 /// A population under study.
 #[derive(Debug)]
 pub(crate) struct Study {
@@ -233,11 +105,9 @@ pub(crate) struct Study {
     pub(crate) seeds: Seeds,
     /// What nodes run with.
     pub(crate) config: Config,
-    pub(crate) live: Live,
-    /// Ids of those that have settled.
-    pub(crate) settled: GroundTruth,
-    /// Ids of all that are there.
-    live_ids: BTreeMap<NodeId, HostId>,
+    pub(crate) population: Population,
+    /// Nodes that lookups should find, by the side of a split that they are on.
+    pub(crate) settled: [GroundTruth; 2],
     lookup_draws: Random,
     announce_draws: Random,
     under_way: BTreeMap<(HostId, LookupId), Purpose>,
@@ -253,28 +123,13 @@ impl Study {
             world: context.world(settings.share("loss"), Instant::ZERO + end),
             seeds,
             config: config(settings),
-            live: Live::default(),
-            settled: GroundTruth::default(),
-            live_ids: BTreeMap::new(),
+            population: Population::new(settings),
+            settled: Default::default(),
             lookup_draws: seeds.stream("lookups", 0),
             announce_draws: seeds.stream("announces", 0),
             under_way: BTreeMap::new(),
             grades: Grades::default(),
             announces: Announces::default(),
-        }
-    }
-
-    /// Adds hosts and plans when their nodes start: the first at once, the others within `join`.
-    pub(crate) fn grow(&mut self, nodes: u32, join: Duration) {
-        let mut draws = self.seeds.stream("joins", 0);
-        for number in 0..nodes {
-            self.world.add_host(AccessRates::FAST);
-            let at = if number == 0 {
-                Duration::ZERO
-            } else {
-                join.mul_f64(draws.unit())
-            };
-            self.plan(Instant::ZERO + at, Task::Join(number));
         }
     }
 
@@ -307,41 +162,17 @@ impl Study {
         match task {
             Task::Join(number) => self.join(HostId(number)),
             Task::Settle(number) => self.settle(HostId(number)),
-            Task::Leave(_) => {}
+            Task::Leave(number) => self.leave(HostId(number)),
             Task::Lookup => {
-                let Some(host) = self.live.draw(&mut self.lookup_draws) else {
+                let Some(host) = self.population.draw(&mut self.lookup_draws) else {
                     return;
                 };
                 let target = NodeId::new(self.lookup_draws.bytes());
-                let lookup = self
-                    .world
-                    .dht(host, |node, now| node.find_node(now, target));
+                let lookup = self.find_node(host, target);
                 self.note(host, lookup, Purpose::Graded(target));
             }
             Task::Announce(number) => self.announce(number),
             Task::Search(number) => self.search(number),
-        }
-    }
-
-    /// A node starts, and knows the first one's address.
-    fn join(&mut self, host: HostId) {
-        let now = self.world.now();
-        self.world.start_dht(host, self.config.clone());
-        if host != HostId(0) {
-            let first = HostId(0).address(DATAGRAM_PORT);
-            self.world
-                .dht(host, |node, now| node.bootstrap(now, &[first]));
-        }
-        self.live.insert(now, host);
-        self.live_ids.insert(self.world.dht_of(host).id(), host);
-        self.plan(now + SETTLE, Task::Settle(host.0));
-    }
-
-    fn settle(&mut self, host: HostId) {
-        let now = self.world.now();
-        let since = self.live.since(host);
-        if since.is_some_and(|since| now.saturating_since(since) >= SETTLE) {
-            self.settled.insert(self.world.dht_of(host).id());
         }
     }
 
@@ -361,13 +192,7 @@ impl Study {
                 }
             }
             Event::LookupDone { lookup, report } => match self.under_way.remove(&(host, lookup)) {
-                Some(Purpose::Graded(target)) => {
-                    self.settled.sort();
-                    let asker = self.world.dht_of(host).id();
-                    let is_live = |id: &NodeId| self.live_ids.contains_key(id);
-                    self.grades
-                        .add(target, asker, &self.settled, is_live, &report);
-                }
+                Some(Purpose::Graded(target)) => self.grade(host, target, &report),
                 Some(Purpose::Announce(number)) => {
                     self.announces.on_announced(number, &report);
                     let now = self.world.now();
@@ -380,56 +205,35 @@ impl Study {
         }
     }
 
-    /// What the nodes have sent so far, each on average: packets and bytes.
-    pub(crate) fn sent_per_node(&self) -> (Option<f64>, Option<f64>) {
-        let (mut nodes, mut packets, mut bytes) = (0, 0, 0);
-        for host in self.world.hosts() {
-            let traffic = self.world.network().traffic(host);
-            nodes += 1;
-            packets += traffic.datagrams;
-            bytes += traffic.datagram_bytes;
-        }
-        (share(packets, nodes), share(bytes, nodes))
+    /// Grades a lookup that ended, by the nodes on the asker's side.
+    fn grade(&mut self, host: HostId, target: NodeId, report: &LookupReport) {
+        let Some(asker) = self.population.id(host) else {
+            return;
+        };
+        let side = self.population.side(host);
+        let truth = &mut self.settled[side];
+        truth.sort();
+        let population = &self.population;
+        let is_live = |id: &NodeId| {
+            population
+                .host_of(id)
+                .is_some_and(|h| population.side(h) == side)
+        };
+        let ended = self.world.now();
+        self.grades
+            .add(ended, (target, asker), truth, is_live, report);
     }
 
-    /// How the join went: share of the nodes that know others, and its cost.
-    pub(crate) fn measure_join(&self, metrics: &mut Metrics) {
-        let nodes = self.world.hosts().count();
-        // A bucket full; in a small network half of all others, because those that join later are
-        // only met by and by.
-        let enough = CLOSEST.min(self.config.bucket_size).min(nodes.div_ceil(2));
-        let joined = self
-            .live
-            .iter()
-            .filter(|host| self.world.dht_of(*host).node().contact_count() >= enough)
-            .count();
-        metrics.add("joins", count(joined) / count(nodes));
-        metrics.add("packets_per_join", self.sent_per_node().0);
-    }
-
-    /// What the nodes have and have sent up to now.
-    pub(crate) fn measure_upkeep(&self, metrics: &mut Metrics) {
-        let mut contacts = Series::default();
-        let mut malformed = 0;
-        for host in self.live.iter() {
-            let node = self.world.dht_of(host).node();
-            contacts.add(count(node.contact_count()));
-            malformed += node.stats().malformed;
+    /// Lets a node look for the nodes closest to a target.
+    fn find_node(&mut self, host: HostId, target: NodeId) -> Option<LookupId> {
+        match self.population.policy {
+            Policy::Shipping => self
+                .world
+                .dht(host, |node, now| node.find_node(now, target)),
+            Policy::Naive => self
+                .world
+                .control(host, |node, now| node.find_node(now, target)),
         }
-        let (packets, bytes) = self.sent_per_node();
-        let seconds = self
-            .world
-            .now()
-            .saturating_since(Instant::ZERO)
-            .as_secs_f64();
-        metrics.add("packets_per_node", packets);
-        metrics.add("bytes_per_node", bytes);
-        metrics.add(
-            "bytes_per_node_per_second",
-            bytes.map(|bytes| bytes / seconds),
-        );
-        metrics.add("contacts_per_node", contacts.mean());
-        metrics.add("malformed", float(malformed));
     }
 }
 

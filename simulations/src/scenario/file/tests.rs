@@ -6,7 +6,7 @@ const FILE: &str = r#"
 code = "x1"
 name = "example"
 about = "a DHT"
-kind = "dht-join"
+kind = "dht"
 
 [settings]
 nodes = 100
@@ -145,7 +145,7 @@ fn what_nobody_knows_is_refused() {
     let of_variant = refused("loss = 0.05", "lost = 1").to_string();
     assert!(of_variant.starts_with("variant lossy: "), "{of_variant}");
     assert!(matches!(
-        refused("\"dht-join\"", "\"x\""),
+        refused("\"dht\"", "\"x\""),
         ScenarioError::Kind { .. }
     ));
     assert!(matches!(

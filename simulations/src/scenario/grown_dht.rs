@@ -1,25 +1,26 @@
-//! `dht-join`: a DHT grows from one node, then its lookups are graded.
+//! `dht`: a DHT grows from one node, then its lookups are graded.
 //!
-//! Node 0 starts alone. The others start at random moments and know node 0's address, nothing else.
-//! After a time of upkeep random nodes look for random targets, and what they find is compared with
-//! the truth; then some announce a torrent, and others look for its peers.
+//! Node 0 starts alone. The others start at random moments and know node 0's address, nothing else
+//! (where nodes leave, those of four that do not). After a time of upkeep random nodes look for
+//! random targets, and what they find is compared with the truth; then some announce a torrent, and
+//! others look for its peers.
 
 use trackless::time::Instant;
 
-use super::dht::{self, LOOKUP_SPACING, LOOKUP_TIME, SETTLE, Study};
+use super::dht::{self, LOOKUP_SPACING, LOOKUP_TIME, Policy, SETTLE, Study};
 use super::{Context, Kind, Outcome, Setting, SettingError, Settings};
 use crate::oracle::hops_law;
 use crate::report::Metrics;
 
 /// The experiment.
 pub(super) const KIND: Kind = Kind {
-    name: "dht-join",
-    about: "a DHT grows from one node; random lookups are graded against the truth",
+    name: "dht",
+    about: "a DHT grows from one node, with churn and gateways if set; its lookups are graded",
     settings: &SETTINGS,
     simulate,
 };
 
-static SETTINGS: [Setting; 8] = [
+static SETTINGS: [Setting; 17] = [
     dht::NODES,
     dht::JOIN,
     dht::DURATION,
@@ -28,6 +29,15 @@ static SETTINGS: [Setting; 8] = [
     dht::ANNOUNCES,
     dht::BUCKET,
     dht::PARALLELISM,
+    dht::POLICY,
+    dht::SESSION,
+    dht::SHAPE,
+    dht::AVAILABILITY,
+    dht::SAME_ID,
+    dht::GRACEFUL,
+    dht::NAT,
+    dht::READ_ONLY,
+    dht::DEAD,
 ];
 
 fn simulate(settings: &Settings, context: &Context) -> Result<Outcome, SettingError> {
@@ -44,16 +54,22 @@ fn simulate(settings: &Settings, context: &Context) -> Result<Outcome, SettingEr
     study.grow(settings.count("nodes"), join);
     study.run_until(Instant::ZERO + join + SETTLE);
     study.measure_join(&mut metrics);
-    study.run_until(Instant::ZERO + duration);
+    let population = study.watch_population(Instant::ZERO + duration);
     study.measure_upkeep(&mut metrics);
+    study.measure_tables(&mut metrics);
+    study.measure_load(&mut metrics);
+    study.silence(settings.share("dead"));
     study.grade_lookups(lookups);
     study.grades.measure(&mut metrics);
     let law = hops_law(settings.value("nodes"), settings.value("k"));
     metrics.add("hops_law", law);
-    study.announce_and_search(announces);
+    if study.population.policy == Policy::Shipping {
+        study.announce_and_search(announces);
+    }
     study.announces.measure(&mut metrics);
     let mut outcome = Outcome::of(&study.world, metrics);
     outcome.charts = study.grades.charts();
     outcome.charts.extend(study.announces.chart());
+    outcome.charts.push(population);
     Ok(outcome)
 }
