@@ -110,6 +110,8 @@ tables! {
     d3_is_the_same_each_time: "dht-churn",
     d4_is_the_same_each_time: "dht-split",
     d5_is_the_same_each_time: "dht-nat",
+    d6_is_the_same_each_time: "dht-persistence",
+    d7_is_the_same_each_time: "dht-eclipse",
     s1_is_the_same_each_time: "flash-crowd",
 }
 

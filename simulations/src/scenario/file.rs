@@ -23,6 +23,8 @@ const BUILT_IN: &[&str] = &[
     include_str!("../../scenarios/d3-churn.toml"),
     include_str!("../../scenarios/d4-split.toml"),
     include_str!("../../scenarios/d5-nat.toml"),
+    include_str!("../../scenarios/d6-persistence.toml"),
+    include_str!("../../scenarios/d7-eclipse.toml"),
     include_str!("../../scenarios/s1-flash-crowd.toml"),
 ];
 

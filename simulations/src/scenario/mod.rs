@@ -34,9 +34,11 @@
 //! streams of [`Context::seeds`].
 
 mod dht;
+pub mod eclipse;
 pub mod file;
 pub mod flash_crowd;
 pub mod grown_dht;
+pub mod persistence;
 pub mod run;
 pub mod settings;
 pub mod split_dht;
@@ -72,7 +74,13 @@ pub struct Kind {
 }
 
 /// All experiments.
-pub const KINDS: &[Kind] = &[grown_dht::KIND, flash_crowd::KIND, split_dht::KIND];
+pub const KINDS: &[Kind] = &[
+    grown_dht::KIND,
+    split_dht::KIND,
+    persistence::KIND,
+    eclipse::KIND,
+    flash_crowd::KIND,
+];
 
 /// What an experiment is given beside its settings.
 #[derive(Debug, Clone)]

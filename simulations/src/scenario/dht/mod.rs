@@ -150,11 +150,16 @@ impl Study {
     /// Lets time pass.
     pub(crate) fn run_until(&mut self, until: Instant) {
         while let Some(notice) = self.world.next(until) {
-            match notice {
-                Notice::Task(task) => self.start(Task::decode(task)),
-                Notice::Dht { host, event } => self.on_event(host, event),
-                Notice::Swarm { .. } | Notice::WantsPeers { .. } => {}
-            }
+            self.handle(notice);
+        }
+    }
+
+    /// Does what a notice asks for: for experiments that look at the notices themselves.
+    pub(crate) fn handle(&mut self, notice: Notice) {
+        match notice {
+            Notice::Task(task) => self.start(Task::decode(task)),
+            Notice::Dht { host, event } => self.on_event(host, event),
+            Notice::Swarm { .. } | Notice::WantsPeers { .. } => {}
         }
     }
 

@@ -276,8 +276,8 @@ impl Study {
         self.plan(now + SETTLE, Task::Settle(host.0));
     }
 
-    /// A node has been there for long enough to be found, unless it has left meanwhile or nobody
-    /// can reach it.
+    /// A node has been there for long enough to be found, unless it has left meanwhile or stands
+    /// behind a gateway: the mapping of a full cone, too, ends when its host is silent.
     pub(super) fn settle(&mut self, host: HostId) {
         let now = self.world.now();
         let Some(resident) = self.population.residents.get(&host) else {
@@ -285,7 +285,8 @@ impl Study {
         };
         let (since, id) = (resident.since, resident.id);
         let is_old = now.saturating_since(since) >= SETTLE;
-        if is_old && self.is_reachable(host) {
+        let is_open = self.world.network().nat_kind(host) == NatKind::Open;
+        if is_old && is_open {
             let side = self.population.side(host);
             self.settled[side].insert(id);
         }
