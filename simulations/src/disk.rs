@@ -218,6 +218,14 @@ impl SimDisk {
         (done, completion)
     }
 
+    /// Whether all bytes of a piece are the right ones; `false` before the metadata is known.
+    #[must_use]
+    pub fn is_good(&self, piece: u32) -> bool {
+        let index = usize::try_from(piece).expect("a u32 fits usize");
+        let marks = self.pieces.get(index);
+        marks.is_some_and(|marks| marks.good.iter().all(|good| *good))
+    }
+
     /// Which of these pieces are good.
     fn good(&self, geometry: &Geometry, pieces: impl IntoIterator<Item = PieceIndex>) -> Bitfield {
         let mut have = Bitfield::new(geometry.piece_count());

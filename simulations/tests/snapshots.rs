@@ -108,6 +108,10 @@ tables! {
     d1_is_the_same_each_time: "dht-join",
     d2_is_the_same_each_time: "dht-sweep",
     s1_is_the_same_each_time: "flash-crowd",
+    s2_is_the_same_each_time: "asymmetric-links",
+    s3_is_the_same_each_time: "seed-leaves",
+    s5_is_the_same_each_time: "free-riders",
+    s6_is_the_same_each_time: "corruption",
 }
 
 #[test]

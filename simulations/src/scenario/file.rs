@@ -21,6 +21,10 @@ const BUILT_IN: &[&str] = &[
     include_str!("../../scenarios/d1-dht-join.toml"),
     include_str!("../../scenarios/d2-sweep.toml"),
     include_str!("../../scenarios/s1-flash-crowd.toml"),
+    include_str!("../../scenarios/s2-asymmetric.toml"),
+    include_str!("../../scenarios/s3-seed-leaves.toml"),
+    include_str!("../../scenarios/s5-free-riders.toml"),
+    include_str!("../../scenarios/s6-corruption.toml"),
 ];
 
 /// Why a scenario cannot be run.

@@ -36,9 +36,9 @@
 mod dht;
 pub mod dht_join;
 pub mod file;
-pub mod flash_crowd;
 pub mod run;
 pub mod settings;
+mod swarm;
 
 pub use file::{Resolved, Scenario, ScenarioError, Size};
 pub use run::run;
@@ -71,7 +71,7 @@ pub struct Kind {
 }
 
 /// All experiments.
-pub const KINDS: &[Kind] = &[dht_join::KIND, flash_crowd::KIND];
+pub const KINDS: &[Kind] = &[dht_join::KIND, swarm::KIND];
 
 /// What an experiment is given beside its settings.
 #[derive(Debug, Clone)]
