@@ -112,6 +112,8 @@ tables! {
     s3_is_the_same_each_time: "seed-leaves",
     s5_is_the_same_each_time: "free-riders",
     s6_is_the_same_each_time: "corruption",
+    s7_is_the_same_each_time: "magnet",
+    s8_is_the_same_each_time: "discovery",
 }
 
 #[test]

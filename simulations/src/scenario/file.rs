@@ -25,6 +25,8 @@ const BUILT_IN: &[&str] = &[
     include_str!("../../scenarios/s3-seed-leaves.toml"),
     include_str!("../../scenarios/s5-free-riders.toml"),
     include_str!("../../scenarios/s6-corruption.toml"),
+    include_str!("../../scenarios/s7-magnet.toml"),
+    include_str!("../../scenarios/s8-discovery.toml"),
 ];
 
 /// Why a scenario cannot be run.

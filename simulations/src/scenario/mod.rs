@@ -36,6 +36,7 @@
 mod dht;
 pub mod dht_join;
 pub mod file;
+mod magnet;
 pub mod run;
 pub mod settings;
 mod swarm;
@@ -71,7 +72,7 @@ pub struct Kind {
 }
 
 /// All experiments.
-pub const KINDS: &[Kind] = &[dht_join::KIND, swarm::KIND];
+pub const KINDS: &[Kind] = &[dht_join::KIND, swarm::KIND, magnet::KIND];
 
 /// What an experiment is given beside its settings.
 #[derive(Debug, Clone)]
