@@ -23,6 +23,7 @@ const BUILT_IN: &[&str] = &[
     include_str!("../../scenarios/s1-flash-crowd.toml"),
     include_str!("../../scenarios/s2-asymmetric.toml"),
     include_str!("../../scenarios/s3-seed-leaves.toml"),
+    include_str!("../../scenarios/s4-missing-piece.toml"),
     include_str!("../../scenarios/s5-free-riders.toml"),
     include_str!("../../scenarios/s6-corruption.toml"),
     include_str!("../../scenarios/s7-magnet.toml"),

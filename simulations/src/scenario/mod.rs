@@ -37,6 +37,7 @@ mod dht;
 pub mod dht_join;
 pub mod file;
 mod magnet;
+mod one_club;
 pub mod run;
 pub mod settings;
 mod swarm;
@@ -72,7 +73,7 @@ pub struct Kind {
 }
 
 /// All experiments.
-pub const KINDS: &[Kind] = &[dht_join::KIND, swarm::KIND, magnet::KIND];
+pub const KINDS: &[Kind] = &[dht_join::KIND, swarm::KIND, magnet::KIND, one_club::KIND];
 
 /// What an experiment is given beside its settings.
 #[derive(Debug, Clone)]
