@@ -404,6 +404,12 @@ impl Network {
         self.agenda.plan(self.now() + after, failed);
     }
 
+    /// All streams there have been.
+    #[must_use]
+    pub fn pipes(&self) -> &[Pipe] {
+        &self.pipes
+    }
+
     /// A stream.
     #[must_use]
     pub fn pipe(&self, id: PipeId) -> &Pipe {

@@ -137,6 +137,17 @@ impl SwarmLinks {
         Duration::from_micros(u64::try_from(least).unwrap_or(u64::MAX))
     }
 
+    /// The least time when content is given on in so many whole parts and the seed's uplink is as
+    /// fast as all others (Mundinger, Weber and Weiss 2008): (1 + floor(log2 N) / M) F / u.
+    #[must_use]
+    pub fn least_time_in_parts(&self, parts: u64) -> Duration {
+        let parts = u128::from(parts.max(1));
+        let rounds = parts + u128::from(self.receivers.max(1).ilog2());
+        let content = u128::from(self.content_bytes);
+        let micros = content * 1_000_000 * rounds / (parts * u128::from(self.up.max(1)));
+        Duration::from_micros(u64::try_from(micros).unwrap_or(u64::MAX))
+    }
+
     /// All uplinks together, bytes per second.
     #[must_use]
     pub const fn uplinks(&self) -> u64 {
@@ -222,6 +233,13 @@ mod tests {
         assert_eq!(links.least_time(), Duration::from_secs(10), "seed's uplink");
         let slow_down = SwarmLinks { down: 10, ..links };
         assert_eq!(slow_down.least_time(), Duration::from_secs(100));
+        // Ten receivers in four parts: 4 + 3 rounds of a quarter each.
+        assert_eq!(links.least_time_in_parts(4), Duration::from_millis(17_500));
+        let one = SwarmLinks {
+            receivers: 1,
+            ..links
+        };
+        assert_eq!(one.least_time_in_parts(4), Duration::from_secs(10));
         let slow_up = SwarmLinks { up: 1, ..links };
         assert_eq!(slow_up.least_time(), Duration::from_micros(90_909_090));
     }

@@ -227,6 +227,15 @@ impl World {
         swarm.expect("a torrent was started on this host").torrent()
     }
 
+    /// Pieces that torrents on these hosts count as verified and whose bytes are wrong: none, if the
+    /// engine is right.
+    #[must_use]
+    pub fn bad_pieces(&self, hosts: impl IntoIterator<Item = HostId>) -> usize {
+        let swarm = |host: HostId| self.hosts[host.as_usize()].swarm.as_deref();
+        let swarms = hosts.into_iter().filter_map(swarm);
+        swarms.map(SwarmHost::bad_pieces).sum()
+    }
+
     /// Gives the DHT node of a host a command, now; nothing if it has no node.
     pub fn dht<R>(
         &mut self,

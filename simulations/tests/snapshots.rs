@@ -113,6 +113,13 @@ tables! {
     d6_is_the_same_each_time: "dht-persistence",
     d7_is_the_same_each_time: "dht-eclipse",
     s1_is_the_same_each_time: "flash-crowd",
+    s2_is_the_same_each_time: "asymmetric-links",
+    s3_is_the_same_each_time: "seed-leaves",
+    s4_is_the_same_each_time: "missing-piece",
+    s5_is_the_same_each_time: "free-riders",
+    s6_is_the_same_each_time: "corruption",
+    s7_is_the_same_each_time: "magnet",
+    s8_is_the_same_each_time: "discovery",
 }
 
 #[test]

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
+use trackless::bitfield::Bitfield;
 use trackless::peer::{self, Incoming, Role, Transmit};
 use trackless::swarm::{Action, Completion, ConnectionId, Event, Job, JobId};
 use trackless::swarm::{Reason, Torrent, Transport};
@@ -77,6 +78,13 @@ impl SwarmHost {
     #[must_use]
     pub const fn torrent(&self) -> &Torrent {
         &self.torrent
+    }
+
+    /// Pieces that the core counts as verified and whose bytes are wrong.
+    #[must_use]
+    pub fn bad_pieces(&self) -> usize {
+        let have = self.torrent.have().into_iter().flat_map(Bitfield::ones);
+        have.filter(|piece| !self.disk.is_good(*piece)).count()
     }
 
     /// The core, to be given an input or a command; [`Self::drain`] must follow.

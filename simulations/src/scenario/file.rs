@@ -26,6 +26,13 @@ const BUILT_IN: &[&str] = &[
     include_str!("../../scenarios/d6-persistence.toml"),
     include_str!("../../scenarios/d7-eclipse.toml"),
     include_str!("../../scenarios/s1-flash-crowd.toml"),
+    include_str!("../../scenarios/s2-asymmetric.toml"),
+    include_str!("../../scenarios/s3-seed-leaves.toml"),
+    include_str!("../../scenarios/s4-missing-piece.toml"),
+    include_str!("../../scenarios/s5-free-riders.toml"),
+    include_str!("../../scenarios/s6-corruption.toml"),
+    include_str!("../../scenarios/s7-magnet.toml"),
+    include_str!("../../scenarios/s8-discovery.toml"),
 ];
 
 /// Why a scenario cannot be run.

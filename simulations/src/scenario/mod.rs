@@ -36,12 +36,14 @@
 mod dht;
 pub mod eclipse;
 pub mod file;
-pub mod flash_crowd;
 pub mod grown_dht;
+mod magnet;
+mod one_club;
 pub mod persistence;
 pub mod run;
 pub mod settings;
 pub mod split_dht;
+mod swarm;
 
 pub use file::{Resolved, Scenario, ScenarioError, Size};
 pub use run::run;
@@ -79,7 +81,9 @@ pub const KINDS: &[Kind] = &[
     split_dht::KIND,
     persistence::KIND,
     eclipse::KIND,
-    flash_crowd::KIND,
+    swarm::KIND,
+    magnet::KIND,
+    one_club::KIND,
 ];
 
 /// What an experiment is given beside its settings.
