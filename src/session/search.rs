@@ -70,7 +70,7 @@ impl Search {
         now: Instant,
     ) -> Self {
         Self {
-            tally: DhtTally::new(dht.is_some()),
+            tally: DhtTally::new(dht.is_some(), announcement.info_hash.as_target()),
             dht,
             schedule: Schedule::new(announcement.config.clone(), now),
             announcement,
