@@ -196,8 +196,9 @@ fn verify_lists_bad_and_missing_pieces_by_file() {
     assert_eq!(
         printed.lines().collect::<Vec<_>>(),
         [
-            "content/a.mkv: 1 bad piece (0), 1 missing piece (1)",
-            "content/sub/b.srt: 1 missing piece (1)",
+            "content/a.mkv: 1 bad piece (0), 1 piece shared with a missing file cannot be checked (1)",
+            "content/sub/b.srt: nothing wrong is known, but 1 piece shared with a missing file \
+             cannot be checked (1)",
             "content/sub/c.mkv: 2 missing pieces (1-2)",
         ]
     );
@@ -208,9 +209,9 @@ fn verify_lists_bad_and_missing_pieces_by_file() {
         "bad": [0],
         "missing": [1, 2],
         "files": [
-            {"path": "content/a.mkv", "complete": false},
-            {"path": "content/sub/b.srt", "complete": false},
-            {"path": "content/sub/c.mkv", "complete": false},
+            {"path": "content/a.mkv", "complete": false, "unverified": [1]},
+            {"path": "content/sub/b.srt", "complete": false, "unverified": [1]},
+            {"path": "content/sub/c.mkv", "complete": false, "unverified": []},
         ],
     });
     let value: serde_json::Value = serde_json::from_str(&printed).unwrap();
