@@ -55,13 +55,18 @@ pub(crate) fn rate(text: &str) -> Result<u64, String> {
     }
 }
 
-/// Reads how many times something is meant: a number that is not negative.
+/// Reads how many times something is meant: a number above 0.
 pub(crate) fn ratio(text: &str) -> Result<f64, String> {
-    text.trim()
-        .parse()
-        .ok()
-        .filter(|ratio: &f64| ratio.is_finite() && *ratio >= 0.0)
-        .ok_or_else(|| format!("`{text}` is no ratio, try 1.5"))
+    match text.trim().parse::<f64>() {
+        // Some programs take it for "no limit" and others for "at once": nobody shall guess.
+        Ok(0.0) => Err(
+            "a ratio of 0 says nothing: leave it away to seed not at all, or use --seed to seed \
+             without end"
+                .to_owned(),
+        ),
+        Ok(ratio) if ratio.is_finite() && ratio > 0.0 => Ok(ratio),
+        _ => Err(format!("`{text}` is no ratio above 0, try 1.5")),
+    }
 }
 
 /// `whole.fraction` times `unit`, rounded down.
@@ -145,11 +150,15 @@ mod tests {
     }
 
     #[test]
-    fn ratios_are_numbers_from_0() {
+    fn ratios_are_numbers_above_0() {
         assert_eq!(ratio("1.5"), Ok(1.5));
-        assert_eq!(ratio("0"), Ok(0.0));
         for wrong in ["-1", "inf", "NaN", "much", ""] {
-            assert!(ratio(wrong).is_err(), "{wrong}");
+            let why = ratio(wrong).unwrap_err();
+            assert!(why.contains("is no ratio above 0"), "{wrong}: {why}");
+        }
+        for zero in ["0", "0.0", "-0"] {
+            let why = ratio(zero).unwrap_err();
+            assert!(why.contains("--seed"), "{zero}: {why}");
         }
     }
 

@@ -86,10 +86,15 @@ fn only_chosen_files_are_fetched_and_told() {
     assert_eq!(fs::read(chosen).unwrap(), original);
     assert!(!lab.path("target/content/a.mkv").exists());
 
+    // What is told is the file, although the piece around it is longer.
+    let printed = lab.get(&["--files", "1", "--json"]);
+    assert_eq!(text(printed.lines().last().unwrap(), "bytes"), "10");
+
     // The rest comes with the next call, and nothing is fetched twice.
     let printed = lab.get(&["--json", "--sequential"]);
     let last = printed.lines().last().unwrap();
     assert_eq!(text(last, "event"), "done");
+    assert_eq!(text(last, "bytes"), "140010");
     for (file, _) in FILES {
         let read = |root: &str| fs::read(lab.path(root).join("content").join(file)).unwrap();
         assert!(read("source") == read("target"), "{file}");
@@ -153,7 +158,7 @@ fn metadata_alone_is_saved_as_a_torrent_file() {
 #[test]
 fn seeding_after_a_download_ends_with_its_bound() {
     let lab = Lab::start();
-    let printed = lab.get(&["--json", "--seed-ratio", "0"]);
+    let printed = lab.get(&["--json", "--seed-time", "0s"]);
     let events: Vec<String> = printed.lines().map(|line| text(line, "event")).collect();
     let told: Vec<&str> = events
         .iter()
