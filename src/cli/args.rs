@@ -364,7 +364,7 @@ pub(crate) struct DemoArgs {
     #[arg(long, value_name = "N", default_value_t = 8,
           value_parser = clap::value_parser!(u16).range(1..=64))]
     pub(crate) nodes: u16,
-    /// Bytes to move
+    /// Bytes of the largest file; five small ones come on top, 56 KiB together
     #[arg(long, value_name = "SIZE", value_parser = units::size, default_value = "64MiB")]
     pub(crate) size: u64,
 }
