@@ -292,14 +292,16 @@ fn bash_takes_the_completions() {
     let made = run(home.path(), &["completions", "bash"]);
     fs::write(&script, &made.stdout).unwrap();
     let ask = "source \"$1\" && COMP_WORDS=(trackless get --seed-) COMP_CWORD=2 \
-               && _trackless trackless --seed- get && echo \"${COMPREPLY[@]}\"";
+               && _trackless trackless --seed- get && echo \"${COMPREPLY[@]}\" \
+               && COMP_WORDS=(trackless man s) COMP_CWORD=2 \
+               && _trackless trackless s man && echo \"${COMPREPLY[@]}\"";
     let mut bash = Command::new("bash");
     bash.args(["--norc", "-c", ask, "bash"]).arg(&script);
     // A machine without bash has nothing to complete with.
     let Ok(ended) = bash.output() else { return };
     assert_eq!(
-        stdout(&ended).trim(),
-        "--seed-ratio --seed-time",
+        stdout(&ended).lines().collect::<Vec<_>>(),
+        ["--seed-ratio --seed-time", "seed show"],
         "{}",
         stderr(&ended)
     );
