@@ -125,10 +125,10 @@ pub(crate) struct NodeFlags {
     #[command(flatten)]
     pub(crate) way_in: WayIn,
     /// Receive at most so much from all peers together: 512KiB, 10MiB/s
-    #[arg(long, value_name = "RATE", value_parser = units::rate)]
+    #[arg(long, value_name = "RATE", value_parser = units::rate, allow_negative_numbers = true)]
     pub(crate) download_limit: Option<u64>,
     /// Send at most so much to all peers together: 512KiB, 10MiB/s
-    #[arg(long, value_name = "RATE", value_parser = units::rate)]
+    #[arg(long, value_name = "RATE", value_parser = units::rate, allow_negative_numbers = true)]
     pub(crate) upload_limit: Option<u64>,
 }
 

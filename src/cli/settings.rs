@@ -14,13 +14,13 @@ use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
-use clap::builder::BoolishValueParser;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, Command, CommandFactory, FromArgMatches};
 use etcetera::BaseStrategy;
 
 use super::args::Arguments;
 use super::print::{Exit, Failure};
+use super::units;
 use file::ConfigFile;
 
 /// What stands before each name in the environment.
@@ -296,7 +296,7 @@ fn value_name(arg: &Arg) -> Option<String> {
     name.filter(|_| takes_value).map(ToString::to_string)
 }
 
-/// Makes switches take the values of [`BoolishValueParser`] from the layers below, and from the
+/// Makes switches take the values of [`units::switch`] from the layers below, and from the
 /// command line where it has one: what a lower layer switched on, `--seed=false` switches off.
 fn switches_with_values(command: Command, words: &[OsString]) -> Command {
     let names: Vec<String> = command
@@ -309,12 +309,13 @@ fn switches_with_values(command: Command, words: &[OsString]) -> Command {
         }
         let given = format!("--{}=", long_of(&arg));
         let is_given = |word: &OsString| word.to_string_lossy().starts_with(&given);
-        let arg = arg.value_parser(BoolishValueParser::new());
+        let arg = arg.value_parser(units::switch);
         if !words.iter().any(is_given) {
             return arg;
         }
         arg.action(ArgAction::Set)
             .num_args(0..=1)
+            .value_name("true|false")
             .require_equals(true)
             .default_value("false")
             .default_missing_value("true")

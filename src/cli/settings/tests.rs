@@ -177,6 +177,28 @@ fn an_unknown_key_names_the_nearest_one() {
 }
 
 #[test]
+fn what_no_flag_takes_is_refused_in_a_sentence() {
+    let said = |line: &str, variable: (&str, &str)| match Place::new("")
+        .with(variable.0, variable.1)
+        .read(line)
+    {
+        Err(Refusal::Clap { error, hint }) => format!("{error}{}", hint.unwrap_or_default()),
+        other => panic!("{other:?}"),
+    };
+    let none = ("TRACKLESS_NOTHING", "");
+    let negative = said("trackless get x --seed-ratio -1", none);
+    assert!(negative.contains("`-1` is no ratio above 0"), "{negative}");
+    let zero = said("trackless get x --seed-ratio 0", none);
+    assert!(zero.contains("use --seed to seed without end"), "{zero}");
+    let part = said("trackless get x", ("TRACKLESS_UPLOAD_LIMIT", "2.5"));
+    assert!(part.contains("a fraction of a byte"), "{part}");
+    let maybe = said("trackless get x", ("TRACKLESS_SEED", "maybe"));
+    assert!(maybe.contains("neither true nor false"), "{maybe}");
+    assert!(maybe.contains("TRACKLESS_SEED"), "{maybe}");
+    Place::new("upload-limit = 2.5").check_wrong("trackless get x", "a fraction of a byte");
+}
+
+#[test]
 fn a_key_at_the_wrong_place_is_told_where_it_belongs() {
     let check = |config: &str, part: &str| Place::new(config).check_wrong("trackless get x", part);
     check(
