@@ -199,6 +199,36 @@ fn what_no_flag_takes_is_refused_in_a_sentence() {
 }
 
 #[test]
+fn all_mistakes_of_a_file_are_told_in_its_order() {
+    let config = "zzz = 1\nuplaod-limit = \"1MiB\"\n[get]\nsequentail = true\nfiles = [1]\n\
+                  [dht.ping]\ntime = 1\n";
+    let Err(Refusal::Failure(failure)) = Place::new(config).read("trackless get x") else {
+        panic!("wrong keys were taken");
+    };
+    let told: Vec<&String> = std::iter::once(&failure.message)
+        .chain(&failure.also)
+        .collect();
+    let parts = [
+        (":1: ", "`zzz`"),
+        (":2: ", "did you mean `upload-limit`?"),
+        (":4: ", "did you mean `sequential`?"),
+        (":5: ", "`files` is a list"),
+        (":7: ", "did you mean `timeout`?"),
+    ];
+    assert_eq!(told.len(), parts.len(), "{told:?}");
+    for (told, (line, part)) in told.into_iter().zip(parts) {
+        assert!(told.contains(line) && told.contains(part), "{told}");
+    }
+
+    let many: String = (0..100).map(|i| format!("unknown-{i} = 1\n")).collect();
+    let Err(Refusal::Failure(failure)) = Place::new(&many).read("trackless get x") else {
+        panic!("wrong keys were taken");
+    };
+    assert_eq!(failure.also.len(), 10);
+    assert_eq!(failure.also.last().unwrap(), "90 more like these");
+}
+
+#[test]
 fn a_key_at_the_wrong_place_is_told_where_it_belongs() {
     let check = |config: &str, part: &str| Place::new(config).check_wrong("trackless get x", part);
     check(
