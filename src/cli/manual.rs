@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::args::{Arguments, Global, ManArgs};
 use super::print::{Exit, Failure, print_json, print_line, print_text};
-use super::settings::variables;
+use super::settings::{nearest, variables};
 
 /// Exit codes and what they say.
 const EXIT_CODES: [(&str, &str); 5] = [
@@ -45,8 +45,9 @@ pub(super) fn run(args: &ManArgs, global: &Global) -> Result<Exit, Failure> {
         command = command.find_subcommand(name).ok_or_else(|| {
             let known: Vec<_> = command.get_subcommands().map(Command::get_name).collect();
             let unknown = Failure::new(format!("there is no command `{}`", args.command.join(" ")));
-            let hint = match known.as_slice() {
-                [] => format!("`{}` has no commands", command.get_name()),
+            let hint = match (known.as_slice(), nearest(name, known.iter().copied())) {
+                ([], _) => format!("`{}` has no commands", command.get_name()),
+                (_, Some(meant)) => format!("did you mean `{meant}`?"),
                 _ => format!("known here: {}", known.join(", ")),
             };
             unknown.hint(hint).exit(Exit::Usage)

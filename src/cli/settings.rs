@@ -22,6 +22,7 @@ use super::args::Arguments;
 use super::print::{Exit, Failure};
 use super::units;
 use file::ConfigFile;
+pub(super) use nearest::nearest;
 
 /// What stands before each name in the environment.
 const PREFIX: &str = "TRACKLESS_";
@@ -71,8 +72,46 @@ pub(super) fn arguments(
         .and_then(|matches| Arguments::from_arg_matches(&matches))
         .map_err(|error| Refusal::Clap {
             hint: layers.source_of(&command, &error, words),
-            error: error.with_cmd(&command),
+            error: with_nearest_command(error.with_cmd(&command), &command, words),
         })
+}
+
+/// Adds what may have been meant by a command that does not exist, when clap has no idea: it finds
+/// words that share most letters, and not those of which two were swapped.
+fn with_nearest_command(
+    mut error: clap::Error,
+    command: &Command,
+    words: &[OsString],
+) -> clap::Error {
+    let Some(ContextValue::String(typed)) = error.get(ContextKind::InvalidSubcommand) else {
+        return error;
+    };
+    if error.get(ContextKind::SuggestedSubcommand).is_some() {
+        return error;
+    }
+    let below = called(command, words, |_| {});
+    let names = below.get_subcommands().map(Command::get_name);
+    if let Some(name) = nearest(typed, names) {
+        let name = ContextValue::Strings(vec![name.to_owned()]);
+        error.insert(ContextKind::SuggestedSubcommand, name);
+    }
+    error
+}
+
+/// The command that these words call; `passed` is told each word that leads there.
+fn called<'c>(
+    command: &'c Command,
+    words: &[OsString],
+    mut passed: impl FnMut(&str),
+) -> &'c Command {
+    let mut innermost = command;
+    for word in words.iter().skip(1).filter_map(|word| word.to_str()) {
+        if let Some(below) = innermost.find_subcommand(word) {
+            passed(word);
+            innermost = below;
+        }
+    }
+    innermost
 }
 
 /// What can be done although the configuration file is wrong: help, manuals and completions are.
@@ -191,13 +230,7 @@ impl<'a> Layers<'a> {
             .split(|c: char| !c.is_ascii_alphanumeric() && c != '-')
             .next()?;
         let mut path = Vec::new();
-        let mut below = command;
-        for word in words.iter().skip(1).filter_map(|word| word.to_str()) {
-            if let Some(next) = below.find_subcommand(word) {
-                path.push(word.to_owned());
-                below = next;
-            }
-        }
+        called(command, words, |word| path.push(word.to_owned()));
         let typed = format!("--{long}");
         if words
             .iter()

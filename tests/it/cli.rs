@@ -141,6 +141,7 @@ fn wrong_arguments_exit_with_2() {
         &["get", NOBODY, "--seed-ratio", "-1"],
         &["get", NOBODY, "--seed-ratio", "0"],
         &["get", NOBODY, "--upload-limit", "2.5"],
+        &["gte", NOBODY],
         &["dht", "get-peers", "abc"],
         &["get", NOBODY, "--files", "3-1"],
         &["man", "nonsense"],
