@@ -9,6 +9,7 @@ mod file;
 mod nearest;
 #[cfg(test)]
 mod tests;
+mod unknown;
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
@@ -23,6 +24,7 @@ use super::print::{Exit, Failure};
 use super::units;
 use file::ConfigFile;
 pub(super) use nearest::nearest;
+pub(super) use unknown::unknown_variables;
 
 /// What stands before each name in the environment.
 const PREFIX: &str = "TRACKLESS_";

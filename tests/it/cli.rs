@@ -290,6 +290,21 @@ fn settings_come_from_the_file_the_environment_and_the_command_line() {
 }
 
 #[test]
+fn a_mistyped_variable_is_told_once_and_is_no_error() {
+    let home = tempfile::tempdir().unwrap();
+    let show = |flags: &[&str]| {
+        let mut command = trackless(home.path(), &[&["show", NOBODY], flags].concat());
+        command.env("TRACKLESS_JOSN", "1");
+        let ended = finish(command);
+        assert_eq!(ended.status.code(), Some(0), "{}", stderr(&ended));
+        stderr(&ended)
+    };
+    let expected = "warning: TRACKLESS_JOSN is not read, did you mean TRACKLESS_JSON?\n";
+    assert_eq!(show(&[]), expected);
+    assert_eq!(show(&["-q"]), "");
+}
+
+#[test]
 fn bash_takes_the_completions() {
     let home = tempfile::tempdir().unwrap();
     let script = home.path().join("completions");
