@@ -296,10 +296,12 @@ async fn make_content(
     let info = made
         .await
         .map_err(|error| Failure::because("cannot make the content", &error))??;
+    let all = info.geometry().total_length();
     narrator.say(&format!(
-        "made {} of random content in {} and hashed it: info hash {}",
-        size(info.geometry().total_length()),
-        count(number(info.files().all().len()), "file"),
+        "made {} of random content, one file of {} and {} small ones, and hashed it: info hash {}",
+        count(all, "byte"),
+        size(bytes),
+        SMALL_FILES.len(),
         info.info_hash()
     ));
     Ok((Arc::new(info), root))

@@ -15,6 +15,7 @@ pub mod handle;
 mod keeper;
 mod listen;
 mod places;
+pub mod prune;
 mod publish;
 pub mod resume;
 mod search;
@@ -179,6 +180,7 @@ impl Session {
             Some(path) => Some(Arc::new(StateDir::open(path)?)),
             None => None,
         };
+        prune(state.as_ref()).await;
         let kinds = Kinds {
             tcp: config.tcp,
             udp: config.dht,
@@ -439,6 +441,16 @@ impl Session {
         let drained = tokio::task::spawn_blocking(move || disk.stop());
         if tokio::time::timeout(SYNC_TIMEOUT, drained).await.is_err() {
             tracing::info!("left the system to write back what was verified last");
+        }
+    }
+}
+
+/// Forgets torrents that were not used for long, before any is added: none is in use then.
+async fn prune(state: Option<&Arc<StateDir>>) {
+    if let Some(state) = state.cloned() {
+        let pruned = tokio::task::spawn_blocking(move || state.prune(net::clock::wall_time()));
+        if let Err(error) = pruned.await {
+            tracing::warn!(%error, "forgetting old torrents was cut short");
         }
     }
 }

@@ -20,6 +20,7 @@ use crate::bitfield::Bitfield;
 use crate::disk::{Resume, Stamp, Storage};
 use crate::id::InfoHash;
 use crate::metainfo::Info;
+use crate::net::clock::wall_time;
 
 /// Format of the file.
 const VERSION: u32 = 1;
@@ -34,6 +35,10 @@ const GATHER: Duration = Duration::from_secs(3);
 
 /// How often the totals are kept while nothing else happens: a crash forgets so much of them.
 const TOTALS_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Looks after which it is noted that a torrent is still in use, although nothing is new: about a
+/// day, a small part of [`UNUSED_MAX`](super::prune::UNUSED_MAX).
+const LOOKS_UNTIL_MARKED: u32 = 1_440;
 
 /// Bytes that went to and came from peers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -206,9 +211,12 @@ pub(super) async fn load(state: Option<&Arc<StateDir>>, info_hash: InfoHash) -> 
     let Some(state) = state.cloned() else {
         return Earlier::default();
     };
-    let loaded = tokio::task::spawn_blocking(move || Earlier {
-        info: state.load_info(info_hash),
-        kept: state.load_resume(info_hash).unwrap_or_default(),
+    let loaded = tokio::task::spawn_blocking(move || {
+        state.mark_used(info_hash, wall_time());
+        Earlier {
+            info: state.load_info(info_hash),
+            kept: state.load_resume(info_hash).unwrap_or_default(),
+        }
     });
     loaded.await.unwrap_or_default()
 }
@@ -256,6 +264,7 @@ impl Keeping {
         let (state, info) = (Arc::clone(&self.state), Arc::clone(&self.info));
         blocking(move || state.save_info(&info)).await;
         let mut saved = None;
+        let mut looks = 0;
         loop {
             // Both branches lose nothing when not chosen: a change that was told stays told, and
             // what has to be kept is asked for anew.
@@ -268,6 +277,16 @@ impl Keeping {
                 break;
             }
             self.keep(&mut saved, false).await;
+            looks += 1;
+            if looks == LOOKS_UNTIL_MARKED {
+                looks = 0;
+                let (state, info_hash) = (Arc::clone(&self.state), self.info.info_hash());
+                blocking(move || {
+                    state.mark_used(info_hash, wall_time());
+                    Ok(())
+                })
+                .await;
+            }
         }
         self.keep(&mut saved, true).await;
     }

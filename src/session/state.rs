@@ -29,7 +29,7 @@ const DHT_FILE: &str = "dht.state";
 const LOCK_FILE: &str = "lock";
 
 /// Folder of torrents: those made by `seed`, and the metadata that came from peers.
-const TORRENTS: &str = "torrents";
+pub(super) const TORRENTS: &str = "torrents";
 
 /// Folder of what is kept of torrents between runs.
 pub(super) const RESUME: &str = "resume";
@@ -263,7 +263,7 @@ impl StateDir {
     /// What is kept of a torrent from earlier runs.
     #[must_use]
     pub fn load_resume(&self, info_hash: InfoHash) -> Option<Kept> {
-        let path = self.path.join(RESUME).join(format!("{info_hash}.resume"));
+        let path = self.path.join(RESUME).join(resume_name(info_hash));
         self.load(&path, |bytes| Kept::decode(bytes, info_hash))
     }
 
@@ -274,7 +274,7 @@ impl StateDir {
     /// The directory is not writable or full; the old file is then still there.
     pub fn save_resume(&self, info_hash: InfoHash, kept: &Kept) -> Result<(), StateError> {
         let folder = self.folder(RESUME)?;
-        let path = folder.join(format!("{info_hash}.resume"));
+        let path = folder.join(resume_name(info_hash));
         write_atomically(&path, &kept.encode(info_hash))
     }
 
@@ -293,8 +293,14 @@ impl StateDir {
     }
 }
 
-fn torrent_name(info_hash: InfoHash) -> String {
+/// Name of a torrent's file in [`TORRENTS`].
+pub(super) fn torrent_name(info_hash: InfoHash) -> String {
     format!("{info_hash}.torrent")
+}
+
+/// Name of a torrent's file in [`RESUME`].
+pub(super) fn resume_name(info_hash: InfoHash) -> String {
+    format!("{info_hash}.resume")
 }
 
 /// A name for an unreadable file: `dht.state.bad`, then `dht.state.bad.2` and so on.
