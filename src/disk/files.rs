@@ -167,13 +167,6 @@ impl Files {
         self.beside[file].store(is_beside, Ordering::Relaxed);
     }
 
-    /// These files are complete under their own names.
-    pub(super) fn set_complete(&self, files: &[usize]) {
-        for &file in files {
-            self.set_place(file, Place::Final);
-        }
-    }
-
     /// Whether a file shall be there under its own name.
     pub(super) fn is_wanted(&self, file: usize) -> bool {
         !self.unwanted[file].load(Ordering::Relaxed)

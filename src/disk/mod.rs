@@ -333,19 +333,6 @@ impl Storage {
         }
     }
 
-    /// Takes for granted that these pieces are on disk and right: content that was hashed a moment
-    /// ago, or what a state file says. Replaces [`Job::CheckAll`]; to be called before any job.
-    ///
-    /// A bit field of another length is ignored.
-    pub fn set_verified(&self, have: &Bitfield) {
-        let geometry = self.shared.info.geometry();
-        if have.len() == geometry.piece_count() {
-            let complete = self.shared.progress().reset(geometry, have.clone());
-            self.shared.files.set_complete(&complete);
-            self.shared.changed.notify_one();
-        }
-    }
-
     /// Chooses the files that shall be there under their own names; see [`Options::wanted`]. Those
     /// that are complete already get them soon after.
     pub fn set_wanted(&self, wanted: Option<&Bitfield>) {

@@ -4,6 +4,8 @@
 //! the stamps that stand beside it at a moment after that.
 
 use std::collections::BTreeMap;
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -23,6 +25,20 @@ pub struct Stamp {
     pub modified: i64,
     /// Its number in the file system.
     pub inode: u64,
+}
+
+impl Stamp {
+    /// That of a file of which the system said this.
+    #[must_use]
+    pub fn of(status: &Metadata) -> Self {
+        let seconds = status.mtime().saturating_mul(1_000_000_000);
+        Self {
+            size: status.size(),
+            // Years beyond 2262 are all the same.
+            modified: seconds.saturating_add(status.mtime_nsec()),
+            inode: status.ino(),
+        }
+    }
 }
 
 /// What of a torrent needs no hashing, as long as files have their stamps.
