@@ -191,7 +191,7 @@ impl Disk {
         let Options { wanted, resume } = options;
         let resume = resume.unwrap_or_default();
         let (copy, cache) = (Arc::clone(&info), Arc::clone(&self.cache));
-        let files = Files::known(copy, root, number, cache, &resume.stamps);
+        let files = Files::known(copy, root, number, cache, &resume);
         files.set_wanted(wanted.as_ref());
         Storage {
             shared: Arc::new(Shared {
@@ -354,7 +354,8 @@ impl Storage {
     /// What is durable, to be kept for the next run.
     #[must_use]
     pub fn resume(&self) -> Resume {
-        self.shared.progress().resume()
+        let changed = self.shared.files.changed();
+        self.shared.progress().resume(changed)
     }
 
     /// Whether something was verified, made or renamed that is not known to be durable.
