@@ -37,7 +37,7 @@ pub(super) struct Options {
 /// # Errors
 ///
 /// The content cannot be read, is empty, or changed while it was read.
-pub(super) fn make_info(path: &Path, options: Options, global: &Global) -> Result<Info, Failure> {
+fn make_info(path: &Path, options: Options, global: &Global) -> Result<Info, Failure> {
     let what = || format!("cannot make a torrent of {}", path.display());
     let content = collect(path).map_err(|error| Failure::because(what(), &error))?;
     hash_content(&content, options, global)

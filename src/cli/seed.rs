@@ -1,7 +1,10 @@
 //! `trackless seed`: makes files and folders available under a magnet link.
 
 mod known;
+#[cfg(test)]
+mod tests;
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -18,6 +21,7 @@ use super::print::{Exit, Failure, count, escape, note, print_json, print_line, s
 use super::progress::{Display, Row, problem_text, progress_json};
 use super::show::read_torrent;
 use super::start::{resolve_hosts, start_session, stop_session};
+use crate::disk::Resume;
 use crate::disk::hash::collect;
 use crate::metainfo::{Magnet, Metainfo};
 use crate::net::clock::Clock;
@@ -36,8 +40,20 @@ struct Prepared {
     metainfo: Metainfo,
     /// Folder that holds the content under its own name.
     root: PathBuf,
-    /// We hashed it a moment ago.
-    fresh: bool,
+    /// What we know of it, if we hashed it a moment ago.
+    fresh: Option<Resume>,
+}
+
+impl Prepared {
+    /// How it is added to a session.
+    fn add_options(&self, peers: Vec<SocketAddr>) -> AddOptions {
+        AddOptions {
+            output: self.root.clone(),
+            peers,
+            resume: self.fresh.clone(),
+            ..AddOptions::default()
+        }
+    }
 }
 
 /// One torrent that is served.
@@ -168,18 +184,19 @@ fn prepare(path: &Path, data: Option<PathBuf>, global: &Global) -> Result<Prepar
         return Ok(Prepared {
             metainfo,
             root,
-            fresh: false,
+            fresh: None,
         });
     }
     let content = collect(path)
         .map_err(|error| Failure::because(format!("cannot seed {}", path.display()), &error))?;
     let info = hash_content(&content, Options::default(), global)?;
+    let fresh = Some(content.resume(&info));
     let (metainfo, root) = (wrap(info, false), content.root);
     check_names(&metainfo, &root)?;
     Ok(Prepared {
         metainfo,
         root,
-        fresh: true,
+        fresh,
     })
 }
 
@@ -218,7 +235,7 @@ fn keep_torrent(
     if let Some(path) = &args.torrent_out {
         write_new(path, &bytes, false)?;
     }
-    if let Some(state) = session.state().filter(|_| prepared.fresh) {
+    if let Some(state) = session.state().filter(|_| prepared.fresh.is_some()) {
         let kept = state.save_torrent(prepared.metainfo.info.info_hash(), &bytes);
         if let (Err(error), 0) = (kept, global.quiet) {
             note(&format!("the .torrent file is not kept: {error}"));
@@ -237,17 +254,8 @@ async fn add(
     helpers: &mut JoinSet<()>,
     interrupted: Pin<&mut impl Future<Output = ()>>,
 ) -> Result<Option<Seeding>, Failure> {
-    let Prepared {
-        metainfo,
-        root,
-        fresh,
-    } = prepared;
-    let options = AddOptions {
-        output: root.clone(),
-        peers: args.peers.peer.clone(),
-        assume_complete: fresh,
-        ..AddOptions::default()
-    };
+    let options = prepared.add_options(args.peers.peer.clone());
+    let Prepared { metainfo, root, .. } = prepared;
     let torrent = session
         .add(Source::Info(Arc::clone(&metainfo.info)), options)
         .await

@@ -2,7 +2,7 @@
 //!
 //! Invariant: pad files never touch the disk, and bytes that are not there are never made up.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -20,7 +20,7 @@ use super::gather::{Cursor, write_all};
 use super::marks::{Marks, Verdict};
 use super::names::{part_name, taken_paths};
 use super::open::{Access, Folder, LastFolder, Status};
-use super::resume::Stamp;
+use super::resume::Resume;
 use super::{DiskError, DiskErrorKind, PART_SUFFIX, error};
 use crate::bitfield::Bitfield;
 use crate::metainfo::{self, BlockRef, FileSlice, Info, PieceIndex};
@@ -101,26 +101,31 @@ pub(super) struct Files {
 
 impl Files {
     pub(super) fn new(info: Arc<Info>, root: PathBuf, number: u64, cache: Arc<Cache>) -> Self {
-        Self::known(info, root, number, cache, &BTreeMap::new())
+        Self::known(info, root, number, cache, &Resume::default())
     }
 
-    /// Files of which an earlier run kept stamps.
+    /// Files of which an earlier run kept what they looked like.
     pub(super) fn known(
         info: Arc<Info>,
         root: PathBuf,
         number: u64,
         cache: Arc<Cache>,
-        stamps: &BTreeMap<usize, Stamp>,
+        resume: &Resume,
     ) -> Self {
         let files = info.files().all();
         let flags = || files.iter().map(|_| AtomicBool::default()).collect();
+        let place = |file: usize| match resume.changed.contains(&file) {
+            true => Place::Foreign,
+            false => Place::Unknown,
+        };
+        let places = (0..files.len()).map(|file| AtomicU8::new(place(file).code()));
         Self {
-            places: files.iter().map(|_| AtomicU8::default()).collect(),
+            places: places.collect(),
             unwanted: flags(),
             allocated: flags(),
             beside: flags(),
             lacks_space: AtomicBool::new(false),
-            marks: Marks::new(files.len(), stamps),
+            marks: Marks::new(files.len(), &resume.stamps),
             naming: Mutex::default(),
             taken: taken_paths(files),
             info,
@@ -165,13 +170,6 @@ impl Files {
     /// The file is made beside something else that has its own name.
     pub(super) fn set_beside(&self, file: usize, is_beside: bool) {
         self.beside[file].store(is_beside, Ordering::Relaxed);
-    }
-
-    /// These files are complete under their own names.
-    pub(super) fn set_complete(&self, files: &[usize]) {
-        for &file in files {
-            self.set_place(file, Place::Final);
-        }
     }
 
     /// Whether a file shall be there under its own name.
@@ -523,6 +521,16 @@ impl Files {
             // Only a hint.
             let _ = rustix::fs::fadvise(&opened, 0, None, rustix::fs::Advice::DontNeed);
         }
+    }
+
+    /// Files under their own names that somebody changed: what is in them may be somebody's work.
+    pub(super) fn changed(&self) -> BTreeSet<usize> {
+        let is_changed = |&file: &usize| match self.place(file) {
+            Place::Foreign => true,
+            Place::Final => self.marks.is_doubted(file),
+            Place::Unknown | Place::Part => false,
+        };
+        (0..self.count()).filter(is_changed).collect()
     }
 
     /// Looks at a file; says whether somebody changed it. If so it is in doubt until it was checked.

@@ -191,7 +191,7 @@ impl Disk {
         let Options { wanted, resume } = options;
         let resume = resume.unwrap_or_default();
         let (copy, cache) = (Arc::clone(&info), Arc::clone(&self.cache));
-        let files = Files::known(copy, root, number, cache, &resume.stamps);
+        let files = Files::known(copy, root, number, cache, &resume);
         files.set_wanted(wanted.as_ref());
         Storage {
             shared: Arc::new(Shared {
@@ -333,19 +333,6 @@ impl Storage {
         }
     }
 
-    /// Takes for granted that these pieces are on disk and right: content that was hashed a moment
-    /// ago, or what a state file says. Replaces [`Job::CheckAll`]; to be called before any job.
-    ///
-    /// A bit field of another length is ignored.
-    pub fn set_verified(&self, have: &Bitfield) {
-        let geometry = self.shared.info.geometry();
-        if have.len() == geometry.piece_count() {
-            let complete = self.shared.progress().reset(geometry, have.clone());
-            self.shared.files.set_complete(&complete);
-            self.shared.changed.notify_one();
-        }
-    }
-
     /// Chooses the files that shall be there under their own names; see [`Options::wanted`]. Those
     /// that are complete already get them soon after.
     pub fn set_wanted(&self, wanted: Option<&Bitfield>) {
@@ -367,7 +354,8 @@ impl Storage {
     /// What is durable, to be kept for the next run.
     #[must_use]
     pub fn resume(&self) -> Resume {
-        self.shared.progress().resume()
+        let changed = self.shared.files.changed();
+        self.shared.progress().resume(changed)
     }
 
     /// Whether something was verified, made or renamed that is not known to be durable.

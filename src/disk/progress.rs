@@ -248,11 +248,12 @@ impl Progress {
         }
     }
 
-    /// What is durable.
-    pub(super) fn resume(&self) -> Resume {
+    /// What is durable, and which files somebody changed.
+    pub(super) fn resume(&self, changed: BTreeSet<usize>) -> Resume {
         Resume {
             pieces: self.durable.clone(),
             stamps: self.stamps.clone(),
+            changed,
             clean: !self.needs_sync(),
             synced: true,
         }

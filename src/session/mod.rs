@@ -132,8 +132,6 @@ pub struct AddOptions {
     pub output: PathBuf,
     /// Peers to try at once. A magnet link's own peers are added to them.
     pub peers: Vec<SocketAddr>,
-    /// The content was hashed a moment ago and is complete: it is not read again at the start.
-    pub assume_complete: bool,
     /// What is known of the content: pieces it names are not hashed while their files have the stamps
     /// it names. By default what the state directory has.
     pub resume: Option<Resume>,
@@ -369,7 +367,6 @@ impl Session {
             port: shared_port(&self.listen).map_or(PeerPort::Implied, PeerPort::Explicit),
             listen: self.listen.clone(),
             output: options.output,
-            assume_complete: options.assume_complete,
             resume,
             earlier: kept.totals,
             state: self.state.clone(),

@@ -101,7 +101,7 @@ impl Task {
     }
 
     /// Gives a job to the disk.
-    pub(super) fn start_job(&mut self, now: Instant, id: JobId, job: Job) {
+    pub(super) fn start_job(&mut self, id: JobId, job: Job) {
         // It ends as soon as the metadata is there: nothing may be made on disk.
         if self.context.metadata_only {
             return;
@@ -109,20 +109,10 @@ impl Task {
         self.open_storage();
         let storage = self.store.storage.borrow().clone();
         let storage = storage.expect("the core has disk jobs only once the metadata is known");
-        if matches!(job, Job::CheckAll) && std::mem::take(&mut self.context.assume_complete) {
-            let pieces = self
-                .core
-                .info()
-                .map_or(0, |info| info.geometry().piece_count());
-            let have = Bitfield::full(pieces);
-            storage.set_verified(&have);
-            self.core.handle_disk(now, id, Completion::Checked { have });
-        } else {
-            if matches!(job, Job::Write { .. }) {
-                self.store.writes.insert(id);
-            }
-            storage.submit(id, job);
+        if matches!(job, Job::Write { .. }) {
+            self.store.writes.insert(id);
         }
+        storage.submit(id, job);
     }
 
     /// A job ended.
