@@ -63,6 +63,8 @@ struct Seeding {
     row: Row,
     announce_told: bool,
     problem_told: Option<Problem>,
+    /// It ended by itself, and that was told.
+    has_ended: bool,
     next_json: Instant,
 }
 
@@ -126,6 +128,7 @@ async fn serve(
         all.push(one);
     }
     let mut ticks = tokio::time::interval(TICK);
+    let mut exit = Exit::Interrupted;
     loop {
         tokio::select! {
             () = &mut interrupted => break,
@@ -135,11 +138,15 @@ async fn serve(
         for one in &mut all {
             one.update(now, &display, session, global);
         }
+        if all.iter().all(|one| one.has_ended) {
+            exit = Exit::Failed;
+            break;
+        }
     }
     for one in &mut all {
         one.row.finish();
     }
-    Ok(Exit::Interrupted)
+    Ok(exit)
 }
 
 /// Whether the arguments make sense, before anything is started.
@@ -224,6 +231,25 @@ fn check_names(metainfo: &Metainfo, root: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Writes the .torrent to a place of the user's. One with the same info hash that lies there, from an
+/// earlier start with the same arguments, is left as it is.
+fn save_torrent(path: &Path, metainfo: &Metainfo) -> Result<(), Failure> {
+    let info_hash = metainfo.info.info_hash();
+    if path.is_file() && read_torrent(path).is_ok_and(|there| there.info.info_hash() == info_hash) {
+        return Ok(());
+    }
+    write_new(path, &metainfo.encode(), false).map_err(|mut failure| {
+        // There is no --force here.
+        if failure.hint.is_some() {
+            failure.hint = Some(
+                "move it away, or name another file with --torrent-out: this one is not of this torrent"
+                    .to_owned(),
+            );
+        }
+        failure
+    })
+}
+
 /// Keeps the .torrent in the state directory and where the user wants it.
 fn keep_torrent(
     session: &Session,
@@ -233,7 +259,7 @@ fn keep_torrent(
 ) -> Result<(), Failure> {
     let bytes = prepared.metainfo.encode();
     if let Some(path) = &args.torrent_out {
-        write_new(path, &bytes, false)?;
+        save_torrent(path, &prepared.metainfo)?;
     }
     if let Some(state) = session.state().filter(|_| prepared.fresh.is_some()) {
         let kept = state.save_torrent(prepared.metainfo.info.info_hash(), &bytes);
@@ -283,6 +309,7 @@ async fn add(
         row: display.row(now),
         announce_told: false,
         problem_told: None,
+        has_ended: false,
         next_json: now,
     }))
 }
@@ -344,9 +371,25 @@ impl Seeding {
         }
     }
 
+    /// Says that it is no longer served, although nobody stopped it.
+    fn report_end(&self, global: &Global) {
+        let info_hash = self.torrent.info_hash().to_string();
+        Failure::new(format!("{}: it is no longer seeded", self.name))
+            .hint("start it again. Log lines (-v) help to find the mistake in this program")
+            .report_with(global.json, json!({"info_hash": info_hash}));
+    }
+
     /// Shows the latest state and tells what is new.
     fn update(&mut self, now: Instant, display: &Display, session: &Session, global: &Global) {
         let status = self.torrent.status();
+        if self.has_ended {
+            return;
+        }
+        if status.ended.is_some() {
+            self.has_ended = true;
+            display.suspend(|| self.report_end(global));
+            return;
+        }
         self.row.update(now, &self.name, &status);
         if global.json && now >= self.next_json {
             self.next_json = now + JSON_INTERVAL;

@@ -12,7 +12,7 @@ use crate::cli::args::{GetArgs, Global};
 use crate::cli::print::{Failure, duration, escape, note, print_json, print_line, rate, size};
 use crate::cli::progress::{Display, Row, problem_text, progress_json};
 use crate::metainfo::{FileSelection, Info};
-use crate::session::{Problem, TorrentHandle, TorrentStatus, Totals};
+use crate::session::{Ended, Problem, TorrentHandle, TorrentStatus, Totals};
 use crate::swarm::{State, Stats};
 use crate::time::Instant;
 
@@ -82,6 +82,15 @@ impl Download {
         match self.stage {
             Stage::Running => self.update_running(&status, now, args, global, display),
             Stage::Seeding => {
+                if matches!(status.ended, Some(Ended::Crashed | Ended::Failed)) {
+                    self.row.finish();
+                    self.stage = Stage::Failed;
+                    let failure = Failure::new(format!("{}: it is no longer seeded", self.name))
+                        .hint("start it again: what is there is kept. Log lines (-v) help");
+                    display.suspend(|| self.report(&failure, global));
+                    return;
+                }
+                self.tell_problem(&status, display);
                 if is_enough(&status, self.torrent.earlier(), args) {
                     self.row.finish();
                     self.stage = Stage::Done;
