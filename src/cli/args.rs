@@ -142,6 +142,15 @@ pub(crate) struct PeerFlags {
     /// Do not use the DHT
     #[arg(long)]
     pub(crate) no_dht: bool,
+    /// Do not look for peers in the local network. This version never does
+    #[arg(long)]
+    pub(crate) no_lsd: bool,
+    /// Do not exchange peers with peers. This version never does
+    #[arg(long)]
+    pub(crate) no_pex: bool,
+    /// Do not ask trackers. This version never does
+    #[arg(long)]
+    pub(crate) no_trackers: bool,
 }
 
 /// `trackless get`.
