@@ -52,6 +52,7 @@ mod open;
 mod progress;
 mod reader;
 mod resume;
+mod space;
 mod verify;
 mod worker;
 

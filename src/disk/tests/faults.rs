@@ -97,6 +97,35 @@ fn a_bad_spot_costs_its_piece_and_a_disk_that_cannot_be_read_fails_the_check() {
 }
 
 #[test]
+fn no_space_is_set_aside_for_a_file_that_does_not_fit() {
+    use std::os::unix::fs::MetadataExt;
+    let pieces = 64;
+    let files = [file("a", pieces * PIECE_LENGTH)];
+    let whole = u64::try_from(files[0].content.len()).unwrap();
+    let limits = [
+        (Some(whole - 1), 0),
+        // A file system that finds out by itself, and keeps what it had found before.
+        (None, Errno::NOSPC.raw_os_error()),
+    ];
+    for (room, errno) in limits {
+        let mut bench = Bench::new(&files);
+        let faults = bench.storage.clone();
+        let faults = &faults.shared.files.faults;
+        *faults.room.lock().unwrap() = room;
+        faults.allocate.store(errno, Ordering::Relaxed);
+        assert_eq!(bench.check(), Ok(vec![]));
+        bench.write_blocks(3);
+        assert!(bench.verify(3));
+        let status = fs::metadata(bench.part("a")).unwrap();
+        assert!(status.blocks() * 512 < whole / 2, "{room:?}");
+        // What fits is written all the same.
+        bench.download();
+        bench.assert_complete(&files);
+        assert_eq!(bench.inspect(), Vec::<usize>::new());
+    }
+}
+
+#[test]
 fn an_output_folder_that_can_never_be_made_is_told_apart() {
     let files = [file("a", 100)];
     let info = info(&files);

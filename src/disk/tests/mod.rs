@@ -31,6 +31,10 @@ pub(super) struct Faults {
     pub(super) sync: AtomicI32,
     /// Bytes of a file that cannot be read.
     pub(super) unreadable: Mutex<Option<(usize, Range<u64>)>>,
+    /// Free bytes on the disk; `None` for what the system says.
+    pub(super) room: Mutex<Option<u64>>,
+    /// Once space was set aside; 0 lets it pass.
+    pub(super) allocate: AtomicI32,
 }
 
 impl Faults {
@@ -53,6 +57,17 @@ impl Faults {
                 Err(error::system(path, failed))
             }
             _ => Ok(()),
+        }
+    }
+
+    pub(super) fn room(&self) -> Option<u64> {
+        *self.room.lock().unwrap()
+    }
+
+    pub(super) fn on_allocate(&self) -> rustix::io::Result<()> {
+        match self.allocate.load(Ordering::Relaxed) {
+            0 => Ok(()),
+            code => Err(rustix::io::Errno::from_raw_os_error(code)),
         }
     }
 
