@@ -9,7 +9,7 @@ use std::io::{self, Read, Write};
 use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
@@ -68,6 +68,8 @@ pub enum StateError {
 #[derive(Debug)]
 pub struct StateDir {
     pub(super) path: PathBuf,
+    /// Held while a file is written: two that write the same would share its temporary name.
+    writing: Mutex<()>,
     /// Holds the lock; never read.
     _lock: File,
 }
@@ -157,6 +159,7 @@ impl StateDir {
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Self {
                 path: path.to_owned(),
+                writing: Mutex::default(),
                 _lock: lock,
             }),
             Err(rustix::io::Errno::WOULDBLOCK) => Err(StateError::Locked {
@@ -219,7 +222,7 @@ impl StateDir {
         snapshot: &Snapshot,
         addresses: &[SocketAddr],
     ) -> Result<(), StateError> {
-        write_atomically(&self.path.join(DHT_FILE), &encode(snapshot, addresses))
+        self.write(&self.path.join(DHT_FILE), &encode(snapshot, addresses))
     }
 
     /// Keeps a torrent file as `torrents/<info hash>.torrent`; gives its path.
@@ -229,7 +232,7 @@ impl StateDir {
     /// The directory is not writable or full.
     pub fn save_torrent(&self, info_hash: InfoHash, bytes: &[u8]) -> Result<PathBuf, StateError> {
         let path = self.torrent_path(info_hash)?;
-        write_atomically(&path, bytes)?;
+        self.write(&path, bytes)?;
         Ok(path)
     }
 
@@ -257,7 +260,7 @@ impl StateDir {
         if self.load_info(info.info_hash()).is_some() {
             return Ok(());
         }
-        write_atomically(&path, &[b"d4:info", &info.raw()[..], b"e"].concat())
+        self.write(&path, &[b"d4:info", &info.raw()[..], b"e"].concat())
     }
 
     /// What is kept of a torrent from earlier runs.
@@ -275,7 +278,13 @@ impl StateDir {
     pub fn save_resume(&self, info_hash: InfoHash, kept: &Kept) -> Result<(), StateError> {
         let folder = self.folder(RESUME)?;
         let path = folder.join(format!("{info_hash}.resume"));
-        write_atomically(&path, &kept.encode(info_hash))
+        self.write(&path, &kept.encode(info_hash))
+    }
+
+    /// Writes a state file, one at a time.
+    fn write(&self, path: &Path, bytes: &[u8]) -> Result<(), StateError> {
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        write_atomically(path, bytes)
     }
 
     /// Where a torrent file belongs; its folder is made.
@@ -322,7 +331,8 @@ fn read_bounded(path: &Path) -> io::Result<Option<Vec<u8>>> {
     Ok(fits.then_some(bytes))
 }
 
-/// Writes a file so that a crash at any moment leaves the old content or the new, never a part.
+/// Writes a file so that a crash at any moment leaves the old content or the new, never a part. Not
+/// to be called twice at a time for one path.
 ///
 /// # Errors
 ///

@@ -31,6 +31,22 @@ fn what_was_saved_comes_back() {
 }
 
 #[test]
+fn those_who_save_at_the_same_time_do_not_disturb_each_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = StateDir::open(folder.path()).unwrap();
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..50 {
+                    state.save_table(&snapshot(), &[]).unwrap();
+                }
+            });
+        }
+    });
+    assert_eq!(state.load_snapshot(), Some(snapshot()));
+}
+
+#[test]
 fn a_second_session_is_refused_until_the_first_is_gone() {
     let folder = tempfile::tempdir().unwrap();
     let first = StateDir::open(folder.path()).unwrap();
