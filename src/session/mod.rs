@@ -205,6 +205,7 @@ impl Session {
                     dht.clone(),
                     listen.clone(),
                     Arc::clone(state),
+                    summary.clone(),
                 ));
             }
         }
