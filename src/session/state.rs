@@ -11,6 +11,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use bytes::Bytes;
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
@@ -30,6 +31,12 @@ const LOCK_FILE: &str = "lock";
 
 /// Folder of torrents: those made by `seed`, and the metadata that came from peers.
 const TORRENTS: &str = "torrents";
+
+/// What stands before the metadata in a torrent file that holds nothing else.
+const BEFORE_INFO: &[u8] = b"d4:info";
+
+/// What stands after it.
+const AFTER_INFO: &[u8] = b"e";
 
 /// Folder of what is kept of torrents between runs.
 pub(super) const RESUME: &str = "resume";
@@ -242,10 +249,17 @@ impl StateDir {
         let path = self.path.join(TORRENTS).join(torrent_name(info_hash));
         self.load(&path, |bytes| {
             // Parsing hashes the info dictionary.
-            let metainfo = Metainfo::parse(bytes).map_err(|error| error.to_string())?;
-            let is_it = metainfo.info.info_hash() == info_hash;
+            let info = match bare_info(bytes) {
+                Some(info) => info,
+                None => {
+                    Metainfo::parse(bytes)
+                        .map_err(|error| error.to_string())?
+                        .info
+                }
+            };
+            let is_it = info.info_hash() == info_hash;
             is_it
-                .then_some(metainfo.info)
+                .then_some(info)
                 .ok_or_else(|| "it is another torrent".to_owned())
         })
     }
@@ -260,7 +274,7 @@ impl StateDir {
         if self.load_info(info.info_hash()).is_some() {
             return Ok(());
         }
-        self.write(&path, &[b"d4:info", &info.raw()[..], b"e"].concat())
+        self.write(&path, &[BEFORE_INFO, info.raw(), AFTER_INFO].concat())
     }
 
     /// What is kept of a torrent from earlier runs.
@@ -300,6 +314,13 @@ impl StateDir {
             Err(source) => Err(StateError::Io { path, source }),
         }
     }
+}
+
+/// The metadata in a torrent file that holds nothing else. It may be as long as metadata can be, and
+/// then the file is a little longer than a torrent file can be.
+fn bare_info(file: &[u8]) -> Option<Arc<Info>> {
+    let raw = file.strip_prefix(BEFORE_INFO)?.strip_suffix(AFTER_INFO)?;
+    Info::parse(Bytes::copy_from_slice(raw)).ok().map(Arc::new)
 }
 
 fn torrent_name(info_hash: InfoHash) -> String {

@@ -163,6 +163,27 @@ fn metadata_is_kept_and_believed_only_if_its_hash_is_right() {
 }
 
 #[test]
+fn metadata_of_any_length_that_is_accepted_is_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = StateDir::open(folder.path()).unwrap();
+    let before = b"d6:lengthi1e4:name1:a12:piece lengthi16384e6:pieces20:aaaaaaaaaaaaaaaaaaaa1:x";
+    // An unknown key makes it as long as it may be: eight digits, a colon, and the last `e`.
+    let filler = Limits::METAINFO.length_max - before.len() - 8 - 2;
+    let raw = [
+        before,
+        format!("{filler}:").as_bytes(),
+        &vec![b'x'; filler],
+        b"e",
+    ]
+    .concat();
+    assert_eq!(raw.len(), Limits::METAINFO.length_max);
+    let info = Info::parse(raw.into()).unwrap();
+    state.save_info(&info).unwrap();
+    let loaded = state.load_info(info.info_hash()).unwrap();
+    assert!(loaded.raw() == info.raw());
+}
+
+#[test]
 fn how_far_a_torrent_came_is_kept_and_a_file_that_is_too_long_is_moved_aside() {
     let folder = tempfile::tempdir().unwrap();
     let state = StateDir::open(folder.path()).unwrap();
