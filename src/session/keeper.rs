@@ -103,11 +103,9 @@ pub(super) async fn save(snapshot: Snapshot, addresses: Vec<SocketAddr>, state: 
         return;
     }
     let save = move || state.save_table(&snapshot, &addresses);
-    let saved = tokio::task::spawn_blocking(save).await;
-    match saved {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::warn!(error = &error as &dyn std::error::Error, "not saved"),
-        Err(error) => tracing::warn!(%error, "saving the routing table was cut short"),
+    // The directory says what fails.
+    if let Err(error) = tokio::task::spawn_blocking(save).await {
+        tracing::warn!(%error, "saving the routing table was cut short");
     }
 }
 

@@ -4,6 +4,7 @@
 //! Invariant: a state file is at any moment the old one or the new one, whole. It is written under
 //! another name, flushed and renamed; one that cannot be read is moved aside, never deleted.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
@@ -77,6 +78,8 @@ pub struct StateDir {
     pub(super) path: PathBuf,
     /// Held while a file is written: two that write the same would share its temporary name.
     writing: Mutex<()>,
+    /// Files that could not be kept the last time.
+    failing: Mutex<BTreeSet<PathBuf>>,
     /// Holds the lock; never read.
     _lock: File,
 }
@@ -167,6 +170,7 @@ impl StateDir {
             Ok(()) => Ok(Self {
                 path: path.to_owned(),
                 writing: Mutex::default(),
+                failing: Mutex::default(),
                 _lock: lock,
             }),
             Err(rustix::io::Errno::WOULDBLOCK) => Err(StateError::Locked {
@@ -229,7 +233,9 @@ impl StateDir {
         snapshot: &Snapshot,
         addresses: &[SocketAddr],
     ) -> Result<(), StateError> {
-        self.write(&self.path.join(DHT_FILE), &encode(snapshot, addresses))
+        let path = self.path.join(DHT_FILE);
+        let saved = self.write(&path, &encode(snapshot, addresses));
+        self.report(path, saved)
     }
 
     /// Keeps a torrent file as `torrents/<info hash>.torrent`; gives its path.
@@ -270,17 +276,20 @@ impl StateDir {
     ///
     /// The directory is not writable or full.
     pub fn save_info(&self, info: &Info) -> Result<(), StateError> {
-        let path = self.torrent_path(info.info_hash())?;
-        if self.load_info(info.info_hash()).is_some() {
+        let info_hash = info.info_hash();
+        if self.load_info(info_hash).is_some() {
             return Ok(());
         }
-        self.write(&path, &[BEFORE_INFO, info.raw(), AFTER_INFO].concat())
+        let file = [BEFORE_INFO, info.raw(), AFTER_INFO].concat();
+        let saved = self.save_torrent(info_hash, &file).map(drop);
+        let path = self.path.join(TORRENTS).join(torrent_name(info_hash));
+        self.report(path, saved)
     }
 
     /// What is kept of a torrent from earlier runs.
     #[must_use]
     pub fn load_resume(&self, info_hash: InfoHash) -> Option<Kept> {
-        let path = self.path.join(RESUME).join(format!("{info_hash}.resume"));
+        let path = self.path.join(RESUME).join(resume_name(info_hash));
         self.load(&path, |bytes| Kept::decode(bytes, info_hash))
     }
 
@@ -290,9 +299,38 @@ impl StateDir {
     ///
     /// The directory is not writable or full; the old file is then still there.
     pub fn save_resume(&self, info_hash: InfoHash, kept: &Kept) -> Result<(), StateError> {
-        let folder = self.folder(RESUME)?;
-        let path = folder.join(format!("{info_hash}.resume"));
-        self.write(&path, &kept.encode(info_hash))
+        let path = self.path.join(RESUME).join(resume_name(info_hash));
+        let saved = self
+            .folder(RESUME)
+            .and_then(|_| self.write(&path, &kept.encode(info_hash)));
+        self.report(path, saved)
+    }
+
+    /// Nothing of this torrent will be kept any more, so nothing of it fails any more either.
+    pub(super) fn forget(&self, info_hash: InfoHash) {
+        let mut failing = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
+        failing.remove(&self.path.join(TORRENTS).join(torrent_name(info_hash)));
+        failing.remove(&self.path.join(RESUME).join(resume_name(info_hash)));
+    }
+
+    /// Says when keeping state begins to fail, and when all of it works again.
+    fn report(&self, path: PathBuf, saved: Result<(), StateError>) -> Result<(), StateError> {
+        let mut failing = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
+        let worked = failing.is_empty();
+        match &saved {
+            Ok(()) => failing.remove(&path),
+            Err(_) => failing.insert(path),
+        };
+        match &saved {
+            Err(error) if worked => {
+                let error: &dyn std::error::Error = error;
+                tracing::warn!(error, "state is not kept; it is tried again");
+            }
+            // Told as loudly, to those who heard of the failure.
+            Ok(()) if !worked && failing.is_empty() => tracing::warn!("state is kept again"),
+            Ok(()) | Err(_) => {}
+        }
+        saved
     }
 
     /// Writes a state file, one at a time.
@@ -314,6 +352,10 @@ impl StateDir {
             Err(source) => Err(StateError::Io { path, source }),
         }
     }
+}
+
+fn resume_name(info_hash: InfoHash) -> String {
+    format!("{info_hash}.resume")
 }
 
 /// The metadata in a torrent file that holds nothing else. It may be as long as metadata can be, and
