@@ -12,8 +12,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use rustix::fs::FallocateFlags;
-use rustix::io::Errno;
 
 use super::cache::Cache;
 use super::gather::{Cursor, write_all};
@@ -21,6 +19,7 @@ use super::marks::{Marks, Verdict};
 use super::names::{part_name, taken_paths};
 use super::open::{Access, Folder, LastFolder, Status};
 use super::resume::Resume;
+use super::space::Space;
 use super::{DiskError, DiskErrorKind, PART_SUFFIX, error};
 use crate::bitfield::Bitfield;
 use crate::metainfo::{self, BlockRef, FileSlice, Info, PieceIndex};
@@ -65,10 +64,6 @@ const DESCRIPTOR_TRIES: u32 = 50;
 /// See [`DESCRIPTOR_TRIES`].
 const DESCRIPTOR_WAIT: Duration = Duration::from_millis(20);
 
-/// Files of at least this length get their space when the first bytes are written. Ours: smaller
-/// ones are in few parts anyhow.
-const ALLOCATE_MIN: u64 = 1 << 20;
-
 /// The files of one torrent.
 #[derive(Debug)]
 pub(super) struct Files {
@@ -78,12 +73,10 @@ pub(super) struct Files {
     places: Vec<AtomicU8>,
     /// Files that nobody wants.
     unwanted: Vec<AtomicBool>,
-    /// Files whose space was asked for.
-    allocated: Vec<AtomicBool>,
     /// Files whose own name somebody else's content has, as we know.
     beside: Vec<AtomicBool>,
-    /// It was said that there is not enough space.
-    lacks_space: AtomicBool,
+    /// The room on the disk.
+    pub(super) space: Mutex<Space>,
     /// What files looked like.
     pub(super) marks: Marks,
     /// Held while a file changes its name, so that nobody takes it for gone.
@@ -122,9 +115,8 @@ impl Files {
         Self {
             places: places.collect(),
             unwanted: flags(),
-            allocated: flags(),
             beside: flags(),
-            lacks_space: AtomicBool::new(false),
+            space: Mutex::default(),
             marks: Marks::new(files.len(), &resume.stamps),
             naming: Mutex::default(),
             taken: taken_paths(files),
@@ -339,28 +331,6 @@ impl Files {
                 }
                 opened => opened,
             },
-        }
-    }
-
-    /// Asks for the space of a file that is about to be written, once. Pieces come in random order,
-    /// so without it the file would be in many parts, and the lack of space would show late. If there
-    /// is not enough that is said, and what fits is written all the same.
-    ///
-    /// The length stays what was written, so that nobody takes empty space for content. Files that
-    /// are not wanted get only what must be kept of them.
-    fn allocate(&self, file: usize, opened: &File) {
-        let length = self.file(file).length;
-        let skip = length < ALLOCATE_MIN || !self.is_wanted(file);
-        if skip || self.allocated[file].swap(true, Ordering::Relaxed) {
-            return;
-        }
-        let allocated = rustix::fs::fallocate(opened, FallocateFlags::KEEP_SIZE, 0, length);
-        // Not every file system can; only the lack of space is news.
-        if matches!(allocated, Err(Errno::NOSPC | Errno::DQUOT))
-            && !self.lacks_space.swap(true, Ordering::Relaxed)
-        {
-            let path = self.full_path(file, Place::Part);
-            tracing::warn!(path = %path.display(), length, "the disk has less room than this file needs");
         }
     }
 

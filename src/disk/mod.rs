@@ -11,7 +11,7 @@
 //! not put there by this download.
 //!
 //! Invariant: content that is not ours is never written to, replaced or removed. A file under its
-//! own name is repaired in place only if most of it was found to be right.
+//! own name is repaired in place only if at least as much of it was found to be right as wrong.
 
 pub use names::part_name;
 pub use resume::{Resume, Stamp, vouched};
@@ -52,6 +52,7 @@ mod open;
 mod progress;
 mod reader;
 mod resume;
+mod space;
 mod verify;
 mod worker;
 

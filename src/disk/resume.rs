@@ -1,7 +1,8 @@
 //! What is known of content before it is looked at, and what is durable: kept across restarts.
 //!
-//! Invariant: a piece is named only if its bytes were verified and made durable, and its files had
-//! the stamps that stand beside it at a moment after that.
+//! Invariant: a piece is named only if its bytes were right while its files had the stamps that stand
+//! beside it: those of a moment after it was verified and made durable, or of one before it was hashed
+//! to make the torrent.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::Metadata;
@@ -56,7 +57,8 @@ pub struct Resume {
     /// Nothing was written or verified since, so pieces that are not named, in files with their
     /// stamps, are not there either. Otherwise they are hashed.
     pub clean: bool,
-    /// The pieces were made durable. What `seed` hashed a moment ago may not be.
+    /// The pieces were made durable. If not, as with what `seed` hashed a moment ago, they are believed
+    /// all the same, and the next sync makes them durable.
     pub synced: bool,
 }
 

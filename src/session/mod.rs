@@ -207,6 +207,7 @@ impl Session {
                     dht.clone(),
                     listen.clone(),
                     Arc::clone(state),
+                    summary.clone(),
                 ));
             }
         }

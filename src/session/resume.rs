@@ -281,8 +281,7 @@ impl ResumeKeeper {
 
 impl Keeping {
     async fn run(self, mut stopped: oneshot::Receiver<()>) {
-        let (state, info) = (Arc::clone(&self.state), Arc::clone(&self.info));
-        blocking(move || state.save_info(&info)).await;
+        let mut has_info = self.keep_info().await;
         let mut saved = None;
         let mut looks = 0;
         loop {
@@ -297,6 +296,7 @@ impl Keeping {
                 break;
             }
             self.keep(&mut saved, false).await;
+            has_info = has_info || self.keep_info().await;
             looks += 1;
             if looks == LOOKS_UNTIL_MARKED {
                 looks = 0;
@@ -309,6 +309,13 @@ impl Keeping {
             }
         }
         self.keep(&mut saved, true).await;
+        self.state.forget_failures(self.info.info_hash());
+    }
+
+    /// Keeps the metadata; says whether that worked.
+    async fn keep_info(&self) -> bool {
+        let (state, info) = (Arc::clone(&self.state), Arc::clone(&self.info));
+        blocking(move || state.save_info(&info)).await
     }
 
     /// Makes durable what is verified, and keeps it if that is news. At the `end` it is said whether
@@ -347,14 +354,8 @@ impl Keeping {
 /// Writes a state file on a thread that may wait; says whether that worked.
 async fn blocking(save: impl FnOnce() -> Result<(), super::StateError> + Send + 'static) -> bool {
     match tokio::task::spawn_blocking(save).await {
-        Ok(Ok(())) => true,
-        Ok(Err(error)) => {
-            tracing::warn!(
-                error = &error as &dyn std::error::Error,
-                "state is not kept"
-            );
-            false
-        }
+        // The directory says what fails.
+        Ok(saved) => saved.is_ok(),
         Err(error) => {
             tracing::warn!(%error, "keeping state was cut short");
             false
