@@ -125,10 +125,10 @@ pub(crate) struct NodeFlags {
     #[command(flatten)]
     pub(crate) way_in: WayIn,
     /// Receive at most so much from all peers together: 512KiB, 10MiB/s
-    #[arg(long, value_name = "RATE", value_parser = units::rate)]
+    #[arg(long, value_name = "RATE", value_parser = units::rate, allow_negative_numbers = true)]
     pub(crate) download_limit: Option<u64>,
     /// Send at most so much to all peers together: 512KiB, 10MiB/s
-    #[arg(long, value_name = "RATE", value_parser = units::rate)]
+    #[arg(long, value_name = "RATE", value_parser = units::rate, allow_negative_numbers = true)]
     pub(crate) upload_limit: Option<u64>,
 }
 
@@ -142,6 +142,15 @@ pub(crate) struct PeerFlags {
     /// Do not use the DHT
     #[arg(long)]
     pub(crate) no_dht: bool,
+    /// Do not look for peers in the local network. This version never does
+    #[arg(long)]
+    pub(crate) no_lsd: bool,
+    /// Do not exchange peers with peers. This version never does
+    #[arg(long)]
+    pub(crate) no_pex: bool,
+    /// Do not ask trackers. This version never does
+    #[arg(long)]
+    pub(crate) no_trackers: bool,
 }
 
 /// `trackless get`.
@@ -175,10 +184,12 @@ pub(crate) struct GetArgs {
     /// Go on seeding after the download, until interrupted
     #[arg(long)]
     pub(crate) seed: bool,
-    /// Go on seeding until so many times the content was sent; 1.0 gives back as much as was taken
-    #[arg(long, value_name = "N", value_parser = units::ratio)]
+    /// Go on seeding until so many times the wanted content was sent, in earlier runs and this one;
+    /// 1.0 gives back as much as was taken. Above 0: to seed without end, use --seed
+    #[arg(long, value_name = "N", value_parser = units::ratio, allow_negative_numbers = true)]
     pub(crate) seed_ratio: Option<f64>,
-    /// Go on seeding for so long: 90s, 15m, 2h. With --seed-ratio, what comes first ends it
+    /// Go on seeding for so long in this run: 90s, 15m, 2h. With --seed-ratio, what comes first ends
+    /// it
     #[arg(long, value_name = "DURATION", value_parser = units::duration)]
     pub(crate) seed_time: Option<Duration>,
     /// Give up after so long (exit code 3): 90s, 15m, 2h
@@ -362,7 +373,7 @@ pub(crate) struct DemoArgs {
     #[arg(long, value_name = "N", default_value_t = 8,
           value_parser = clap::value_parser!(u16).range(1..=64))]
     pub(crate) nodes: u16,
-    /// Bytes to move
+    /// Bytes of the largest file; five small ones come on top, 56 KiB together
     #[arg(long, value_name = "SIZE", value_parser = units::size, default_value = "64MiB")]
     pub(crate) size: u64,
 }

@@ -1,6 +1,7 @@
 //! `trackless completions`: what a shell needs to complete our commands and flags.
 
-use clap::CommandFactory;
+use clap::builder::PossibleValuesParser;
+use clap::{Command, CommandFactory};
 use clap_complete::{Shell, generate};
 
 use super::args::{Arguments, CompletionsArgs};
@@ -15,8 +16,24 @@ pub(super) fn run(args: &CompletionsArgs) -> Exit {
 /// The script for one shell.
 fn script(shell: Shell) -> String {
     let mut script = Vec::new();
-    generate(shell, &mut Arguments::command(), "trackless", &mut script);
+    let mut command = with_names_of_commands(Arguments::command());
+    generate(shell, &mut command, "trackless", &mut script);
     String::from_utf8_lossy(&script).into_owned()
+}
+
+/// Lets shells know what `man` takes: the names of commands. Its own parser does not say so, because
+/// what may follow `dht` is different from what may come first.
+fn with_names_of_commands(command: Command) -> Command {
+    let mut names: Vec<String> = Vec::new();
+    for below in command.get_subcommands() {
+        names.push(below.get_name().to_owned());
+        names.extend(below.get_subcommands().map(|one| one.get_name().to_owned()));
+    }
+    command.mut_subcommand("man", |man| {
+        man.mut_arg("command", |arg| {
+            arg.value_parser(PossibleValuesParser::new(names))
+        })
+    })
 }
 
 #[cfg(test)]
@@ -26,7 +43,7 @@ mod tests {
 
     /// Each command and each long flag stands in the script.
     #[track_caller]
-    fn check(shell: Shell, command: &clap::Command, script: &str) {
+    fn check(shell: Shell, command: &Command, script: &str) {
         for below in command.get_subcommands() {
             assert!(script.contains(below.get_name()), "{shell}: {below}");
             check(shell, below, script);

@@ -1,6 +1,7 @@
 //! `trackless create`: a .torrent file for a file or folder.
 
-use std::io::Write;
+use std::fs::{self, File};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -37,7 +38,7 @@ pub(super) struct Options {
 /// # Errors
 ///
 /// The content cannot be read, is empty, or changed while it was read.
-pub(super) fn make_info(path: &Path, options: Options, global: &Global) -> Result<Info, Failure> {
+fn make_info(path: &Path, options: Options, global: &Global) -> Result<Info, Failure> {
     let what = || format!("cannot make a torrent of {}", path.display());
     let content = collect(path).map_err(|error| Failure::because(what(), &error))?;
     hash_content(&content, options, global)
@@ -134,30 +135,48 @@ pub(super) fn wrap(info: Info, date: bool) -> Metainfo {
     metainfo
 }
 
-/// Writes a file that must not exist yet, unless it may be replaced.
+/// Writes a file that must not exist yet, unless it may be replaced. What cannot be written whole is not
+/// left behind, and a file that is replaced stays until the new one is complete.
 ///
 /// # Errors
 ///
 /// It exists, or cannot be written.
 pub(super) fn write_new(path: &Path, bytes: &[u8], replace: bool) -> Result<(), Failure> {
-    let mut options = std::fs::OpenOptions::new();
-    options.write(true);
-    if replace {
-        options.create(true).truncate(true);
-    } else {
-        options.create_new(true);
-    }
-    let written = options.open(path).and_then(|mut file| {
-        file.write_all(bytes)?;
-        file.sync_all()
-    });
+    let written = match fs::metadata(path) {
+        Ok(there) if replace && there.is_file() => replace_file(path, bytes),
+        // A pipe or a terminal is written to as it is.
+        Ok(_) if replace => fs::write(path, bytes),
+        Ok(_) | Err(_) => write_whole(path, bytes),
+    };
     written.map_err(|error| {
         let failure = Failure::because(format!("cannot write {}", path.display()), &error);
-        if error.kind() == std::io::ErrorKind::AlreadyExists {
+        if error.kind() == io::ErrorKind::AlreadyExists {
             failure.hint("choose another place with -o, or replace it with --force")
         } else {
             failure
         }
+    })
+}
+
+/// Makes a file and writes it to the disk; removes it again if that fails.
+fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = File::create_new(path)?;
+    let written = file.write_all(bytes).and_then(|()| file.sync_all());
+    if written.is_err() {
+        // That it could not be written is what the user has to know.
+        let _ = fs::remove_file(path);
+    }
+    written
+}
+
+fn replace_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    // A link stays a link: the file behind it is replaced.
+    let path = path.canonicalize()?;
+    let mut new = path.clone().into_os_string();
+    new.push(format!(".{}.new", std::process::id()));
+    write_whole(new.as_ref(), bytes)?;
+    fs::rename(&new, path).inspect_err(|_| {
+        let _ = fs::remove_file(&new);
     })
 }
 

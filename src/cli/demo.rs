@@ -13,12 +13,14 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::args::{DemoArgs, Global};
-use super::create::{Options, make_info};
+use super::create::{Options, hash_content};
 use super::interrupted;
 use super::print::{
     Exit, Failure, count, duration, note, number, print_json, print_line, rate, size,
 };
 use super::progress::summary_text;
+use crate::disk::Resume;
+use crate::disk::hash::collect;
 use crate::metainfo::{Info, Magnet, Metainfo};
 use crate::net::clock::{Clock, entropy};
 use crate::random::Random;
@@ -121,11 +123,11 @@ async fn play(
     let start = clock.now();
     let bootstrap = start_nodes(usize::from(args.nodes), narrator, sessions).await?;
 
-    let (info, source) = make_content(args.size, folder, global, narrator).await?;
+    let (info, source, resume) = make_content(args.size, folder, global, narrator).await?;
     let seeder = start_peer(&bootstrap, sessions).await?;
     let options = AddOptions {
         output: source.clone(),
-        assume_complete: true,
+        resume: Some(resume),
         ..AddOptions::default()
     };
     let seeding = add(seeder, Source::Info(Arc::clone(&info)), options).await?;
@@ -278,31 +280,38 @@ fn first_address(session: &Session) -> SocketAddr {
         .unwrap_or((Ipv4Addr::LOCALHOST, 0).into())
 }
 
-/// Writes random files and hashes them; gives the info dictionary and the folder they are in.
+/// Writes random files and hashes them; gives the info dictionary, the folder they are in, and what
+/// is known of them.
 async fn make_content(
     bytes: u64,
     folder: &Path,
     global: &Global,
     narrator: Narrator,
-) -> Result<(Arc<Info>, PathBuf), Failure> {
+) -> Result<(Arc<Info>, PathBuf, Resume), Failure> {
     let root = folder.join("seeded");
     let (target, global) = (root.clone(), global.clone());
     let made = tokio::task::spawn_blocking(move || {
         let content = target.join("demo content");
         write_content(bytes, &content)
             .map_err(|error| Failure::because("cannot write the content", &error))?;
-        make_info(&content, Options::default(), &global)
+        let content = collect(&content)
+            .map_err(|error| Failure::because("cannot read the content", &error))?;
+        let info = hash_content(&content, Options::default(), &global)?;
+        let resume = content.resume(&info);
+        Ok((info, resume))
     });
-    let info = made
+    let (info, resume) = made
         .await
         .map_err(|error| Failure::because("cannot make the content", &error))??;
+    let all = info.geometry().total_length();
     narrator.say(&format!(
-        "made {} of random content in {} and hashed it: info hash {}",
-        size(info.geometry().total_length()),
-        count(number(info.files().all().len()), "file"),
+        "made {} of random content, one file of {} and {} small ones, and hashed it: info hash {}",
+        count(all, "byte"),
+        size(bytes),
+        SMALL_FILES.len(),
         info.info_hash()
     ));
-    Ok((Arc::new(info), root))
+    Ok((Arc::new(info), root, resume))
 }
 
 /// One big file and some small ones, all random.

@@ -334,20 +334,26 @@ impl Outcome {
                 milliseconds(self.rtt.unwrap_or_default())
             ));
         } else {
-            note(&format!(
-                "{} of {} asked answered, {}, {}{}",
-                report.answered,
-                count(u64::from(report.queries), "node"),
-                count(u64::from(report.hops), "hop"),
-                duration(report.duration),
-                match operation {
-                    Operation::GetPeers | Operation::Announce => {
-                        format!(", {} found", count(number(self.peers.len()), "peer"))
-                    }
-                    Operation::Ping | Operation::FindNode => String::new(),
-                }
-            ));
+            note(&self.lookup_text(operation, report));
         }
+    }
+
+    /// How a lookup went, in one line.
+    fn lookup_text(&self, operation: Operation, report: &LookupReport) -> String {
+        let mut text = format!("{} answered", count(u64::from(report.answered), "node"));
+        if report.timed_out > 0 {
+            text.push_str(&format!(", {} did not in time", report.timed_out));
+        }
+        text.push_str(&format!(
+            "; the closest is {} away; {}",
+            count(u64::from(report.hops), "hop"),
+            duration(report.duration),
+        ));
+        if matches!(operation, Operation::GetPeers | Operation::Announce) {
+            let peers = count(number(self.peers.len()), "peer");
+            text.push_str(&format!(", {peers} found"));
+        }
+        text
     }
 }
 
@@ -439,6 +445,23 @@ mod tests {
         assert_eq!(
             outcome().result_json(Operation::Ping, &report())["rtt"],
             0.25
+        );
+    }
+
+    #[test]
+    fn a_summary_tells_who_answered_and_how_far_the_closest_is() {
+        assert_eq!(
+            outcome().lookup_text(Operation::GetPeers, &report()),
+            "7 nodes answered, 2 did not in time; the closest is 3 hops away; 1.5s, 2 peers found"
+        );
+        let all_answered = LookupReport {
+            timed_out: 0,
+            hops: 1,
+            ..report()
+        };
+        assert_eq!(
+            outcome().lookup_text(Operation::FindNode, &all_answered),
+            "7 nodes answered; the closest is 1 hop away; 1.5s"
         );
     }
 

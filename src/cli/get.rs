@@ -160,13 +160,18 @@ impl Downloads<'_> {
         Ok(())
     }
 
-    /// Looks at every torrent, tells what is new, and ends those that were seeded enough.
+    /// Looks at every torrent, tells what is new, and ends those that were seeded enough or failed.
     fn update(&mut self) {
         let now = self.clock.now();
         for one in &mut self.all {
             let before = one.stage;
             one.update(now, self.args, self.global, &self.display);
-            if (before, one.stage) == (Stage::Seeding, Stage::Done) {
+            let is_over = match one.stage {
+                Stage::Done => before == Stage::Seeding,
+                Stage::Failed => before != Stage::Failed,
+                Stage::Running | Stage::Seeding => false,
+            };
+            if is_over {
                 let torrent = one.torrent.clone();
                 self.helpers.spawn(async move {
                     // Nobody waits for the reason.

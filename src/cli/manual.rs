@@ -2,14 +2,14 @@
 
 use std::path::Path;
 
-use clap::{Command, CommandFactory};
+use clap::{ArgAction, Command, CommandFactory};
 use clap_mangen::Man;
 use clap_mangen::roff::{Inline, Roff, bold, italic, roman};
 use serde_json::json;
 
 use super::args::{Arguments, Global, ManArgs};
 use super::print::{Exit, Failure, print_json, print_line, print_text};
-use super::settings::variables;
+use super::settings::{nearest, variables};
 
 /// Exit codes and what they say.
 const EXIT_CODES: [(&str, &str); 5] = [
@@ -45,8 +45,9 @@ pub(super) fn run(args: &ManArgs, global: &Global) -> Result<Exit, Failure> {
         command = command.find_subcommand(name).ok_or_else(|| {
             let known: Vec<_> = command.get_subcommands().map(Command::get_name).collect();
             let unknown = Failure::new(format!("there is no command `{}`", args.command.join(" ")));
-            let hint = match known.as_slice() {
-                [] => format!("`{}` has no commands", command.get_name()),
+            let hint = match (known.as_slice(), nearest(name, known.iter().copied())) {
+                ([], _) => format!("`{}` has no commands", command.get_name()),
+                (_, Some(meant)) => format!("did you mean `{meant}`?"),
                 _ => format!("known here: {}", known.join(", ")),
             };
             unknown.hint(hint).exit(Exit::Usage)
@@ -91,14 +92,60 @@ fn page(command: &Command) -> String {
         ".TH {} 1 \"\" \"{version}\" \"User Commands\"",
         name.to_uppercase()
     );
-    let lines = page.lines().map(|line| {
-        if line.starts_with(".TH ") {
-            title.as_str()
-        } else {
-            line.trim_end()
+    let synopsis = synopsis(command).to_roff();
+    let mut is_synopsis = false;
+    let mut lines = Vec::new();
+    for line in page.lines() {
+        if line.starts_with(".SH ") {
+            is_synopsis = line == ".SH SYNOPSIS";
+            lines.push(line);
+            if is_synopsis {
+                lines.push(synopsis.trim_end());
+            }
+        } else if line.starts_with(".TH ") {
+            lines.push(title.as_str());
+        } else if !is_synopsis {
+            lines.push(line.trim_end());
         }
-    });
-    lines.flat_map(|line| [line, "\n"]).collect()
+    }
+    lines.into_iter().flat_map(|line| [line, "\n"]).collect()
+}
+
+/// How the command is typed. Ours, because that of clap_mangen leaves out what the values of flags
+/// are called.
+fn synopsis(command: &Command) -> Roff {
+    let name = command.get_bin_name().unwrap_or(command.get_name());
+    let mut line = vec![bold(name)];
+    for arg in command.get_arguments().filter(|arg| !arg.is_hide_set()) {
+        let (open, close) = if arg.is_required_set() {
+            (" ", "")
+        } else {
+            (" [", "]")
+        };
+        line.push(roman(open));
+        if let Some(long) = arg.get_long() {
+            if let Some(short) = arg.get_short() {
+                line.extend([bold(format!("-{short}")), roman("|")]);
+            }
+            line.push(bold(format!("--{long}")));
+        }
+        if arg.is_positional() || arg.get_action().takes_values() {
+            let values = arg.get_value_names().unwrap_or_default();
+            let space = if arg.is_positional() { "" } else { " " };
+            line.extend([roman(space), italic(values.join(" "))]);
+        }
+        line.push(roman(close));
+        let is_repeatable = matches!(arg.get_action(), ArgAction::Append | ArgAction::Count);
+        if is_repeatable {
+            line.push(roman("..."));
+        }
+    }
+    if command.has_subcommands() {
+        line.extend([roman(" "), italic("COMMAND")]);
+    }
+    let mut roff = Roff::new();
+    roff.text(line);
+    roff
 }
 
 /// What `--help` does not say.
@@ -173,6 +220,37 @@ mod tests {
     #[test]
     fn every_command_and_flag_has_its_place_in_the_manual() {
         check(&root());
+    }
+
+    #[test]
+    fn the_synopsis_names_the_values() {
+        let root = root();
+        let page = |name: &str| {
+            let command = root.find_subcommand(name).unwrap();
+            let page = page(command).replace("\\-", "-");
+            let plain = page
+                .replace("\\fB", "")
+                .replace("\\fI", "")
+                .replace("\\fR", "");
+            let start = plain.find(".SH SYNOPSIS\n").unwrap();
+            let end = plain[start..].find(".SH DESCRIPTION").unwrap();
+            plain[start..start + end].to_owned()
+        };
+        let get = page("get");
+        for part in [
+            "trackless get SOURCE...",
+            " [-o|--output DIR]",
+            " [--listen IP:PORT]...",
+            " [--sequential]",
+            " [-v|--verbose]...",
+        ] {
+            assert!(get.contains(part), "{part}: {get}");
+        }
+        assert!(
+            page("dht").trim_end().ends_with(" COMMAND"),
+            "{}",
+            page("dht")
+        );
     }
 
     #[test]

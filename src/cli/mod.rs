@@ -43,7 +43,9 @@ const PUBLIC_ROUTERS: [&str; 5] = [
 #[must_use]
 pub fn main() -> ExitCode {
     let words: Vec<OsString> = std::env::args_os().collect();
-    let exit = match settings::arguments(&words, &|name| std::env::var_os(name)) {
+    let arguments = settings::arguments(&words, &|name| std::env::var_os(name));
+    warn_of_variables(&arguments);
+    let exit = match arguments {
         Ok(arguments) => start(arguments),
         Err(Refusal::Clap { error, hint }) => explain(&error, hint),
         Err(Refusal::Failure(failure)) => {
@@ -62,6 +64,21 @@ pub fn main() -> ExitCode {
         Exit::TimedOut => 3,
         Exit::Interrupted => 130,
     })
+}
+
+/// Tells variables that look like settings and are none, unless nothing but results are wanted.
+fn warn_of_variables(arguments: &Result<Arguments, Refusal>) {
+    let is_silent = match arguments {
+        Ok(arguments) => arguments.global.quiet > 0,
+        Err(Refusal::Clap { error, .. }) => !error.use_stderr(),
+        Err(Refusal::Failure(_)) => false,
+    };
+    if !is_silent {
+        let names = std::env::vars_os().map(|(name, _)| name.to_string_lossy().into_owned());
+        for text in settings::unknown_variables(names) {
+            note(&format!("warning: {}", print::escape(&text)));
+        }
+    }
 }
 
 /// Prints help or the version, or says what is wrong with the arguments.

@@ -29,6 +29,8 @@ pub(crate) enum Exit {
 pub(crate) struct Failure {
     /// What was tried and what happened, without a full stop.
     pub(crate) message: String,
+    /// What else is wrong in the same way, a sentence each.
+    pub(crate) also: Vec<String>,
     /// A remedy.
     pub(crate) hint: Option<String>,
     /// The exit code.
@@ -40,6 +42,7 @@ impl Failure {
     pub(crate) fn new(message: impl Into<String>) -> Self {
         Self {
             message: message.into(),
+            also: Vec::new(),
             hint: None,
             exit: Exit::Failed,
         }
@@ -59,6 +62,12 @@ impl Failure {
     /// Adds what the user can do about it.
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
+        self
+    }
+
+    /// Adds what else is wrong in the same way.
+    pub(crate) fn also(mut self, more: Vec<String>) -> Self {
+        self.also = more;
         self
     }
 
@@ -87,7 +96,9 @@ impl Failure {
         if self.exit == Exit::Interrupted {
             note(&escape(&self.message));
         } else {
-            note(&format!("{} {}", error_label(), escape(&self.message)));
+            for message in std::iter::once(&self.message).chain(&self.also) {
+                note(&format!("{} {}", error_label(), escape(message)));
+            }
         }
         if let Some(hint) = &self.hint {
             note(&format!("\nhint: {}", escape(hint)));
@@ -102,6 +113,9 @@ impl Failure {
             "reason": self.message,
             "hint": self.hint,
         });
+        if !self.also.is_empty() {
+            line["also"] = self.also.clone().into();
+        }
         if self.exit == Exit::Interrupted {
             line["reason"] = "interrupted".into();
             line["message"] = self.message.clone().into();

@@ -1,7 +1,10 @@
 //! `trackless seed`: makes files and folders available under a magnet link.
 
 mod known;
+#[cfg(test)]
+mod tests;
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -18,6 +21,7 @@ use super::print::{Exit, Failure, count, escape, note, print_json, print_line, s
 use super::progress::{Display, Row, problem_text, progress_json};
 use super::show::read_torrent;
 use super::start::{resolve_hosts, start_session, stop_session};
+use crate::disk::Resume;
 use crate::disk::hash::collect;
 use crate::metainfo::{Magnet, Metainfo};
 use crate::net::clock::Clock;
@@ -36,8 +40,20 @@ struct Prepared {
     metainfo: Metainfo,
     /// Folder that holds the content under its own name.
     root: PathBuf,
-    /// We hashed it a moment ago.
-    fresh: bool,
+    /// What we know of it, if we hashed it a moment ago.
+    fresh: Option<Resume>,
+}
+
+impl Prepared {
+    /// How it is added to a session.
+    fn add_options(&self, peers: Vec<SocketAddr>) -> AddOptions {
+        AddOptions {
+            output: self.root.clone(),
+            peers,
+            resume: self.fresh.clone(),
+            ..AddOptions::default()
+        }
+    }
 }
 
 /// One torrent that is served.
@@ -47,6 +63,8 @@ struct Seeding {
     row: Row,
     announce_told: bool,
     problem_told: Option<Problem>,
+    /// It ended by itself, and that was told.
+    has_ended: bool,
     next_json: Instant,
 }
 
@@ -110,6 +128,7 @@ async fn serve(
         all.push(one);
     }
     let mut ticks = tokio::time::interval(TICK);
+    let mut exit = Exit::Interrupted;
     loop {
         tokio::select! {
             () = &mut interrupted => break,
@@ -119,11 +138,15 @@ async fn serve(
         for one in &mut all {
             one.update(now, &display, session, global);
         }
+        if all.iter().all(|one| one.has_ended) {
+            exit = Exit::Failed;
+            break;
+        }
     }
     for one in &mut all {
         one.row.finish();
     }
-    Ok(Exit::Interrupted)
+    Ok(exit)
 }
 
 /// Whether the arguments make sense, before anything is started.
@@ -168,18 +191,19 @@ fn prepare(path: &Path, data: Option<PathBuf>, global: &Global) -> Result<Prepar
         return Ok(Prepared {
             metainfo,
             root,
-            fresh: false,
+            fresh: None,
         });
     }
     let content = collect(path)
         .map_err(|error| Failure::because(format!("cannot seed {}", path.display()), &error))?;
     let info = hash_content(&content, Options::default(), global)?;
+    let fresh = Some(content.resume(&info));
     let (metainfo, root) = (wrap(info, false), content.root);
     check_names(&metainfo, &root)?;
     Ok(Prepared {
         metainfo,
         root,
-        fresh: true,
+        fresh,
     })
 }
 
@@ -207,6 +231,25 @@ fn check_names(metainfo: &Metainfo, root: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Writes the .torrent to a place of the user's. One with the same info hash that lies there, from an
+/// earlier start with the same arguments, is left as it is.
+fn save_torrent(path: &Path, metainfo: &Metainfo) -> Result<(), Failure> {
+    let info_hash = metainfo.info.info_hash();
+    if path.is_file() && read_torrent(path).is_ok_and(|there| there.info.info_hash() == info_hash) {
+        return Ok(());
+    }
+    write_new(path, &metainfo.encode(), false).map_err(|mut failure| {
+        // There is no --force here.
+        if failure.hint.is_some() {
+            failure.hint = Some(
+                "move it away, or name another file with --torrent-out: this one is not of this torrent"
+                    .to_owned(),
+            );
+        }
+        failure
+    })
+}
+
 /// Keeps the .torrent in the state directory and where the user wants it.
 fn keep_torrent(
     session: &Session,
@@ -216,9 +259,9 @@ fn keep_torrent(
 ) -> Result<(), Failure> {
     let bytes = prepared.metainfo.encode();
     if let Some(path) = &args.torrent_out {
-        write_new(path, &bytes, false)?;
+        save_torrent(path, &prepared.metainfo)?;
     }
-    if let Some(state) = session.state().filter(|_| prepared.fresh) {
+    if let Some(state) = session.state().filter(|_| prepared.fresh.is_some()) {
         let kept = state.save_torrent(prepared.metainfo.info.info_hash(), &bytes);
         if let (Err(error), 0) = (kept, global.quiet) {
             note(&format!("the .torrent file is not kept: {error}"));
@@ -237,17 +280,8 @@ async fn add(
     helpers: &mut JoinSet<()>,
     interrupted: Pin<&mut impl Future<Output = ()>>,
 ) -> Result<Option<Seeding>, Failure> {
-    let Prepared {
-        metainfo,
-        root,
-        fresh,
-    } = prepared;
-    let options = AddOptions {
-        output: root.clone(),
-        peers: args.peers.peer.clone(),
-        assume_complete: fresh,
-        ..AddOptions::default()
-    };
+    let options = prepared.add_options(args.peers.peer.clone());
+    let Prepared { metainfo, root, .. } = prepared;
     let torrent = session
         .add(Source::Info(Arc::clone(&metainfo.info)), options)
         .await
@@ -275,6 +309,7 @@ async fn add(
         row: display.row(now),
         announce_told: false,
         problem_told: None,
+        has_ended: false,
         next_json: now,
     }))
 }
@@ -336,9 +371,25 @@ impl Seeding {
         }
     }
 
+    /// Says that it is no longer served, although nobody stopped it.
+    fn report_end(&self, global: &Global) {
+        let info_hash = self.torrent.info_hash().to_string();
+        Failure::new(format!("{}: it is no longer seeded", self.name))
+            .hint("start it again. Log lines (-v) help to find the mistake in this program")
+            .report_with(global.json, json!({"info_hash": info_hash}));
+    }
+
     /// Shows the latest state and tells what is new.
     fn update(&mut self, now: Instant, display: &Display, session: &Session, global: &Global) {
         let status = self.torrent.status();
+        if self.has_ended {
+            return;
+        }
+        if status.ended.is_some() {
+            self.has_ended = true;
+            display.suspend(|| self.report_end(global));
+            return;
+        }
         self.row.update(now, &self.name, &status);
         if global.json && now >= self.next_json {
             self.next_json = now + JSON_INTERVAL;

@@ -9,19 +9,22 @@ mod file;
 mod nearest;
 #[cfg(test)]
 mod tests;
+mod unknown;
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
-use clap::builder::BoolishValueParser;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, Command, CommandFactory, FromArgMatches};
 use etcetera::BaseStrategy;
 
 use super::args::Arguments;
 use super::print::{Exit, Failure};
+use super::units;
 use file::ConfigFile;
+pub(super) use nearest::nearest;
+pub(super) use unknown::unknown_variables;
 
 /// What stands before each name in the environment.
 const PREFIX: &str = "TRACKLESS_";
@@ -71,8 +74,46 @@ pub(super) fn arguments(
         .and_then(|matches| Arguments::from_arg_matches(&matches))
         .map_err(|error| Refusal::Clap {
             hint: layers.source_of(&command, &error, words),
-            error: error.with_cmd(&command),
+            error: with_nearest_command(error.with_cmd(&command), &command, words),
         })
+}
+
+/// Adds what may have been meant by a command that does not exist, when clap has no idea: it finds
+/// words that share most letters, and not those of which two were swapped.
+fn with_nearest_command(
+    mut error: clap::Error,
+    command: &Command,
+    words: &[OsString],
+) -> clap::Error {
+    let Some(ContextValue::String(typed)) = error.get(ContextKind::InvalidSubcommand) else {
+        return error;
+    };
+    if error.get(ContextKind::SuggestedSubcommand).is_some() {
+        return error;
+    }
+    let below = called(command, words, |_| {});
+    let names = below.get_subcommands().map(Command::get_name);
+    if let Some(name) = nearest(typed, names) {
+        let name = ContextValue::Strings(vec![name.to_owned()]);
+        error.insert(ContextKind::SuggestedSubcommand, name);
+    }
+    error
+}
+
+/// The command that these words call; `passed` is told each word that leads there.
+fn called<'c>(
+    command: &'c Command,
+    words: &[OsString],
+    mut passed: impl FnMut(&str),
+) -> &'c Command {
+    let mut innermost = command;
+    for word in words.iter().skip(1).filter_map(|word| word.to_str()) {
+        if let Some(below) = innermost.find_subcommand(word) {
+            passed(word);
+            innermost = below;
+        }
+    }
+    innermost
 }
 
 /// What can be done although the configuration file is wrong: help, manuals and completions are.
@@ -191,13 +232,7 @@ impl<'a> Layers<'a> {
             .split(|c: char| !c.is_ascii_alphanumeric() && c != '-')
             .next()?;
         let mut path = Vec::new();
-        let mut below = command;
-        for word in words.iter().skip(1).filter_map(|word| word.to_str()) {
-            if let Some(next) = below.find_subcommand(word) {
-                path.push(word.to_owned());
-                below = next;
-            }
-        }
+        called(command, words, |word| path.push(word.to_owned()));
         let typed = format!("--{long}");
         if words
             .iter()
@@ -296,7 +331,7 @@ fn value_name(arg: &Arg) -> Option<String> {
     name.filter(|_| takes_value).map(ToString::to_string)
 }
 
-/// Makes switches take the values of [`BoolishValueParser`] from the layers below, and from the
+/// Makes switches take the values of [`units::switch`] from the layers below, and from the
 /// command line where it has one: what a lower layer switched on, `--seed=false` switches off.
 fn switches_with_values(command: Command, words: &[OsString]) -> Command {
     let names: Vec<String> = command
@@ -309,12 +344,13 @@ fn switches_with_values(command: Command, words: &[OsString]) -> Command {
         }
         let given = format!("--{}=", long_of(&arg));
         let is_given = |word: &OsString| word.to_string_lossy().starts_with(&given);
-        let arg = arg.value_parser(BoolishValueParser::new());
+        let arg = arg.value_parser(units::switch);
         if !words.iter().any(is_given) {
             return arg;
         }
         arg.action(ArgAction::Set)
             .num_args(0..=1)
+            .value_name("true|false")
             .require_equals(true)
             .default_value("false")
             .default_missing_value("true")

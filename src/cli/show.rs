@@ -50,10 +50,23 @@ impl Source {
             } else {
                 Failure::new(format!("`{}` {}", shorten(text, 80), no_source(text)))
             }
-            .hint(ACCEPTED)
+            .hint(if names_torrent(text) {
+                NO_SUCH_TORRENT
+            } else {
+                ACCEPTED
+            })
             .exit(Exit::Usage)
         })
     }
+}
+
+/// What to do about a path of a .torrent file that is not there.
+const NO_SUCH_TORRENT: &str = "look at the path again: it starts from the folder in which the command runs, unless it starts \
+     with a slash";
+
+/// Whether text is meant as the path of a .torrent file.
+fn names_torrent(text: &str) -> bool {
+    text.to_ascii_lowercase().ends_with(".torrent")
 }
 
 /// Why text that is no link and no file is no info hash either.
@@ -402,7 +415,10 @@ mod tests {
     #[test]
     fn what_is_no_source_is_refused_with_what_is_accepted() {
         check_refused("", "no file that exists");
-        check_refused("nowhere.torrent", "no file that exists");
+        check_refused(
+            "nowhere.torrent",
+            "`nowhere.torrent` is no file that exists",
+        );
         check_refused("abc", "an info hash has 40 digits, not 3");
         check_refused("who knows", "no magnet link, no info hash");
         check_refused("magnet:", "bad magnet link");

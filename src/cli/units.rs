@@ -25,8 +25,36 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| format!("`{text}` is out of range"))
 }
 
+/// Why text is no number of bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum SizeError {
+    /// It is none at all, or out of range.
+    NoSize,
+    /// The unit is not known.
+    Unit(String),
+    /// It has no unit, and a fraction.
+    Fraction,
+}
+
 /// Reads `512KiB`, `10MiB`, `1.5GiB`; `K`, `M`, `G`, `T` mean the same, a bare number is bytes.
 pub(crate) fn size(text: &str) -> Result<u64, String> {
+    bytes(text).map_err(|error| match error {
+        SizeError::NoSize => format!("`{text}` is no size, try 256KiB"),
+        SizeError::Unit(unit) => {
+            format!("`{unit}` is no unit of size, use KiB, MiB, GiB or TiB")
+        }
+        SizeError::Fraction => fraction(text),
+    })
+}
+
+/// What to say about a number that would cut a byte in parts.
+fn fraction(text: &str) -> String {
+    let (number, _) = split(text);
+    format!("`{number}` is a fraction of a byte; with a unit it makes sense: {number}MiB")
+}
+
+/// Reads a number of bytes. A fraction of a larger unit is rounded down to whole bytes.
+fn bytes(text: &str) -> Result<u64, SizeError> {
     let (number, unit) = split(text);
     let unit_bytes: u64 = match unit.to_ascii_lowercase().as_str() {
         "" | "b" => 1,
@@ -34,34 +62,54 @@ pub(crate) fn size(text: &str) -> Result<u64, String> {
         "m" | "mib" => 1 << 20,
         "g" | "gib" => 1 << 30,
         "t" | "tib" => 1 << 40,
-        _ => {
-            return Err(format!(
-                "`{unit}` is no unit of size, use KiB, MiB, GiB or TiB"
-            ));
-        }
+        _ => return Err(SizeError::Unit(unit.to_owned())),
     };
     let parts = number.split_once('.').unwrap_or((number, "0"));
-    scaled(parts, unit_bytes).ok_or_else(|| format!("`{text}` is no size, try 256KiB"))
+    let bytes = scaled(parts, unit_bytes).ok_or(SizeError::NoSize)?;
+    let is_whole = parts.1.bytes().all(|digit| digit == b'0');
+    if unit_bytes == 1 && !is_whole {
+        return Err(SizeError::Fraction);
+    }
+    Ok(bytes)
 }
 
 /// Reads a rate: a size, with or without `/s` behind it, and not 0.
 pub(crate) fn rate(text: &str) -> Result<u64, String> {
     let number = text.trim();
     let number = number.strip_suffix("/s").unwrap_or(number);
-    match size(number) {
+    match bytes(number) {
         Ok(0) => Err("a rate of 0 would let nothing through".to_owned()),
         Ok(rate) => Ok(rate),
-        Err(_) => Err(format!("`{text}` is no rate, try 512KiB or 10MiB/s")),
+        Err(SizeError::Fraction) => Err(fraction(number)),
+        Err(SizeError::NoSize | SizeError::Unit(_)) => {
+            Err(format!("`{text}` is no rate, try 512KiB or 10MiB/s"))
+        }
     }
 }
 
-/// Reads how many times something is meant: a number that is not negative.
+/// Reads how many times something is meant: a number above 0.
 pub(crate) fn ratio(text: &str) -> Result<f64, String> {
-    text.trim()
-        .parse()
-        .ok()
-        .filter(|ratio: &f64| ratio.is_finite() && *ratio >= 0.0)
-        .ok_or_else(|| format!("`{text}` is no ratio, try 1.5"))
+    match text.trim().parse::<f64>() {
+        // Some programs take it for "no limit" and others for "at once": nobody shall guess.
+        Ok(0.0) => Err(
+            "a ratio of 0 says nothing: leave it away to seed not at all, or use --seed to seed \
+             without end"
+                .to_owned(),
+        ),
+        Ok(ratio) if ratio.is_finite() && ratio > 0.0 => Ok(ratio),
+        _ => Err(format!("`{text}` is no ratio above 0, try 1.5")),
+    }
+}
+
+/// Reads what a switch may be set to.
+pub(crate) fn switch(text: &str) -> Result<bool, String> {
+    match text.trim().to_ascii_lowercase().as_str() {
+        "true" | "t" | "yes" | "y" | "on" | "1" => Ok(true),
+        "false" | "f" | "no" | "n" | "off" | "0" => Ok(false),
+        _ => Err(format!(
+            "`{text}` is neither true nor false (yes and no, on and off, 1 and 0 are taken too)"
+        )),
+    }
 }
 
 /// `whole.fraction` times `unit`, rounded down.
@@ -145,12 +193,43 @@ mod tests {
     }
 
     #[test]
-    fn ratios_are_numbers_from_0() {
+    fn ratios_are_numbers_above_0() {
         assert_eq!(ratio("1.5"), Ok(1.5));
-        assert_eq!(ratio("0"), Ok(0.0));
         for wrong in ["-1", "inf", "NaN", "much", ""] {
-            assert!(ratio(wrong).is_err(), "{wrong}");
+            let why = ratio(wrong).unwrap_err();
+            assert!(why.contains("is no ratio above 0"), "{wrong}: {why}");
         }
+        for zero in ["0", "0.0", "-0"] {
+            let why = ratio(zero).unwrap_err();
+            assert!(why.contains("--seed"), "{zero}: {why}");
+        }
+    }
+
+    #[test]
+    fn switches_are_true_or_false() {
+        for text in ["true", "Yes", "on", "1"] {
+            assert_eq!(switch(text), Ok(true), "{text}");
+        }
+        for text in ["false", "no", "OFF", "0"] {
+            assert_eq!(switch(text), Ok(false), "{text}");
+        }
+        let why = switch("maybe").unwrap_err();
+        assert!(
+            why.starts_with("`maybe` is neither true nor false"),
+            "{why}"
+        );
+    }
+
+    #[test]
+    fn a_fraction_of_a_byte_is_refused_and_one_of_a_larger_unit_is_not() {
+        assert_eq!(
+            rate("2.5").unwrap_err(),
+            "`2.5` is a fraction of a byte; with a unit it makes sense: 2.5MiB"
+        );
+        assert!(rate("2.5/s").unwrap_err().contains("2.5MiB"));
+        assert!(size("0.1").is_err() && size("7.25B").is_err());
+        assert_eq!(size("2.0"), Ok(2));
+        assert_eq!(size("0.1KiB"), Ok(102));
     }
 
     #[test]

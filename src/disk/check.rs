@@ -39,7 +39,44 @@ struct Findings {
     have: Bitfield,
     /// For each file found under its own name.
     tallies: Vec<Tally>,
+    /// What broke the check off.
     failed: Option<DiskError>,
+    /// Something could be read, or needed no reading.
+    any_read: bool,
+    /// Pieces that the system cannot read, and what it said of the first.
+    unreadable: Option<(u32, DiskError)>,
+}
+
+impl Findings {
+    fn new(pieces: u32, files: usize) -> Self {
+        Self {
+            have: Bitfield::new(pieces),
+            tallies: vec![Tally::default(); files],
+            failed: None,
+            any_read: false,
+            unreadable: None,
+        }
+    }
+
+    /// A piece cannot be read.
+    fn on_unreadable(&mut self, failed: DiskError) {
+        let (pieces, _) = self.unreadable.get_or_insert((0, failed));
+        *pieces += 1;
+    }
+
+    /// Why there is nothing to judge. A bad spot on a disk is no reason, so its pieces count as not
+    /// there, which is told here; a disk of which nothing can be read is.
+    fn failure(&mut self) -> Option<DiskError> {
+        if let Some(failed) = self.failed.take() {
+            return Some(failed);
+        }
+        let (pieces, error) = self.unreadable.take()?;
+        if !self.any_read {
+            return Some(error);
+        }
+        tracing::warn!(pieces, %error, "pieces that cannot be read count as missing");
+        None
+    }
 }
 
 /// What a step leaves.
@@ -81,7 +118,7 @@ pub(super) struct Check {
     next: AtomicUsize,
     /// Workers that are not done.
     active: AtomicUsize,
-    /// A worker met an error: the others need not go on.
+    /// A worker met an error that concerns all of it: the others need not go on.
     broken: AtomicBool,
     findings: Mutex<Findings>,
     zeros: Zeros,
@@ -183,11 +220,7 @@ impl Check {
             next: AtomicUsize::new(0),
             active: AtomicUsize::new(workers.len()),
             broken: AtomicBool::new(false),
-            findings: Mutex::new(Findings {
-                have: Bitfield::new(geometry.piece_count()),
-                tallies: vec![Tally::default(); found.len()],
-                failed: None,
-            }),
+            findings: Mutex::new(Findings::new(geometry.piece_count(), found.len())),
             zeros: Zeros::new(geometry.piece_length()),
             found,
         });
@@ -218,10 +251,15 @@ impl Check {
             {
                 Outcome::Missing
             }
+            Err(failed) if error::is_of_one_place(&failed) => {
+                self.findings().on_unreadable(failed);
+                Outcome::Missing
+            }
             outcome => outcome?,
         };
         let files = &self.storage.files;
         let mut findings = self.findings();
+        findings.any_read |= matches!(outcome, Outcome::Good | Outcome::Bad | Outcome::Blank);
         if outcome == Outcome::Good {
             findings.have.insert(piece.get());
         }
@@ -285,7 +323,7 @@ impl Check {
 
     /// Judges and reports.
     fn conclude(&self) {
-        let failed = self.findings().failed.take();
+        let failed = self.findings().failure();
         let judged = match (&self.scope, failed) {
             (_, Some(failed)) => Err(failed),
             (Scope::All { .. }, None) => self.judge_all(),
@@ -414,7 +452,7 @@ enum Outcome {
     Bad,
     /// It is not, and all bytes are zeros: space that was set aside, nobody's content.
     Blank,
-    /// Not all of it is there.
+    /// Not all of it is there, or can be read.
     Missing,
     /// It was not there when its files were seen last, and they are as they were.
     Untold,

@@ -37,7 +37,9 @@ pub(super) fn sync(storage: &Shared) -> Result<Vec<PieceIndex>, DiskError> {
     let mut last = LastFolder::default();
     let mut stamps = BTreeMap::new();
     for &file in &unsynced.files {
-        let is_changed = storage.files.is_changed(&mut last, file);
+        // What somebody changed is not ours to write to; a stamp would say that it is, next time.
+        let is_changed = storage.files.is_changed(&mut last, file)
+            || storage.files.place(file) == Place::Foreign;
         let stamp = storage.files.marks.stamp(file).filter(|_| !is_changed);
         if !storage.files.is_pad(file) {
             stamps.insert(file, stamp);

@@ -54,6 +54,11 @@ pub(super) fn lacks_descriptors(failed: &DiskError) -> bool {
     failed.kind == DiskErrorKind::Other && (says(Errno::MFILE) || says(Errno::NFILE))
 }
 
+/// Whether a failure to read may concern a part of one file only, such as a bad spot on the disk.
+pub(super) fn is_of_one_place(failed: &DiskError) -> bool {
+    failed.kind == DiskErrorKind::Other && !lacks_descriptors(failed)
+}
+
 /// Somebody wrote to a file, replaced or removed it.
 pub(super) fn changed(path: &Path) -> DiskError {
     new(

@@ -2,7 +2,7 @@
 //!
 //! Invariant: pad files never touch the disk, and bytes that are not there are never made up.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -12,15 +12,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use rustix::fs::FallocateFlags;
-use rustix::io::Errno;
 
 use super::cache::Cache;
 use super::gather::{Cursor, write_all};
 use super::marks::{Marks, Verdict};
 use super::names::{part_name, taken_paths};
 use super::open::{Access, Folder, LastFolder, Status};
-use super::resume::Stamp;
+use super::resume::Resume;
+use super::space::Space;
 use super::{DiskError, DiskErrorKind, PART_SUFFIX, error};
 use crate::bitfield::Bitfield;
 use crate::metainfo::{self, BlockRef, FileSlice, Info, PieceIndex};
@@ -65,10 +64,6 @@ const DESCRIPTOR_TRIES: u32 = 50;
 /// See [`DESCRIPTOR_TRIES`].
 const DESCRIPTOR_WAIT: Duration = Duration::from_millis(20);
 
-/// Files of at least this length get their space when the first bytes are written. Ours: smaller
-/// ones are in few parts anyhow.
-const ALLOCATE_MIN: u64 = 1 << 20;
-
 /// The files of one torrent.
 #[derive(Debug)]
 pub(super) struct Files {
@@ -78,12 +73,10 @@ pub(super) struct Files {
     places: Vec<AtomicU8>,
     /// Files that nobody wants.
     unwanted: Vec<AtomicBool>,
-    /// Files whose space was asked for.
-    allocated: Vec<AtomicBool>,
     /// Files whose own name somebody else's content has, as we know.
     beside: Vec<AtomicBool>,
-    /// It was said that there is not enough space.
-    lacks_space: AtomicBool,
+    /// The room on the disk.
+    pub(super) space: Mutex<Space>,
     /// What files looked like.
     pub(super) marks: Marks,
     /// Held while a file changes its name, so that nobody takes it for gone.
@@ -101,26 +94,30 @@ pub(super) struct Files {
 
 impl Files {
     pub(super) fn new(info: Arc<Info>, root: PathBuf, number: u64, cache: Arc<Cache>) -> Self {
-        Self::known(info, root, number, cache, &BTreeMap::new())
+        Self::known(info, root, number, cache, &Resume::default())
     }
 
-    /// Files of which an earlier run kept stamps.
+    /// Files of which an earlier run kept what they looked like.
     pub(super) fn known(
         info: Arc<Info>,
         root: PathBuf,
         number: u64,
         cache: Arc<Cache>,
-        stamps: &BTreeMap<usize, Stamp>,
+        resume: &Resume,
     ) -> Self {
         let files = info.files().all();
         let flags = || files.iter().map(|_| AtomicBool::default()).collect();
+        let place = |file: usize| match resume.changed.contains(&file) {
+            true => Place::Foreign,
+            false => Place::Unknown,
+        };
+        let places = (0..files.len()).map(|file| AtomicU8::new(place(file).code()));
         Self {
-            places: files.iter().map(|_| AtomicU8::default()).collect(),
+            places: places.collect(),
             unwanted: flags(),
-            allocated: flags(),
             beside: flags(),
-            lacks_space: AtomicBool::new(false),
-            marks: Marks::new(files.len(), stamps),
+            space: Mutex::default(),
+            marks: Marks::new(files.len(), &resume.stamps),
             naming: Mutex::default(),
             taken: taken_paths(files),
             info,
@@ -165,13 +162,6 @@ impl Files {
     /// The file is made beside something else that has its own name.
     pub(super) fn set_beside(&self, file: usize, is_beside: bool) {
         self.beside[file].store(is_beside, Ordering::Relaxed);
-    }
-
-    /// These files are complete under their own names.
-    pub(super) fn set_complete(&self, files: &[usize]) {
-        for &file in files {
-            self.set_place(file, Place::Final);
-        }
     }
 
     /// Whether a file shall be there under its own name.
@@ -344,28 +334,6 @@ impl Files {
         }
     }
 
-    /// Asks for the space of a file that is about to be written, once. Pieces come in random order,
-    /// so without it the file would be in many parts, and the lack of space would show late. If there
-    /// is not enough that is said, and what fits is written all the same.
-    ///
-    /// The length stays what was written, so that nobody takes empty space for content. Files that
-    /// are not wanted get only what must be kept of them.
-    fn allocate(&self, file: usize, opened: &File) {
-        let length = self.file(file).length;
-        let skip = length < ALLOCATE_MIN || !self.is_wanted(file);
-        if skip || self.allocated[file].swap(true, Ordering::Relaxed) {
-            return;
-        }
-        let allocated = rustix::fs::fallocate(opened, FallocateFlags::KEEP_SIZE, 0, length);
-        // Not every file system can; only the lack of space is news.
-        if matches!(allocated, Err(Errno::NOSPC | Errno::DQUOT))
-            && !self.lacks_space.swap(true, Ordering::Relaxed)
-        {
-            let path = self.full_path(file, Place::Part);
-            tracing::warn!(path = %path.display(), length, "the disk has less room than this file needs");
-        }
-    }
-
     /// A failure while using a descriptor: it is not used again.
     fn failed(&self, file: usize, failed: io::Error) -> DiskError {
         self.close_file(file);
@@ -523,6 +491,16 @@ impl Files {
             // Only a hint.
             let _ = rustix::fs::fadvise(&opened, 0, None, rustix::fs::Advice::DontNeed);
         }
+    }
+
+    /// Files under their own names that somebody changed: what is in them may be somebody's work.
+    pub(super) fn changed(&self) -> BTreeSet<usize> {
+        let is_changed = |&file: &usize| match self.place(file) {
+            Place::Foreign => true,
+            Place::Final => self.marks.is_doubted(file),
+            Place::Unknown | Place::Part => false,
+        };
+        (0..self.count()).filter(is_changed).collect()
     }
 
     /// Looks at a file; says whether somebody changed it. If so it is in doubt until it was checked.

@@ -1,6 +1,6 @@
 //! Hashing content to make a torrent of it (`create`, `seed`).
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,8 +8,8 @@ use std::sync::{Mutex, PoisonError};
 
 use sha1::{Digest, Sha1};
 
-use super::{DiskError, DiskErrorKind, error};
-use crate::metainfo::{Geometry, PieceIndex};
+use super::{DiskError, DiskErrorKind, Resume, Stamp, error};
+use crate::metainfo::{Geometry, Info, PieceIndex};
 
 /// Bytes read at a time.
 const READ_LENGTH: usize = 1 << 20;
@@ -195,8 +195,32 @@ pub struct CollectedFile {
     pub components: Vec<String>,
     /// Bytes.
     pub length: u64,
+    /// What it looked like when it was found. Whoever changes it later, while it is hashed or
+    /// afterwards, is told by it.
+    pub stamp: Stamp,
     /// Where it is.
     pub path: PathBuf,
+}
+
+impl CollectedFile {
+    fn new(components: Vec<String>, path: PathBuf, status: &Metadata) -> Self {
+        Self {
+            components,
+            length: status.len(),
+            stamp: Stamp::of(status),
+            path,
+        }
+    }
+}
+
+impl Collected {
+    /// What is known of the content once the torrent `info` was made of it: all of it is right, in
+    /// files that look as they did before they were hashed.
+    #[must_use]
+    pub fn resume(&self, info: &Info) -> Resume {
+        let stamps = self.files.iter().map(|file| file.stamp).enumerate();
+        Resume::complete(info, stamps.collect())
+    }
 }
 
 /// Walks a file or folder.
@@ -226,11 +250,8 @@ pub fn collect(path: &Path) -> Result<Collected, DiskError> {
         skipped: Vec::new(),
     };
     if status.is_file() {
-        collected.files.push(CollectedFile {
-            components: Vec::new(),
-            length: status.len(),
-            path,
-        });
+        let file = CollectedFile::new(Vec::new(), path, &status);
+        collected.files.push(file);
     } else if status.is_dir() {
         walk(path, &mut collected)?;
         collected
@@ -263,11 +284,8 @@ fn walk(folder: PathBuf, collected: &mut Collected) -> Result<(), DiskError> {
             let mut components = components.clone();
             components.push(utf8(&path, &entry.file_name())?);
             if status.is_file() {
-                collected.files.push(CollectedFile {
-                    components,
-                    length: status.len(),
-                    path,
-                });
+                let file = CollectedFile::new(components, path, &status);
+                collected.files.push(file);
             } else if components.len() < FOLDER_LEVELS_MAX {
                 open.push((path, components));
             } else {

@@ -151,7 +151,9 @@ fn look_at(
     }
     let status = part.or(whole);
     let doubted = files.marks.is_doubted(file);
-    let known = files.marks.compare(file, writes, status) == Verdict::Same && !doubted;
+    let is_same = files.marks.compare(file, writes, status) == Verdict::Same;
+    // Only what is in a file that somebody changed says whether it may be written to again.
+    let known = is_same && !doubted && files.place(file) != Place::Foreign;
     if !known {
         files.marks.remember(file, status);
         if status.is_some() {

@@ -11,7 +11,7 @@
 //! not put there by this download.
 //!
 //! Invariant: content that is not ours is never written to, replaced or removed. A file under its
-//! own name is repaired in place only if most of it was found to be right.
+//! own name is repaired in place only if at least as much of it was found to be right as wrong.
 
 pub use names::part_name;
 pub use resume::{Resume, Stamp, vouched};
@@ -52,6 +52,7 @@ mod open;
 mod progress;
 mod reader;
 mod resume;
+mod space;
 mod verify;
 mod worker;
 
@@ -191,7 +192,7 @@ impl Disk {
         let Options { wanted, resume } = options;
         let resume = resume.unwrap_or_default();
         let (copy, cache) = (Arc::clone(&info), Arc::clone(&self.cache));
-        let files = Files::known(copy, root, number, cache, &resume.stamps);
+        let files = Files::known(copy, root, number, cache, &resume);
         files.set_wanted(wanted.as_ref());
         Storage {
             shared: Arc::new(Shared {
@@ -333,19 +334,6 @@ impl Storage {
         }
     }
 
-    /// Takes for granted that these pieces are on disk and right: content that was hashed a moment
-    /// ago, or what a state file says. Replaces [`Job::CheckAll`]; to be called before any job.
-    ///
-    /// A bit field of another length is ignored.
-    pub fn set_verified(&self, have: &Bitfield) {
-        let geometry = self.shared.info.geometry();
-        if have.len() == geometry.piece_count() {
-            let complete = self.shared.progress().reset(geometry, have.clone());
-            self.shared.files.set_complete(&complete);
-            self.shared.changed.notify_one();
-        }
-    }
-
     /// Chooses the files that shall be there under their own names; see [`Options::wanted`]. Those
     /// that are complete already get them soon after.
     pub fn set_wanted(&self, wanted: Option<&Bitfield>) {
@@ -367,7 +355,8 @@ impl Storage {
     /// What is durable, to be kept for the next run.
     #[must_use]
     pub fn resume(&self) -> Resume {
-        self.shared.progress().resume()
+        let changed = self.shared.files.changed();
+        self.shared.progress().resume(changed)
     }
 
     /// Whether something was verified, made or renamed that is not known to be durable.

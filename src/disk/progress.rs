@@ -28,6 +28,9 @@ pub(super) struct Progress {
     durable: Bitfield,
     /// What files looked like at their last sync.
     stamps: BTreeMap<usize, Stamp>,
+    /// Everything was looked at, or the run before left it like that: what is not verified is not
+    /// there.
+    clean: bool,
 }
 
 /// What a sync has to do.
@@ -65,6 +68,7 @@ impl Progress {
             } else {
                 BTreeMap::new()
             },
+            clean: resume.clean,
         };
         progress.count(geometry, known);
         progress
@@ -93,10 +97,11 @@ impl Progress {
         complete
     }
 
-    /// Starts anew with these pieces verified; returns the files that are complete, empty ones left
-    /// out. What was durable stays so; of the rest, nobody knows whether it is.
+    /// Everything was looked at, and these pieces are verified; returns the files that are complete,
+    /// empty ones left out. What was durable stays so; of the rest, nobody knows whether it is.
     pub(super) fn reset(&mut self, geometry: &Geometry, have: Bitfield) -> Vec<usize> {
         let complete = self.count(geometry, have);
+        self.clean = true;
         self.durable = both(&self.durable, &self.have);
         self.unsynced.clear();
         self.dirty.clear();
@@ -248,12 +253,13 @@ impl Progress {
         }
     }
 
-    /// What is durable.
-    pub(super) fn resume(&self) -> Resume {
+    /// What is durable, and which files somebody changed.
+    pub(super) fn resume(&self, changed: BTreeSet<usize>) -> Resume {
         Resume {
             pieces: self.durable.clone(),
             stamps: self.stamps.clone(),
-            clean: !self.needs_sync(),
+            changed,
+            clean: self.clean && !self.needs_sync(),
             synced: true,
         }
     }

@@ -87,6 +87,8 @@ impl Reader {
         bytes: &mut [u8],
         offset: u64,
     ) -> Result<(), DiskError> {
+        #[cfg(test)]
+        files.faults.on_read(files.root(), file, offset, bytes)?;
         self.open(files, file, place)?
             .read_exact_at(bytes, offset)
             .map_err(|failed| files.read_failed(file, place, failed))

@@ -1,9 +1,12 @@
 //! What is known of content before it is looked at, and what is durable: kept across restarts.
 //!
-//! Invariant: a piece is named only if its bytes were verified and made durable, and its files had
-//! the stamps that stand beside it at a moment after that.
+//! Invariant: a piece is named only if its bytes were right while its files had the stamps that stand
+//! beside it: those of a moment after it was verified and made durable, or of one before it was hashed
+//! to make the torrent.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -25,6 +28,20 @@ pub struct Stamp {
     pub inode: u64,
 }
 
+impl Stamp {
+    /// That of a file of which the system said this.
+    #[must_use]
+    pub fn of(status: &Metadata) -> Self {
+        let seconds = status.mtime().saturating_mul(1_000_000_000);
+        Self {
+            size: status.size(),
+            // Years beyond 2262 are all the same.
+            modified: seconds.saturating_add(status.mtime_nsec()),
+            inode: status.ino(),
+        }
+    }
+}
+
 /// What of a torrent needs no hashing, as long as files have their stamps.
 ///
 /// [`Storage::resume`](super::Storage::resume) gives one, [`Options`](super::Options) takes one.
@@ -32,12 +49,16 @@ pub struct Stamp {
 pub struct Resume {
     /// Verified pieces; of any other length than the torrent's it is void.
     pub pieces: Bitfield,
-    /// Stamps of the files that are there, by number.
+    /// Stamps of the files that are there, by number. None of those that are in `changed`.
     pub stamps: BTreeMap<usize, Stamp>,
+    /// Files under their own names that somebody changed while they were in use. They are read, but
+    /// not written to as long as anything in them is not the torrent's.
+    pub changed: BTreeSet<usize>,
     /// Nothing was written or verified since, so pieces that are not named, in files with their
     /// stamps, are not there either. Otherwise they are hashed.
     pub clean: bool,
-    /// The pieces were made durable. What `seed` hashed a moment ago may not be.
+    /// The pieces were made durable. If not, as with what `seed` hashed a moment ago, they are believed
+    /// all the same, and the next sync makes them durable.
     pub synced: bool,
 }
 
@@ -49,6 +70,7 @@ impl Resume {
         Self {
             pieces: Bitfield::full(info.geometry().piece_count()),
             stamps,
+            changed: BTreeSet::new(),
             clean: true,
             synced: false,
         }

@@ -1,6 +1,6 @@
 //! The one reader of the operating system's clock, and of its randomness.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use rand::TryRng;
 use rand::rngs::SysRng;
@@ -48,6 +48,16 @@ impl Clock {
             .checked_add(since)
             .unwrap_or_else(|| tokio::time::Instant::now() + FAR_FUTURE)
     }
+}
+
+/// The time of day. It may jump; only what compares the times of files asks for it.
+#[must_use]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the one reader of the clock is here"
+)]
+pub fn wall_time() -> SystemTime {
+    SystemTime::now()
 }
 
 /// Fresh randomness of the operating system, to seed one [`crate::random::Random`].

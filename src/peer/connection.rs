@@ -508,6 +508,12 @@ impl Connection {
         self.uploads.take_back(block);
     }
 
+    /// Whether requests of the peer wait to be answered.
+    #[must_use]
+    pub fn is_asked(&self) -> bool {
+        self.uploads.has_next(|_| true)
+    }
+
     /// Payload received that we had asked for.
     #[must_use]
     pub const fn download(&self) -> &Rate {

@@ -3,7 +3,7 @@
 //! A stream is accepted first and judged then, so that strangers who wait cannot keep others in the
 //! system's queue. At most [`Places::handshakes_max`] handshakes are awaited. When there is no place,
 //! the oldest stream of the host that has most of them makes room: it had its time, and whoever opens
-//! many streams competes with itself.
+//! many streams competes with itself. When several hosts have as many, it is the oldest of all theirs.
 //!
 //! Invariant: however many silent streams there are, a new one is read at once.
 
@@ -198,13 +198,22 @@ impl<T> Pending<T> {
         let crowded = if counts.get(&host).is_some_and(|&count| count >= limit) {
             host
         } else if self.all.len() >= self.max {
-            counts.into_iter().max_by_key(|&(_, count)| count)?.0
+            self.busiest()?
         } else {
             return None;
         };
         let mut from_it = self.all.iter().filter(|(_, (host, _))| *host == crowded);
         let oldest = *from_it.next()?.0;
         self.all.remove(&oldest).map(|(_, task)| task)
+    }
+
+    /// The host that has most; of several, the one that came first.
+    fn busiest(&self) -> Option<IpAddr> {
+        let counts = self.counts();
+        let most = counts.values().max()?;
+        // Oldest first, so the first of such a host is the oldest of all of them.
+        let mut hosts = self.all.values().map(|(host, _)| *host);
+        hosts.find(|host| counts.get(host) == Some(most))
     }
 
     /// How many there are of each host.
@@ -263,6 +272,19 @@ mod tests {
         pending.remove(5);
         pending.remove(5);
         assert!(add(&mut pending, far(201)).is_empty());
+    }
+
+    #[test]
+    fn of_hosts_that_have_as_many_the_oldest_makes_room_whatever_its_address() {
+        let mut pending = Pending::new(MAX);
+        let six: IpAddr = "2001:db8::1".parse().unwrap();
+        let hosts = [far(150), far(9), six, far(200)];
+        for host in hosts.into_iter().chain((10..70).map(far)) {
+            assert!(add(&mut pending, host).is_empty());
+        }
+        for number in 0..6 {
+            assert_eq!(add(&mut pending, far(100 + number)), [u64::from(number)]);
+        }
     }
 
     #[test]

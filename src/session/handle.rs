@@ -12,7 +12,7 @@ use super::counters::Counters;
 use super::places::Place;
 use super::resume::Totals;
 use crate::dht::{LookupReport, Step};
-use crate::id::InfoHash;
+use crate::id::{Distance, InfoHash, NodeId};
 use crate::metainfo::{Info, MetainfoError, SelectionError};
 use crate::net::clock::Clock;
 use crate::peer::Accepted;
@@ -91,7 +91,8 @@ pub struct DhtProgress {
     pub nodes_answered: u32,
     /// Queries of that lookup that timed out.
     pub nodes_silent: u32,
-    /// Hops that lookup came far; 0 when nobody answered.
+    /// Hops to the closest node that answered that lookup: 1 for a contact of our own table or a
+    /// bootstrap node, h + 1 for a node first named by one of hop h; 0 when nobody answered.
     pub hops: u32,
     /// Distinct peers found so far.
     pub peers_found: usize,
@@ -252,7 +253,7 @@ impl TorrentHandle {
 }
 
 /// Collects what lookups of one torrent say into a [`DhtProgress`].
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct DhtTally {
     progress: DhtProgress,
     /// Distinct peers, at most [`PEERS_COUNTED_MAX`].
@@ -260,34 +261,42 @@ pub(super) struct DhtTally {
     /// Counts of the lookup under way.
     answered: u32,
     silent: u32,
-    hops: u32,
+    /// Distance and hop of the closest node that answered.
+    closest: Option<(Distance, u32)>,
+    /// What is looked up.
+    target: NodeId,
 }
 
 impl DhtTally {
     /// Nothing asked yet.
-    pub(super) fn new(enabled: bool) -> Self {
+    pub(super) fn new(enabled: bool, target: NodeId) -> Self {
         Self {
             progress: DhtProgress {
                 enabled,
                 ..DhtProgress::default()
             },
-            ..Self::default()
+            peers: BTreeSet::new(),
+            answered: 0,
+            silent: 0,
+            closest: None,
+            target,
         }
     }
 
     /// A lookup started.
     pub(super) fn on_start(&mut self) {
         self.progress.searching = true;
-        (self.answered, self.silent, self.hops) = (0, 0, 0);
+        (self.answered, self.silent, self.closest) = (0, 0, None);
     }
 
     /// A node answered or did not.
     pub(super) fn on_step(&mut self, step: &Step) {
         if step.rtt.is_some() {
             self.answered += 1;
-            self.hops = self.hops.max(step.hop);
             self.progress.nodes_answered = self.answered;
-            self.progress.hops = self.hops;
+            let answered = step.id.map(|id| (id.distance(&self.target), step.hop));
+            self.closest = self.closest.into_iter().chain(answered).min();
+            self.progress.hops = self.closest.map_or(0, |(_, hop)| hop);
         } else {
             self.silent += 1;
         }
@@ -314,7 +323,7 @@ impl DhtTally {
             if report.answered > 0 || self.progress.nodes_answered == 0 {
                 self.progress.nodes_answered = report.answered;
                 self.progress.nodes_silent = report.timed_out;
-                self.progress.hops = report.hops.max(self.hops);
+                self.progress.hops = report.hops;
             }
             if announced {
                 self.progress.stored = report.stored;
@@ -324,7 +333,7 @@ impl DhtTally {
 
     /// The torrent is private: the DHT is out of bounds.
     pub(super) fn disable(&mut self) {
-        *self = Self::new(false);
+        *self = Self::new(false, self.target);
     }
 
     /// What to show.
@@ -339,9 +348,14 @@ mod tests {
 
     use super::*;
 
-    fn step(answered: bool, hop: u32) -> Step {
+    const TARGET: NodeId = NodeId::new([0; 20]);
+
+    /// A step towards [`TARGET`]; the smaller `first`, the closer the node.
+    fn step(answered: bool, hop: u32, first: u8) -> Step {
+        let mut id = [0; 20];
+        id[0] = first;
         Step {
-            id: None,
+            id: Some(NodeId::new(id)),
             address: ([127, 0, 0, 1], 1).into(),
             method: "get_peers",
             hop,
@@ -354,11 +368,11 @@ mod tests {
 
     #[test]
     fn progress_is_counted_while_a_lookup_runs() {
-        let mut tally = DhtTally::new(true);
+        let mut tally = DhtTally::new(true, TARGET);
         tally.on_start();
-        tally.on_step(&step(true, 1));
-        tally.on_step(&step(false, 2));
-        tally.on_step(&step(true, 3));
+        tally.on_step(&step(true, 1, 9));
+        tally.on_step(&step(false, 2, 1));
+        tally.on_step(&step(true, 3, 5));
         let progress = tally.progress();
         assert!(progress.searching);
         let counts = (
@@ -370,8 +384,27 @@ mod tests {
     }
 
     #[test]
+    fn the_hops_of_a_lookup_are_those_of_the_closest_node_that_answered() {
+        let mut tally = DhtTally::new(true, TARGET);
+        tally.on_start();
+        tally.on_step(&step(true, 1, 3));
+        tally.on_step(&step(true, 2, 7));
+        tally.on_step(&step(false, 2, 0));
+        assert_eq!(tally.progress().hops, 1);
+        tally.on_step(&step(true, 2, 2));
+        assert_eq!(tally.progress().hops, 2);
+        let report = LookupReport {
+            answered: 3,
+            hops: 2,
+            ..LookupReport::default()
+        };
+        tally.on_done(Some(&report), false);
+        assert_eq!(tally.progress().hops, 2);
+    }
+
+    #[test]
     fn a_lookup_without_answers_does_not_hide_the_one_before() {
-        let mut tally = DhtTally::new(true);
+        let mut tally = DhtTally::new(true, TARGET);
         tally.on_start();
         let report = LookupReport {
             answered: 5,
@@ -381,7 +414,7 @@ mod tests {
         };
         tally.on_done(Some(&report), true);
         tally.on_start();
-        tally.on_step(&step(false, 1));
+        tally.on_step(&step(false, 1, 1));
         tally.on_done(Some(&LookupReport::default()), false);
         let progress = tally.progress();
         assert_eq!(
@@ -393,7 +426,7 @@ mod tests {
 
     #[test]
     fn peers_are_counted_once_and_up_to_a_bound() {
-        let mut tally = DhtTally::new(true);
+        let mut tally = DhtTally::new(true, TARGET);
         let peers: Vec<SocketAddr> = (0..4_000u16)
             .map(|port| ([1, 1, 1, 1], port).into())
             .collect();

@@ -5,11 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::MissedTickBehavior;
 
 use super::state::StateDir;
 use crate::dht::Snapshot;
 use crate::net::dht::DhtHandle;
+
+/// Time from the first contact to the first save. Ours: most of a new table is there by then, and who
+/// is killed soon has the same id the next time, and a way in.
+const FIRST_SAVE_AFTER: Duration = Duration::from_secs(5);
 
 /// Time between two saves of the routing table; a crash loses at most so much of it.
 const SAVE_INTERVAL: Duration = Duration::from_secs(5 * 60);
@@ -69,14 +72,27 @@ pub(super) async fn save_regularly(
     dht: DhtHandle,
     addresses: Vec<SocketAddr>,
     state: Arc<StateDir>,
+    summary: watch::Receiver<DhtSummary>,
 ) {
-    let mut ticks = tokio::time::interval(SAVE_INTERVAL);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    // The first tick comes at once.
-    ticks.tick().await;
-    loop {
-        ticks.tick().await;
+    let save = || async {
         save(dht.snapshot().await, addresses.clone(), Arc::clone(&state)).await;
+    };
+    repeat(summary, save).await;
+}
+
+/// Calls `save` soon after the first contacts are known, and then again and again.
+async fn repeat<F: Future<Output = ()>>(
+    mut summary: watch::Receiver<DhtSummary>,
+    save: impl Fn() -> F,
+) {
+    // Fails only when nobody looks at the node any more: then it ends soon.
+    if summary.wait_for(|now| now.contacts > 0).await.is_err() {
+        return;
+    }
+    tokio::time::sleep(FIRST_SAVE_AFTER).await;
+    loop {
+        save().await;
+        tokio::time::sleep(SAVE_INTERVAL).await;
     }
 }
 
@@ -87,10 +103,44 @@ pub(super) async fn save(snapshot: Snapshot, addresses: Vec<SocketAddr>, state: 
         return;
     }
     let save = move || state.save_table(&snapshot, &addresses);
-    let saved = tokio::task::spawn_blocking(save).await;
-    match saved {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::warn!(error = &error as &dyn std::error::Error, "not saved"),
-        Err(error) => tracing::warn!(%error, "saving the routing table was cut short"),
+    // The directory says what fails.
+    if let Err(error) = tokio::task::spawn_blocking(save).await {
+        tracing::warn!(%error, "saving the routing table was cut short");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+
+    /// Time in these tests is virtual: it passes when nobody has anything to do.
+    async fn pass(time: Duration) {
+        tokio::time::sleep(time).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_table_is_saved_soon_after_the_first_contact_and_then_at_the_interval() {
+        let saves = Arc::new(AtomicU32::new(0));
+        let (sender, summary) = watch::channel(DhtSummary::default());
+        let counted = Arc::clone(&saves);
+        let save = move || {
+            counted.fetch_add(1, Ordering::Relaxed);
+            std::future::ready(())
+        };
+        let saving = tokio::spawn(repeat(summary, save));
+        let count = || saves.load(Ordering::Relaxed);
+        let moment = Duration::from_secs(1);
+        pass(SAVE_INTERVAL).await;
+        assert_eq!(count(), 0, "nobody is known");
+        sender.send_modify(|summary| summary.contacts = 1);
+        pass(FIRST_SAVE_AFTER + moment).await;
+        assert_eq!(count(), 1);
+        pass(SAVE_INTERVAL - 2 * moment).await;
+        assert_eq!(count(), 1);
+        pass(2 * moment).await;
+        assert_eq!(count(), 2);
+        saving.abort();
     }
 }

@@ -15,6 +15,7 @@ pub mod handle;
 mod keeper;
 mod listen;
 mod places;
+pub mod prune;
 mod publish;
 pub mod resume;
 mod search;
@@ -131,8 +132,6 @@ pub struct AddOptions {
     pub output: PathBuf,
     /// Peers to try at once. A magnet link's own peers are added to them.
     pub peers: Vec<SocketAddr>,
-    /// The content was hashed a moment ago and is complete: it is not read again at the start.
-    pub assume_complete: bool,
     /// What is known of the content: pieces it names are not hashed while their files have the stamps
     /// it names. By default what the state directory has.
     pub resume: Option<Resume>,
@@ -179,6 +178,7 @@ impl Session {
             Some(path) => Some(Arc::new(StateDir::open(path)?)),
             None => None,
         };
+        prune(state.as_ref()).await;
         let kinds = Kinds {
             tcp: config.tcp,
             udp: config.dht,
@@ -207,6 +207,7 @@ impl Session {
                     dht.clone(),
                     listen.clone(),
                     Arc::clone(state),
+                    summary.clone(),
                 ));
             }
         }
@@ -367,7 +368,6 @@ impl Session {
             port: shared_port(&self.listen).map_or(PeerPort::Implied, PeerPort::Explicit),
             listen: self.listen.clone(),
             output: options.output,
-            assume_complete: options.assume_complete,
             resume,
             earlier: kept.totals,
             state: self.state.clone(),
@@ -439,6 +439,16 @@ impl Session {
         let drained = tokio::task::spawn_blocking(move || disk.stop());
         if tokio::time::timeout(SYNC_TIMEOUT, drained).await.is_err() {
             tracing::info!("left the system to write back what was verified last");
+        }
+    }
+}
+
+/// Forgets torrents that were not used for long, before any is added: none is in use then.
+async fn prune(state: Option<&Arc<StateDir>>) {
+    if let Some(state) = state.cloned() {
+        let pruned = tokio::task::spawn_blocking(move || state.prune(net::clock::wall_time()));
+        if let Err(error) = pruned.await {
+            tracing::warn!(%error, "forgetting old torrents was cut short");
         }
     }
 }

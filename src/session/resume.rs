@@ -20,6 +20,7 @@ use crate::bitfield::Bitfield;
 use crate::disk::{Resume, Stamp, Storage};
 use crate::id::InfoHash;
 use crate::metainfo::Info;
+use crate::net::clock::wall_time;
 
 /// Format of the file.
 const VERSION: u32 = 1;
@@ -34,6 +35,10 @@ const GATHER: Duration = Duration::from_secs(3);
 
 /// How often the totals are kept while nothing else happens: a crash forgets so much of them.
 const TOTALS_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Looks after which it is noted that a torrent is still in use, although nothing is new: about a
+/// day, a small part of [`UNUSED_MAX`](super::prune::UNUSED_MAX).
+const LOOKS_UNTIL_MARKED: u32 = 1_440;
 
 /// Bytes that went to and came from peers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -58,6 +63,10 @@ pub struct Kept {
 /// The file. Keys are in their order.
 #[derive(Debug, Serialize, Deserialize)]
 struct KeptFile {
+    /// Numbers of files that somebody changed, four bytes each, in network byte order. Files of
+    /// earlier versions have none.
+    #[serde(default)]
+    changed: ByteBuf,
     /// 1 if nothing happened after it was written.
     clean: u8,
     downloaded: u64,
@@ -80,15 +89,17 @@ impl Kept {
         use std::os::unix::ffi::OsStrExt;
         let mut files = Vec::with_capacity(self.resume.stamps.len() * STAMP_LENGTH);
         for (&number, stamp) in &self.resume.stamps {
-            let number = u32::try_from(number).expect("a torrent has less than 2^32 files");
-            files.extend_from_slice(&number.to_be_bytes());
+            files.extend_from_slice(&number_of(number));
             files.extend_from_slice(&stamp.size.to_be_bytes());
             files.extend_from_slice(&stamp.modified.to_be_bytes());
             files.extend_from_slice(&stamp.inode.to_be_bytes());
         }
+        let changed = self.resume.changed.iter();
+        let changed: Vec<u8> = changed.flat_map(|&file| number_of(file)).collect();
         // What does not fit bencode's numbers is more than anybody ever sent.
         let number = |bytes: u64| bytes.min(i64::MAX.unsigned_abs());
         bencode::to_bytes(&KeptFile {
+            changed: changed.into(),
             clean: u8::from(self.resume.clean),
             downloaded: number(self.totals.downloaded),
             files: files.into(),
@@ -125,12 +136,17 @@ impl Kept {
         if !rest.is_empty() {
             return Err("its stamps have the wrong length".to_owned());
         }
+        let (changed, rest) = file.changed.as_chunks();
+        if !rest.is_empty() {
+            return Err("its changed files have the wrong length".to_owned());
+        }
         let output = std::ffi::OsString::from_vec(file.output.into_vec());
         Ok(Self {
             output: output.into(),
             resume: Resume {
                 pieces,
                 stamps: stamps.iter().map(stamp).collect(),
+                changed: changed.iter().map(|&number| file_of(number)).collect(),
                 clean: file.clean == 1,
                 synced: true,
             },
@@ -169,6 +185,18 @@ impl StateDir {
     }
 }
 
+/// A file's number as it is written.
+fn number_of(file: usize) -> [u8; 4] {
+    u32::try_from(file)
+        .expect("a torrent has less than 2^32 files")
+        .to_be_bytes()
+}
+
+/// The file that was written as this number.
+fn file_of(number: [u8; 4]) -> usize {
+    usize::try_from(u32::from_be_bytes(number)).expect("a u32 fits usize on supported targets")
+}
+
 /// One file's stamp.
 fn stamp(bytes: &[u8; STAMP_LENGTH]) -> (usize, Stamp) {
     let part = |from: usize| {
@@ -176,16 +204,13 @@ fn stamp(bytes: &[u8; STAMP_LENGTH]) -> (usize, Stamp) {
         part.copy_from_slice(&bytes[from..from + 8]);
         part
     };
-    let number = u32::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+    let number = [bytes[0], bytes[1], bytes[2], bytes[3]];
     let stamp = Stamp {
         size: u64::from_be_bytes(part(4)),
         modified: i64::from_be_bytes(part(12)),
         inode: u64::from_be_bytes(part(20)),
     };
-    (
-        usize::try_from(number).expect("a u32 fits usize on supported targets"),
-        stamp,
-    )
+    (file_of(number), stamp)
 }
 
 /// A folder by the name it has wherever the process runs.
@@ -206,9 +231,12 @@ pub(super) async fn load(state: Option<&Arc<StateDir>>, info_hash: InfoHash) -> 
     let Some(state) = state.cloned() else {
         return Earlier::default();
     };
-    let loaded = tokio::task::spawn_blocking(move || Earlier {
-        info: state.load_info(info_hash),
-        kept: state.load_resume(info_hash).unwrap_or_default(),
+    let loaded = tokio::task::spawn_blocking(move || {
+        state.mark_used(info_hash, wall_time());
+        Earlier {
+            info: state.load_info(info_hash),
+            kept: state.load_resume(info_hash).unwrap_or_default(),
+        }
     });
     loaded.await.unwrap_or_default()
 }
@@ -253,9 +281,9 @@ impl ResumeKeeper {
 
 impl Keeping {
     async fn run(self, mut stopped: oneshot::Receiver<()>) {
-        let (state, info) = (Arc::clone(&self.state), Arc::clone(&self.info));
-        blocking(move || state.save_info(&info)).await;
+        let mut has_info = self.keep_info().await;
         let mut saved = None;
+        let mut looks = 0;
         loop {
             // Both branches lose nothing when not chosen: a change that was told stays told, and
             // what has to be kept is asked for anew.
@@ -268,8 +296,26 @@ impl Keeping {
                 break;
             }
             self.keep(&mut saved, false).await;
+            has_info = has_info || self.keep_info().await;
+            looks += 1;
+            if looks == LOOKS_UNTIL_MARKED {
+                looks = 0;
+                let (state, info_hash) = (Arc::clone(&self.state), self.info.info_hash());
+                blocking(move || {
+                    state.mark_used(info_hash, wall_time());
+                    Ok(())
+                })
+                .await;
+            }
         }
         self.keep(&mut saved, true).await;
+        self.state.forget_failures(self.info.info_hash());
+    }
+
+    /// Keeps the metadata; says whether that worked.
+    async fn keep_info(&self) -> bool {
+        let (state, info) = (Arc::clone(&self.state), Arc::clone(&self.info));
+        blocking(move || state.save_info(&info)).await
     }
 
     /// Makes durable what is verified, and keeps it if that is news. At the `end` it is said whether
@@ -308,14 +354,8 @@ impl Keeping {
 /// Writes a state file on a thread that may wait; says whether that worked.
 async fn blocking(save: impl FnOnce() -> Result<(), super::StateError> + Send + 'static) -> bool {
     match tokio::task::spawn_blocking(save).await {
-        Ok(Ok(())) => true,
-        Ok(Err(error)) => {
-            tracing::warn!(
-                error = &error as &dyn std::error::Error,
-                "state is not kept"
-            );
-            false
-        }
+        // The directory says what fails.
+        Ok(saved) => saved.is_ok(),
         Err(error) => {
             tracing::warn!(%error, "keeping state was cut short");
             false
@@ -325,7 +365,7 @@ async fn blocking(save: impl FnOnce() -> Result<(), super::StateError> + Send + 
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, BTreeSet};
 
     use super::*;
 
@@ -343,6 +383,7 @@ mod tests {
             resume: Resume {
                 pieces,
                 stamps: BTreeMap::from([(0, stamp(7)), (70_000, stamp(1 << 40))]),
+                changed: BTreeSet::from([1, 69_999]),
                 clean: true,
                 synced: true,
             },
@@ -388,6 +429,7 @@ mod tests {
         for (from, to) in [
             ("11:piece_counti11e", "11:piece_counti99e"),
             ("5:files56:", "5:files55:"),
+            ("7:changed8:", "7:changed7:"),
         ] {
             let position = bytes
                 .windows(from.len())

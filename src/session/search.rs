@@ -53,6 +53,8 @@ pub(super) struct Search {
     has_contacts: bool,
     /// Nobody answered the last lookup.
     unanswered: bool,
+    /// The node names us to those who ask it for peers of the torrent.
+    is_named: bool,
     tally: DhtTally,
     /// The report of the lookup under way, between its last event and its end.
     report: Option<LookupReport>,
@@ -70,13 +72,14 @@ impl Search {
         now: Instant,
     ) -> Self {
         Self {
-            tally: DhtTally::new(dht.is_some()),
+            tally: DhtTally::new(dht.is_some(), announcement.info_hash.as_target()),
             dht,
             schedule: Schedule::new(announcement.config.clone(), now),
             announcement,
             wants_peers: false,
             has_contacts: false,
             unanswered: false,
+            is_named: false,
             report: None,
             helpers: JoinSet::new(),
             results,
@@ -96,6 +99,7 @@ impl Search {
             return;
         };
         self.tally.on_start();
+        self.is_named |= due == Due::DhtAnnounce;
         let Announcement {
             info_hash, port, ..
         } = self.announcement;
@@ -182,11 +186,17 @@ impl Search {
         }
     }
 
-    /// The torrent turned out to be private: the DHT is out of bounds (BEP 27).
+    /// The torrent turned out to be private: the DHT is out of bounds (BEP 27), and our node names
+    /// us no longer.
     pub(super) fn disable(&mut self) {
-        self.dht = None;
         self.helpers.abort_all();
         self.tally.disable();
+        let info_hash = self.announcement.info_hash;
+        if let Some(dht) = self.dht.take().filter(|_| self.is_named) {
+            self.is_named = false;
+            self.helpers
+                .spawn(async move { dht.withdraw(info_hash).await });
+        }
     }
 
     /// How far the search came.
@@ -199,8 +209,11 @@ impl Search {
         self.helpers.join_next().await.map(drop)
     }
 
-    /// Ends the helpers and waits for them.
+    /// Ends the helpers and waits for them. From then on our node names us no longer as a peer.
     pub(super) async fn stop(&mut self) {
         self.helpers.shutdown().await;
+        if let Some(dht) = self.dht.take().filter(|_| self.is_named) {
+            dht.withdraw(self.announcement.info_hash).await;
+        }
     }
 }

@@ -4,13 +4,15 @@
 //! Invariant: a state file is at any moment the old one or the new one, whole. It is written under
 //! another name, flushed and renamed; one that cannot be read is moved aside, never deleted.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
+use bytes::Bytes;
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
@@ -29,7 +31,13 @@ const DHT_FILE: &str = "dht.state";
 const LOCK_FILE: &str = "lock";
 
 /// Folder of torrents: those made by `seed`, and the metadata that came from peers.
-const TORRENTS: &str = "torrents";
+pub(super) const TORRENTS: &str = "torrents";
+
+/// What stands before the metadata in a torrent file that holds nothing else.
+const BEFORE_INFO: &[u8] = b"d4:info";
+
+/// What stands after it.
+const AFTER_INFO: &[u8] = b"e";
 
 /// Folder of what is kept of torrents between runs.
 pub(super) const RESUME: &str = "resume";
@@ -68,6 +76,10 @@ pub enum StateError {
 #[derive(Debug)]
 pub struct StateDir {
     pub(super) path: PathBuf,
+    /// Held while a file is written: two that write the same would share its temporary name.
+    writing: Mutex<()>,
+    /// Files that could not be kept the last time.
+    failing: Mutex<BTreeSet<PathBuf>>,
     /// Holds the lock; never read.
     _lock: File,
 }
@@ -157,6 +169,8 @@ impl StateDir {
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Self {
                 path: path.to_owned(),
+                writing: Mutex::default(),
+                failing: Mutex::default(),
                 _lock: lock,
             }),
             Err(rustix::io::Errno::WOULDBLOCK) => Err(StateError::Locked {
@@ -219,7 +233,9 @@ impl StateDir {
         snapshot: &Snapshot,
         addresses: &[SocketAddr],
     ) -> Result<(), StateError> {
-        write_atomically(&self.path.join(DHT_FILE), &encode(snapshot, addresses))
+        let path = self.path.join(DHT_FILE);
+        let saved = self.write(&path, &encode(snapshot, addresses));
+        self.report(path, saved)
     }
 
     /// Keeps a torrent file as `torrents/<info hash>.torrent`; gives its path.
@@ -229,7 +245,7 @@ impl StateDir {
     /// The directory is not writable or full.
     pub fn save_torrent(&self, info_hash: InfoHash, bytes: &[u8]) -> Result<PathBuf, StateError> {
         let path = self.torrent_path(info_hash)?;
-        write_atomically(&path, bytes)?;
+        self.write(&path, bytes)?;
         Ok(path)
     }
 
@@ -239,10 +255,17 @@ impl StateDir {
         let path = self.path.join(TORRENTS).join(torrent_name(info_hash));
         self.load(&path, |bytes| {
             // Parsing hashes the info dictionary.
-            let metainfo = Metainfo::parse(bytes).map_err(|error| error.to_string())?;
-            let is_it = metainfo.info.info_hash() == info_hash;
+            let info = match bare_info(bytes) {
+                Some(info) => info,
+                None => {
+                    Metainfo::parse(bytes)
+                        .map_err(|error| error.to_string())?
+                        .info
+                }
+            };
+            let is_it = info.info_hash() == info_hash;
             is_it
-                .then_some(metainfo.info)
+                .then_some(info)
                 .ok_or_else(|| "it is another torrent".to_owned())
         })
     }
@@ -253,17 +276,20 @@ impl StateDir {
     ///
     /// The directory is not writable or full.
     pub fn save_info(&self, info: &Info) -> Result<(), StateError> {
-        let path = self.torrent_path(info.info_hash())?;
-        if self.load_info(info.info_hash()).is_some() {
+        let info_hash = info.info_hash();
+        if self.load_info(info_hash).is_some() {
             return Ok(());
         }
-        write_atomically(&path, &[b"d4:info", &info.raw()[..], b"e"].concat())
+        let file = [BEFORE_INFO, info.raw(), AFTER_INFO].concat();
+        let saved = self.save_torrent(info_hash, &file).map(drop);
+        let path = self.path.join(TORRENTS).join(torrent_name(info_hash));
+        self.report(path, saved)
     }
 
     /// What is kept of a torrent from earlier runs.
     #[must_use]
     pub fn load_resume(&self, info_hash: InfoHash) -> Option<Kept> {
-        let path = self.path.join(RESUME).join(format!("{info_hash}.resume"));
+        let path = self.path.join(RESUME).join(resume_name(info_hash));
         self.load(&path, |bytes| Kept::decode(bytes, info_hash))
     }
 
@@ -273,9 +299,44 @@ impl StateDir {
     ///
     /// The directory is not writable or full; the old file is then still there.
     pub fn save_resume(&self, info_hash: InfoHash, kept: &Kept) -> Result<(), StateError> {
-        let folder = self.folder(RESUME)?;
-        let path = folder.join(format!("{info_hash}.resume"));
-        write_atomically(&path, &kept.encode(info_hash))
+        let path = self.path.join(RESUME).join(resume_name(info_hash));
+        let saved = self
+            .folder(RESUME)
+            .and_then(|_| self.write(&path, &kept.encode(info_hash)));
+        self.report(path, saved)
+    }
+
+    /// Nothing of this torrent will be kept any more, so nothing of it fails any more either.
+    pub(super) fn forget_failures(&self, info_hash: InfoHash) {
+        let mut failing = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
+        failing.remove(&self.path.join(TORRENTS).join(torrent_name(info_hash)));
+        failing.remove(&self.path.join(RESUME).join(resume_name(info_hash)));
+    }
+
+    /// Says when keeping state begins to fail, and when all of it works again.
+    fn report(&self, path: PathBuf, saved: Result<(), StateError>) -> Result<(), StateError> {
+        let mut failing = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
+        let worked = failing.is_empty();
+        match &saved {
+            Ok(()) => failing.remove(&path),
+            Err(_) => failing.insert(path),
+        };
+        match &saved {
+            Err(error) if worked => {
+                let error: &dyn std::error::Error = error;
+                tracing::warn!(error, "state is not kept; it is tried again");
+            }
+            // Told as loudly, to those who heard of the failure.
+            Ok(()) if !worked && failing.is_empty() => tracing::warn!("state is kept again"),
+            Ok(()) | Err(_) => {}
+        }
+        saved
+    }
+
+    /// Writes a state file, one at a time.
+    fn write(&self, path: &Path, bytes: &[u8]) -> Result<(), StateError> {
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        write_atomically(path, bytes)
     }
 
     /// Where a torrent file belongs; its folder is made.
@@ -293,8 +354,21 @@ impl StateDir {
     }
 }
 
-fn torrent_name(info_hash: InfoHash) -> String {
+/// The metadata in a torrent file that holds nothing else. It may be as long as metadata can be, and
+/// then the file is a little longer than a torrent file can be.
+fn bare_info(file: &[u8]) -> Option<Arc<Info>> {
+    let raw = file.strip_prefix(BEFORE_INFO)?.strip_suffix(AFTER_INFO)?;
+    Info::parse(Bytes::copy_from_slice(raw)).ok().map(Arc::new)
+}
+
+/// Name of a torrent's file in [`TORRENTS`].
+pub(super) fn torrent_name(info_hash: InfoHash) -> String {
     format!("{info_hash}.torrent")
+}
+
+/// Name of a torrent's file in [`RESUME`].
+pub(super) fn resume_name(info_hash: InfoHash) -> String {
+    format!("{info_hash}.resume")
 }
 
 /// A name for an unreadable file: `dht.state.bad`, then `dht.state.bad.2` and so on.
@@ -322,7 +396,8 @@ fn read_bounded(path: &Path) -> io::Result<Option<Vec<u8>>> {
     Ok(fits.then_some(bytes))
 }
 
-/// Writes a file so that a crash at any moment leaves the old content or the new, never a part.
+/// Writes a file so that a crash at any moment leaves the old content or the new, never a part. Not
+/// to be called twice at a time for one path.
 ///
 /// # Errors
 ///

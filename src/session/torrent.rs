@@ -89,8 +89,6 @@ pub(super) struct Context {
     pub(super) listen: Vec<SocketAddr>,
     /// Folder that gets the content.
     pub(super) output: PathBuf,
-    /// The content was hashed a moment ago: the first check is answered without reading it again.
-    pub(super) assume_complete: bool,
     /// What is known of the content from before.
     pub(super) resume: Option<disk::Resume>,
     /// Bytes of earlier runs.
@@ -307,7 +305,7 @@ impl Task {
             match action {
                 Action::Dial { address } => self.dial(address),
                 Action::Close { id, reason } => self.close(id, reason),
-                Action::Disk { id, job } => self.start_job(now, id, job),
+                Action::Disk { id, job } => self.start_job(id, job),
                 Action::WantPeers(wants) => self.search.set_wants_peers(now, wants),
                 Action::PauseReading => self.links.set_paused(true),
                 Action::ResumeReading => self.links.set_paused(false),

@@ -1,8 +1,9 @@
 //! Whom we serve (BEP 3).
 //!
 //! Every ten seconds the peers are ranked anew. While we fetch, those that sent us most in the last twenty
-//! seconds come first; while we seed, everybody gets a turn, and whoever waits longest is next. One more slot is optimistic: it goes to somebody at random, newcomers with
-//! better chances, so that those who have nothing to give yet can begin.
+//! seconds come first; while we seed, everybody gets a turn, and whoever waits longest is next, those last
+//! who asked for nothing in their turn. One more slot is optimistic: it goes to somebody at random,
+//! newcomers with better chances, so that those who have nothing to give yet can begin.
 //!
 //! A slot that becomes free in between is given away at once, but nobody loses one: each choke voids the
 //! requests that are on their way, and what is asked again elsewhere may come twice.
@@ -37,6 +38,8 @@ pub(super) struct Candidate {
     pub(super) unchoked_at: Option<Instant>,
     /// Since when it waits to be served: since it was served last, or since it came.
     pub(super) waits_since: Instant,
+    /// It was served and asked for nothing: others go first.
+    pub(super) slept: bool,
     /// It owes us blocks for too long, although we asked: it gets no slot but the optimistic one.
     pub(super) snubbed: bool,
     /// When it connected.
@@ -114,16 +117,21 @@ impl Choker {
         self.random.shuffle(&mut eligible);
         match goal {
             Goal::Fetch => {
-                eligible.sort_by_key(|peer| (peer.snubbed, std::cmp::Reverse(peer.down_rate)));
+                // Who sends something has its slot, whether it uses it or not.
+                eligible.sort_by_key(|peer| {
+                    let rate = std::cmp::Reverse(peer.down_rate);
+                    (peer.snubbed, rate, peer.slept)
+                });
             }
             Goal::Seed => eligible.sort_by_key(|peer| {
-                // Whoever is served keeps its turn; then those that wait longest. What a peer does with
-                // its turn, how fast it takes and how often it comes back, changes nothing.
+                // Whoever is served keeps its turn; then those that wait longest; last, whoever slept
+                // through its turn. How fast a peer takes and how often it comes back changes nothing.
                 let served = peer.unchoked_at.map(|since| now.saturating_since(since));
                 match served {
-                    Some(served) if served < SEED_TURN => (false, Instant::ZERO),
-                    Some(_) => (true, now),
-                    None => (true, peer.waits_since),
+                    _ if peer.slept => (2, peer.waits_since),
+                    Some(served) if served < SEED_TURN => (0, Instant::ZERO),
+                    Some(_) => (1, now),
+                    None => (1, peer.waits_since),
                 }
             }),
         }
@@ -181,6 +189,7 @@ mod tests {
             down_rate,
             unchoked_at: None,
             waits_since: Instant::ZERO,
+            slept: false,
             snubbed: false,
             connected_at: Instant::ZERO,
         }
@@ -329,6 +338,25 @@ mod tests {
             honest += served.iter().filter(|id| id.0 < 8).count();
         }
         assert!(honest * 2 > served_in_all, "{honest} of {served_in_all}");
+    }
+
+    #[test]
+    fn whoever_slept_through_its_turn_comes_last_but_is_served_if_nobody_waits() {
+        let mut peers: Vec<_> = (0..8).map(|number| peer(number, 0)).collect();
+        for peer in &mut peers[..5] {
+            peer.slept = true;
+            peer.unchoked_at = Some(at(95));
+        }
+        let served = choker(3).rank(at(100), Goal::Seed, &peers);
+        assert!(served[..3].iter().all(|id| id.0 >= 5), "{served:?}");
+        let served = choker(8).rank(at(100), Goal::Seed, &peers);
+        assert_eq!(served.len(), 8);
+        let fetched = choker(3).rank(at(100), Goal::Fetch, &peers);
+        assert!(fetched[..3].iter().all(|id| id.0 >= 5), "{fetched:?}");
+        // Who sends us something has its slot, whether it uses it or not.
+        peers[0].down_rate = 1;
+        let fetched = choker(3).rank(at(100), Goal::Fetch, &peers);
+        assert_eq!(fetched[0], ConnectionId(0));
     }
 
     #[test]

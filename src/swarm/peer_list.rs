@@ -3,12 +3,11 @@
 //! Invariant: an address is in the dial queue exactly while it is idle and not banned.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::host::Host;
 use super::{DialError, PeerSource};
-use crate::address::Scope;
 use crate::random::Random;
 use crate::time::Instant;
 
@@ -32,19 +31,21 @@ const POSTPONED: Duration = Duration::from_secs(10);
 /// Banned hosts that are remembered. The oldest is forgotten first: it has to be found out again.
 const BANNED_MAX: usize = 1_000;
 
-/// Whom a ban hits: an address of the Internet as a whole; in private networks and on one machine, where
+/// Whom a ban hits: a host of the Internet, a whole /64 of IPv6; in private networks and on one machine, where
 /// many peers share an address, one port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum BanKey {
-    Host(IpAddr),
+    Host(Host),
     Socket(SocketAddr),
 }
 
 impl BanKey {
     fn of(address: SocketAddr) -> Self {
-        match Scope::of(address.ip()) {
-            Some(Scope::Global) => Self::Host(address.ip()),
-            Some(Scope::Loopback | Scope::Link | Scope::Private) | None => Self::Socket(address),
+        let host = Host::of(address);
+        if host.is_global() {
+            Self::Host(host)
+        } else {
+            Self::Socket(address)
         }
     }
 }

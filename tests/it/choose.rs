@@ -86,10 +86,15 @@ fn only_chosen_files_are_fetched_and_told() {
     assert_eq!(fs::read(chosen).unwrap(), original);
     assert!(!lab.path("target/content/a.mkv").exists());
 
+    // What is told is the file, although the piece around it is longer.
+    let printed = lab.get(&["--files", "1", "--json"]);
+    assert_eq!(text(printed.lines().last().unwrap(), "bytes"), "10");
+
     // The rest comes with the next call, and nothing is fetched twice.
     let printed = lab.get(&["--json", "--sequential"]);
     let last = printed.lines().last().unwrap();
     assert_eq!(text(last, "event"), "done");
+    assert_eq!(text(last, "bytes"), "140010");
     for (file, _) in FILES {
         let read = |root: &str| fs::read(lab.path(root).join("content").join(file)).unwrap();
         assert!(read("source") == read("target"), "{file}");
@@ -153,7 +158,7 @@ fn metadata_alone_is_saved_as_a_torrent_file() {
 #[test]
 fn seeding_after_a_download_ends_with_its_bound() {
     let lab = Lab::start();
-    let printed = lab.get(&["--json", "--seed-ratio", "0"]);
+    let printed = lab.get(&["--json", "--seed-time", "0s"]);
     let events: Vec<String> = printed.lines().map(|line| text(line, "event")).collect();
     let told: Vec<&str> = events
         .iter()
@@ -196,8 +201,9 @@ fn verify_lists_bad_and_missing_pieces_by_file() {
     assert_eq!(
         printed.lines().collect::<Vec<_>>(),
         [
-            "content/a.mkv: 1 bad piece (0), 1 missing piece (1)",
-            "content/sub/b.srt: 1 missing piece (1)",
+            "content/a.mkv: 1 bad piece (0), 1 piece shared with a missing file cannot be checked (1)",
+            "content/sub/b.srt: nothing wrong is known, but 1 piece shared with a missing file \
+             cannot be checked (1)",
             "content/sub/c.mkv: 2 missing pieces (1-2)",
         ]
     );
@@ -208,9 +214,9 @@ fn verify_lists_bad_and_missing_pieces_by_file() {
         "bad": [0],
         "missing": [1, 2],
         "files": [
-            {"path": "content/a.mkv", "complete": false},
-            {"path": "content/sub/b.srt", "complete": false},
-            {"path": "content/sub/c.mkv", "complete": false},
+            {"path": "content/a.mkv", "complete": false, "unverified": [1]},
+            {"path": "content/sub/b.srt", "complete": false, "unverified": [1]},
+            {"path": "content/sub/c.mkv", "complete": false, "unverified": []},
         ],
     });
     let value: serde_json::Value = serde_json::from_str(&printed).unwrap();

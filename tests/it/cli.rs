@@ -135,6 +135,13 @@ fn wrong_arguments_exit_with_2() {
         &["get", "abc"],
         &["show", "abc"],
         &["show", "."],
+        &["show", "nothere.torrent"],
+        &["verify", "nothere.torrent", "."],
+        &["verify", NOBODY, "."],
+        &["get", NOBODY, "--seed-ratio", "-1"],
+        &["get", NOBODY, "--seed-ratio", "0"],
+        &["get", NOBODY, "--upload-limit", "2.5"],
+        &["gte", NOBODY],
         &["dht", "get-peers", "abc"],
         &["get", NOBODY, "--files", "3-1"],
         &["man", "nonsense"],
@@ -283,20 +290,37 @@ fn settings_come_from_the_file_the_environment_and_the_command_line() {
 }
 
 #[test]
+fn a_mistyped_variable_is_told_once_and_is_no_error() {
+    let home = tempfile::tempdir().unwrap();
+    let show = |flags: &[&str]| {
+        let mut command = trackless(home.path(), &[&["show", NOBODY], flags].concat());
+        command.env("TRACKLESS_JOSN", "1");
+        let ended = finish(command);
+        assert_eq!(ended.status.code(), Some(0), "{}", stderr(&ended));
+        stderr(&ended)
+    };
+    let expected = "warning: TRACKLESS_JOSN is not read, did you mean TRACKLESS_JSON?\n";
+    assert_eq!(show(&[]), expected);
+    assert_eq!(show(&["-q"]), "");
+}
+
+#[test]
 fn bash_takes_the_completions() {
     let home = tempfile::tempdir().unwrap();
     let script = home.path().join("completions");
     let made = run(home.path(), &["completions", "bash"]);
     fs::write(&script, &made.stdout).unwrap();
     let ask = "source \"$1\" && COMP_WORDS=(trackless get --seed-) COMP_CWORD=2 \
-               && _trackless trackless --seed- get && echo \"${COMPREPLY[@]}\"";
+               && _trackless trackless --seed- get && echo \"${COMPREPLY[@]}\" \
+               && COMP_WORDS=(trackless man s) COMP_CWORD=2 \
+               && _trackless trackless s man && echo \"${COMPREPLY[@]}\"";
     let mut bash = Command::new("bash");
     bash.args(["--norc", "-c", ask, "bash"]).arg(&script);
     // A machine without bash has nothing to complete with.
     let Ok(ended) = bash.output() else { return };
     assert_eq!(
-        stdout(&ended).trim(),
-        "--seed-ratio --seed-time",
+        stdout(&ended).lines().collect::<Vec<_>>(),
+        ["--seed-ratio --seed-time", "seed show"],
         "{}",
         stderr(&ended)
     );

@@ -11,21 +11,19 @@ fn the_magnet_link_is_the_first_line_and_the_torrent_is_kept() {
     fs::write(&file, vec![3; 100_000]).unwrap();
     let (path, state) = (file.to_str().unwrap(), home.path().join("own state"));
     let out = home.path().join("out.torrent");
-    let mut seeder = Running::start(
-        home.path(),
-        &[
-            "seed",
-            path,
-            "--listen",
-            "127.0.0.1:0",
-            "--bootstrap",
-            "none",
-            "--state-dir",
-            state.to_str().unwrap(),
-            "--torrent-out",
-            out.to_str().unwrap(),
-        ],
-    );
+    let arguments = [
+        "seed",
+        path,
+        "--listen",
+        "127.0.0.1:0",
+        "--bootstrap",
+        "none",
+        "--state-dir",
+        state.to_str().unwrap(),
+        "--torrent-out",
+        out.to_str().unwrap(),
+    ];
+    let mut seeder = Running::start(home.path(), &arguments);
     let magnet = seeder.line();
     assert!(magnet.starts_with("magnet:?xt=urn:btih:"), "{magnet}");
     let ended = seeder.interrupt();
@@ -37,7 +35,38 @@ fn the_magnet_link_is_the_first_line_and_the_torrent_is_kept() {
     let hash = text(shown.trim(), "info_hash");
     assert!(magnet.contains(&hash));
     let kept = state.join("torrents").join(format!("{hash}.torrent"));
-    assert_eq!(fs::read(kept).unwrap(), fs::read(out).unwrap());
+    assert_eq!(fs::read(kept).unwrap(), fs::read(&out).unwrap());
+
+    // The same command again, as after a restart of the machine.
+    let mut seeder = Running::start(home.path(), &arguments);
+    assert_eq!(seeder.line(), magnet);
+    assert_eq!(seeder.interrupt().status.code(), Some(130));
+    // What is not of this torrent is not touched.
+    fs::write(&out, "somebody's work").unwrap();
+    let refused = run(home.path(), &arguments);
+    assert_eq!(refused.status.code(), Some(1));
+    let said = stderr(&refused);
+    assert!(
+        said.contains("--torrent-out") && !said.contains("--force"),
+        "{said}"
+    );
+    assert_eq!(fs::read(&out).unwrap(), b"somebody's work");
+}
+
+#[test]
+fn a_torrent_file_that_is_replaced_is_whole_or_the_old_one() {
+    let home = tempfile::tempdir().unwrap();
+    fs::write(home.path().join("content"), vec![5; 50_000]).unwrap();
+    fs::write(home.path().join("content.torrent"), "old").unwrap();
+    let refused = run(home.path(), &["create", "content"]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(stderr(&refused).contains("--force"));
+    let made = run(home.path(), &["create", "content", "--force"]);
+    assert_eq!(made.status.code(), Some(0), "{}", stderr(&made));
+    let shown = run(home.path(), &["show", "content.torrent"]);
+    assert_eq!(shown.status.code(), Some(0));
+    // Nothing else was left behind.
+    assert_eq!(fs::read_dir(home.path()).unwrap().count(), 2);
 }
 
 #[test]

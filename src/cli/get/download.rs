@@ -12,7 +12,7 @@ use crate::cli::args::{GetArgs, Global};
 use crate::cli::print::{Failure, duration, escape, note, print_json, print_line, rate, size};
 use crate::cli::progress::{Display, Row, problem_text, progress_json};
 use crate::metainfo::{FileSelection, Info};
-use crate::session::{Problem, TorrentHandle, TorrentStatus};
+use crate::session::{Ended, Problem, TorrentHandle, TorrentStatus, Totals};
 use crate::swarm::{State, Stats};
 use crate::time::Instant;
 
@@ -82,7 +82,16 @@ impl Download {
         match self.stage {
             Stage::Running => self.update_running(&status, now, args, global, display),
             Stage::Seeding => {
-                if is_enough(&status, args) {
+                if matches!(status.ended, Some(Ended::Crashed | Ended::Failed)) {
+                    self.row.finish();
+                    self.stage = Stage::Failed;
+                    let failure = Failure::new(format!("{}: it is no longer seeded", self.name))
+                        .hint("start it again: what is there is kept. Log lines (-v) help");
+                    display.suspend(|| self.report(&failure, global));
+                    return;
+                }
+                self.tell_problem(&status, display);
+                if is_enough(&status, self.torrent.earlier(), args) {
                     self.row.finish();
                     self.stage = Stage::Done;
                     display.suspend(|| self.tell_stopped(&status, global));
@@ -201,7 +210,7 @@ impl Download {
         global: &Global,
     ) {
         let paths = file_paths(info, &self.wanted.files, &args.output);
-        let bytes = status.stats.bytes_wanted;
+        let bytes = chosen_length(info, &self.wanted.files);
         let magnet = self.wanted.around.metainfo(info).magnet().to_string();
         if global.json {
             print_json(&json!({
@@ -219,7 +228,7 @@ impl Download {
             print_line(&path);
         }
         if global.quiet == 0 {
-            let how = closing_text(&status.stats, took);
+            let how = closing_text(&status.stats, bytes, took);
             note(&format!("{}: {how}", escape(&self.name)));
             if args.is_seeding() {
                 note(&format!("seeding it to others, with the link {magnet}"));
@@ -231,24 +240,28 @@ impl Download {
 
     /// Says that it is no longer served.
     fn tell_stopped(&self, status: &TorrentStatus, global: &Global) {
-        let (uploaded, time) = (
-            status.stats.uploaded,
-            status.seeding_for.unwrap_or_default(),
-        );
+        let uploaded = status.stats.uploaded;
+        let total = self.torrent.earlier().uploaded.saturating_add(uploaded);
+        let time = status.seeding_for.unwrap_or_default();
         if global.json {
             print_json(&json!({
                 "event": "stopped",
                 "info_hash": self.torrent.info_hash().to_string(),
                 "uploaded": uploaded,
+                "uploaded_total": total,
                 "seconds": time.as_secs_f64(),
             }));
         } else if global.quiet == 0 {
-            note(&format!(
+            let mut text = format!(
                 "{}: seeded for {}, {} sent",
                 escape(&self.name),
                 duration(time),
                 size(uploaded)
-            ));
+            );
+            if total > uploaded {
+                text.push_str(&format!(", {} with earlier runs", size(total)));
+            }
+            note(&text);
         }
     }
 
@@ -265,29 +278,35 @@ impl Download {
     }
 }
 
-/// Whether a torrent was seeded as much as was asked for; with two bounds, the first one counts.
-fn is_enough(status: &TorrentStatus, args: &GetArgs) -> bool {
+/// Whether a torrent was seeded as much as was asked for; with two bounds, the first one counts. The
+/// ratio counts what was sent in `earlier` runs too, the time does not.
+fn is_enough(status: &TorrentStatus, earlier: Totals, args: &GetArgs) -> bool {
     let stats = &status.stats;
+    let uploaded = earlier.uploaded.saturating_add(stats.uploaded);
     let by_time = match (args.seed_time, status.seeding_for) {
         (Some(wanted), Some(time)) => time >= wanted,
         (Some(_) | None, _) => false,
     };
     let by_ratio = args.seed_ratio.is_some_and(|ratio| {
         // A fraction of a byte is of no importance.
-        stats.uploaded as f64 >= ratio * stats.bytes_wanted as f64
+        uploaded as f64 >= ratio * stats.bytes_wanted as f64
     });
     by_time || by_ratio
 }
 
-/// How the content came: fetched, found on disk, or both.
-fn closing_text(stats: &Stats, took: Duration) -> String {
+/// How the content came: fetched, found on disk, or both. `chosen` is how much of it there is; whole
+/// pieces around it may be more.
+fn closing_text(stats: &Stats, chosen: u64, took: Duration) -> String {
     let fetched = stats.downloaded.saturating_sub(stats.wasted);
     let there = stats.bytes_wanted.saturating_sub(fetched);
-    let (all, took_text) = (size(stats.bytes_wanted), duration(took));
+    let (all, took_text) = (size(chosen), duration(took));
     let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX).max(1);
     let pace = rate(fetched.saturating_mul(1_000_000) / micros);
     if fetched == 0 {
         format!("{all} were there already and are right, looked at in {took_text}")
+    } else if stats.bytes_wanted > chosen {
+        let whole = size(fetched);
+        format!("{all} in {took_text} ({pace}), for which {whole} came in whole pieces")
     } else if there == 0 {
         format!("{all} in {took_text} ({pace})")
     } else {
@@ -297,6 +316,17 @@ fn closing_text(stats: &Stats, took: Duration) -> String {
             size(fetched)
         )
     }
+}
+
+/// Bytes of the chosen files of a torrent, pad files left out.
+fn chosen_length(info: &Info, files: &FileSelection) -> u64 {
+    // The session has resolved the same selection before.
+    let chosen = files.resolve(info).unwrap_or_default();
+    info.files()
+        .wanted()
+        .filter(|(index, _)| chosen.binary_search(index).is_ok())
+        .map(|(_, file)| file.length)
+        .sum()
 }
 
 /// Paths of the chosen files of a torrent under the output folder, pad files left out.
@@ -340,36 +370,59 @@ mod tests {
         };
         let mut status = TorrentStatus::new(State::Seeding, stats, DhtProgress::default());
         status.seeding_for = Some(Duration::from_secs(60));
-        assert!(!is_enough(&status, &args("--seed")));
-        assert!(!is_enough(&status, &args("--seed-ratio 1.5")));
-        assert!(!is_enough(
-            &status,
-            &args("--seed-ratio 1.5 --seed-time 61s")
-        ));
-        assert!(is_enough(&status, &args("--seed-ratio 1.5 --seed-time 1m")));
+        let ends = |status: &TorrentStatus, flags: &str| {
+            is_enough(status, Totals::default(), &args(flags))
+        };
+        assert!(!ends(&status, "--seed"));
+        assert!(!ends(&status, "--seed-ratio 1.5"));
+        assert!(!ends(&status, "--seed-ratio 1.5 --seed-time 61s"));
+        assert!(ends(&status, "--seed-ratio 1.5 --seed-time 1m"));
         status.stats.uploaded = 1_500;
-        assert!(is_enough(&status, &args("--seed-ratio 1.5 --seed-time 2h")));
-        assert!(is_enough(&status, &args("--seed-ratio 0")));
+        assert!(ends(&status, "--seed-ratio 1.5 --seed-time 2h"));
+    }
+
+    #[test]
+    fn what_earlier_runs_sent_counts_for_the_ratio() {
+        let stats = Stats {
+            bytes_wanted: 1_000,
+            uploaded: 400,
+            ..Stats::default()
+        };
+        let status = TorrentStatus::new(State::Seeding, stats, DhtProgress::default());
+        let earlier = |uploaded| Totals {
+            uploaded,
+            downloaded: 1_000,
+        };
+        assert!(!is_enough(&status, earlier(599), &args("--seed-ratio 1")));
+        assert!(is_enough(&status, earlier(600), &args("--seed-ratio 1")));
     }
 
     #[track_caller]
-    fn check_closing(downloaded: u64, expected: &str) {
+    fn check_closing(chosen: u64, downloaded: u64, expected: &str) {
         let stats = Stats {
             bytes_wanted: 20 << 20,
             downloaded,
             ..Stats::default()
         };
-        assert_eq!(closing_text(&stats, Duration::from_secs(2)), expected);
+        let told = closing_text(&stats, chosen, Duration::from_secs(2));
+        assert_eq!(told, expected);
     }
 
     #[test]
     fn the_closing_line_tells_what_came_from_what_was_there() {
-        check_closing(20 << 20, "20.0 MiB in 2.0s (10.0 MiB/s)");
+        check_closing(20 << 20, 20 << 20, "20.0 MiB in 2.0s (10.0 MiB/s)");
         check_closing(
+            1_000,
+            20 << 20,
+            "1000 B in 2.0s (10.0 MiB/s), for which 20.0 MiB came in whole pieces",
+        );
+        check_closing(
+            20 << 20,
             0,
             "20.0 MiB were there already and are right, looked at in 2.0s",
         );
         check_closing(
+            20 << 20,
             5 << 20,
             "20.0 MiB, of which 15.0 MiB were there already and 5.0 MiB came in 2.0s (2.5 MiB/s)",
         );

@@ -22,7 +22,7 @@ pub(super) fn prepared(path: &Path, state: Option<&StateDir>) -> Option<Prepared
     Some(Prepared {
         metainfo: wrap(info, false),
         root: content.root,
-        fresh: false,
+        fresh: None,
     })
 }
 

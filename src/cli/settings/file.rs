@@ -22,6 +22,9 @@ use crate::cli::print::Failure;
 /// who names a film from waiting for it to be read.
 const LENGTH_MAX: u64 = 1 << 20;
 
+/// Mistakes in one file that are told. Ours: as many as fit a screen with what stands around them.
+const MISTAKES_MAX: usize = 10;
+
 /// What a configuration file says: values by table and key.
 #[derive(Debug, Default)]
 pub(super) struct ConfigFile {
@@ -73,13 +76,14 @@ impl ConfigFile {
             root: command,
             ambiguous,
             file: Self::default(),
+            mistakes: Vec::new(),
         };
         let table = DeTable::parse(text).map_err(|error| {
             let at = error.span().map_or(0, |span| span.start);
             wrong(format!("{}: {}", reader.place(at), error.message()))
         })?;
-        reader.table(table.get_ref(), command, &mut Vec::new())?;
-        Ok(reader.file)
+        reader.table(table.get_ref(), command, &mut Vec::new());
+        reader.conclude()
     }
 
     /// What the file says about a flag of the command at `path`: in the innermost table that says
@@ -104,6 +108,8 @@ struct Reader<'a> {
     root: &'a Command,
     ambiguous: &'a BTreeSet<String>,
     file: ConfigFile,
+    /// What is wrong, with its place in the text.
+    mistakes: Vec<(usize, String)>,
 }
 
 impl Reader<'_> {
@@ -114,37 +120,52 @@ impl Reader<'_> {
         format!("{}:{line}", self.path.display())
     }
 
+    /// What was read, or everything that is wrong with it, in the order of the file.
+    fn conclude(mut self) -> Result<ConfigFile, Failure> {
+        self.mistakes.sort();
+        let count = self.mistakes.len();
+        let told = self.mistakes.iter().take(MISTAKES_MAX);
+        let mut told: Vec<String> = told
+            .map(|(at, why)| format!("{}: {why}", self.place(*at)))
+            .collect();
+        if count > MISTAKES_MAX {
+            told.push(format!("{} more like these", count - MISTAKES_MAX));
+        }
+        if told.is_empty() {
+            return Ok(self.file);
+        }
+        let first = told.remove(0);
+        Err(wrong(first).also(told))
+    }
+
     /// Reads the table of the command at `path`.
-    fn table(
-        &mut self,
-        table: &DeTable<'_>,
-        command: &Command,
-        path: &mut Vec<String>,
-    ) -> Result<(), Failure> {
+    fn table(&mut self, table: &DeTable<'_>, command: &Command, path: &mut Vec<String>) {
         for (key, value) in table {
-            let (place, key) = (self.place(key.span().start), key.get_ref().as_ref());
+            let (at, key) = (key.span().start, key.get_ref().as_ref());
             if let Some(below) = command.find_subcommand(key) {
-                let DeValue::Table(table) = value.get_ref() else {
-                    return Err(wrong(format!(
-                        "{place}: `{key}` is a command: write [{key}]"
-                    )));
-                };
-                path.push(below.get_name().to_owned());
-                self.table(table, below, path)?;
-                path.pop();
+                if let DeValue::Table(table) = value.get_ref() {
+                    path.push(below.get_name().to_owned());
+                    self.table(table, below, path);
+                    path.pop();
+                } else {
+                    let why = format!("`{key}` is a command: write [{key}]");
+                    self.mistakes.push((at, why));
+                }
                 continue;
             }
-            let arg = self
-                .flag(key, command, path)
-                .map_err(|why| wrong(format!("{place}: {why}")))?;
-            let values = values(arg, value)
-                .and_then(|values| check(arg, &values).map(|()| values))
-                .map_err(|why| wrong(format!("{place}: `{key}` {why}")))?;
-            self.file
-                .values
-                .insert((path.clone(), key.to_owned()), values);
+            let read = self.flag(key, command, path).and_then(|arg| {
+                values(arg, value)
+                    .and_then(|values| check(arg, &values).map(|()| values))
+                    .map_err(|why| format!("`{key}` {why}"))
+            });
+            match read {
+                Ok(values) => {
+                    let key = (path.clone(), key.to_owned());
+                    self.file.values.insert(key, values);
+                }
+                Err(why) => self.mistakes.push((at, why)),
+            }
         }
-        Ok(())
     }
 
     /// The flag that a key in the table of `command` means, or why it means none there.

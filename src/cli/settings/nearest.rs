@@ -1,7 +1,10 @@
 //! What somebody may have meant by a word that is not known.
 
 /// The word that is most like `text`, if one is like it at all: at most a third of it is different.
-pub(super) fn nearest<'a>(text: &str, words: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+pub(in crate::cli) fn nearest<'a>(
+    text: &str,
+    words: impl Iterator<Item = &'a str>,
+) -> Option<&'a str> {
     let limit = (text.chars().count() / 3).max(2);
     words
         .map(|word| {

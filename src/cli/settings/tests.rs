@@ -177,6 +177,74 @@ fn an_unknown_key_names_the_nearest_one() {
 }
 
 #[test]
+fn all_mistakes_of_a_file_are_told_in_its_order() {
+    let config = "zzz = 1\nuplaod-limit = \"1MiB\"\n[get]\nsequentail = true\nfiles = [1]\n\
+                  [dht.ping]\ntime = 1\n";
+    let Err(Refusal::Failure(failure)) = Place::new(config).read("trackless get x") else {
+        panic!("wrong keys were taken");
+    };
+    let told: Vec<&String> = std::iter::once(&failure.message)
+        .chain(&failure.also)
+        .collect();
+    let parts = [
+        (":1: ", "`zzz`"),
+        (":2: ", "did you mean `upload-limit`?"),
+        (":4: ", "did you mean `sequential`?"),
+        (":5: ", "`files` is a list"),
+        (":7: ", "did you mean `timeout`?"),
+    ];
+    assert_eq!(told.len(), parts.len(), "{told:?}");
+    for (told, (line, part)) in told.into_iter().zip(parts) {
+        assert!(told.contains(line) && told.contains(part), "{told}");
+    }
+
+    let many: String = (0..100).map(|i| format!("unknown-{i} = 1\n")).collect();
+    let Err(Refusal::Failure(failure)) = Place::new(&many).read("trackless get x") else {
+        panic!("wrong keys were taken");
+    };
+    assert_eq!(failure.also.len(), 10);
+    assert_eq!(failure.also.last().unwrap(), "90 more like these");
+}
+
+#[test]
+fn a_command_that_does_not_exist_names_the_nearest_one() {
+    let tip = |line: &str| match Place::new("").read(line) {
+        Err(Refusal::Clap { error, .. }) => error.to_string(),
+        other => panic!("{other:?}"),
+    };
+    assert!(
+        tip("trackless gte x").contains("'get'"),
+        "{}",
+        tip("trackless gte x")
+    );
+    assert!(tip("trackless -v sede x").contains("'seed'"));
+    assert!(tip("trackless dht pign 127.0.0.1:1").contains("'ping'"));
+    assert!(!tip("trackless qqqqqq").contains("similar"));
+}
+
+#[test]
+fn what_no_flag_takes_is_refused_in_a_sentence() {
+    let said = |line: &str, variable: (&str, &str)| match Place::new("")
+        .with(variable.0, variable.1)
+        .read(line)
+    {
+        Err(Refusal::Clap { error, hint }) => format!("{error}{}", hint.unwrap_or_default()),
+        other => panic!("{other:?}"),
+    };
+    let none = ("TRACKLESS_NOTHING", "");
+    let negative = said("trackless get x --seed-ratio -1", none);
+    assert!(negative.contains("`-1` is no ratio above 0"), "{negative}");
+    let zero = said("trackless get x --seed-ratio 0", none);
+    assert!(zero.contains("use --seed to seed without end"), "{zero}");
+    let part = said("trackless get x", ("TRACKLESS_UPLOAD_LIMIT", "2.5"));
+    assert!(part.contains("a fraction of a byte"), "{part}");
+    let maybe = said("trackless get x", ("TRACKLESS_SEED", "maybe"));
+    assert!(maybe.contains("neither true nor false"), "{maybe}");
+    assert!(maybe.contains("TRACKLESS_SEED"), "{maybe}");
+    Place::new("upload-limit = 2.5").check_wrong("trackless get x", "a fraction of a byte");
+}
+
+#[test]
 fn a_key_at_the_wrong_place_is_told_where_it_belongs() {
     let check = |config: &str, part: &str| Place::new(config).check_wrong("trackless get x", part);
     check(

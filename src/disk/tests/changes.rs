@@ -26,6 +26,27 @@ fn assert_refused(bench: &Bench, piece: u32) {
     assert_eq!(error.kind, DiskErrorKind::Changed, "{error}");
 }
 
+/// Block 0 of piece 1 cannot be written, and `a` is and stays as somebody made it.
+#[track_caller]
+fn assert_not_written(bench: &mut Bench, somebodys: &[u8]) {
+    let block = bench.block(1, 0);
+    let good = bench.bytes_of(block).to_vec();
+    let done = bench.write(block, &good);
+    let Completion::Failed { error } = done else {
+        panic!("{done:?}");
+    };
+    assert_eq!(error.kind, DiskErrorKind::Occupied);
+    assert!(fs::read(bench.path("a")).unwrap() == somebodys);
+}
+
+/// What an earlier run left.
+fn knowing(resume: Resume) -> Options {
+    Options {
+        resume: Some(resume),
+        wanted: None,
+    }
+}
+
 #[test]
 fn what_jobs_write_is_no_change() {
     let files = [file("a", 3 * PIECE_LENGTH), file("b", 100)];
@@ -43,7 +64,7 @@ fn what_jobs_write_is_no_change() {
 }
 
 #[test]
-fn a_file_written_to_by_others_is_not_served_until_it_was_checked() {
+fn a_file_written_to_by_others_is_not_served_until_it_was_checked_and_never_written_to() {
     let (mut bench, files) = complete();
     assert!(bench.read(bench.block(1, 0)).is_ok());
     let mut bytes = files[0].content.clone();
@@ -57,19 +78,37 @@ fn a_file_written_to_by_others_is_not_served_until_it_was_checked() {
     assert_eq!(bench.inspect(), Vec::<usize>::new());
     assert!(bench.read(bench.block(0, 0)).is_ok());
     // Whatever it is now, it is somebody's.
-    let (block, before) = (bench.block(1, 0), fs::read(bench.path("a")).unwrap());
-    let good = bench.bytes_of(block).to_vec();
-    let done = bench.write(block, &good);
-    let Completion::Failed { error } = done else {
-        panic!("{done:?}");
-    };
-    assert_eq!(error.kind, DiskErrorKind::Occupied);
-    assert_eq!(fs::read(bench.path("a")).unwrap(), before);
+    assert_not_written(&mut bench, &bytes);
+    assert_eq!(bench.check(), Ok(vec![0, 2, 3, 4, 5]));
+    assert_not_written(&mut bench, &bytes);
+    // That is not forgotten.
+    bench.sync().unwrap();
+    let resume = bench.storage.resume();
+    assert_eq!(resume.pieces.ones().collect::<Vec<_>>(), [3, 4, 5]);
+    assert_eq!(resume.stamps.keys().copied().collect::<Vec<_>>(), [1]);
+    let mut bench = bench.restart_with(&files, knowing(resume));
+    assert_eq!(bench.check(), Ok(vec![0, 2, 3, 4, 5]));
+    assert_not_written(&mut bench, &bytes);
+    let good = bench.bytes_of(bench.block(1, 0)).to_vec();
     // Put right, it is served again.
     overwrite(&bench.path("a"), &files[0].content);
     assert_eq!(bench.inspect(), [0]);
     assert_eq!(bench.check_files(&[0]), (vec![0, 1, 2], vec![0, 1, 2]));
     assert!(bench.read(bench.block(1, 0)).unwrap() == good);
+}
+
+#[test]
+fn a_file_written_to_by_others_that_nobody_checked_is_not_written_to_after_a_restart() {
+    let (mut bench, files) = complete();
+    bench.sync().unwrap();
+    let mut bytes = files[0].content.clone();
+    bytes[PIECE_LENGTH + 7] ^= 1;
+    overwrite(&bench.path("a"), &bytes);
+    assert_eq!(bench.inspect(), [0]);
+    let resume = bench.storage.resume();
+    let mut bench = bench.restart_with(&files, knowing(resume));
+    assert_eq!(bench.check(), Ok(vec![0, 2, 3, 4, 5]));
+    assert_not_written(&mut bench, &bytes);
 }
 
 #[test]

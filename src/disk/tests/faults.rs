@@ -67,6 +67,65 @@ fn what_could_not_be_made_durable_is_in_doubt_until_it_was_read_again() {
 }
 
 #[test]
+fn a_bad_spot_costs_its_piece_and_a_disk_that_cannot_be_read_fails_the_check() {
+    let files = [file("a", 4 * PIECE_LENGTH), file("b", PIECE_LENGTH)];
+    let mut bench = Bench::new(&files);
+    for file in &files {
+        bench.place(file.path, &file.content);
+    }
+    let faults = bench.storage.clone();
+    let unreadable = &faults.shared.files.faults.unreadable;
+    let spot = u64::try_from(2 * PIECE_LENGTH + 5).unwrap();
+    *unreadable.lock().unwrap() = Some((0, spot..spot + 1));
+    assert_eq!(bench.check(), Ok(vec![0, 1, 3, 4]));
+    assert_eq!(bench.inspect(), Vec::<usize>::new());
+    assert!(bench.read(bench.block(1, 0)).is_ok());
+    bench.write_blocks(2);
+    assert!(bench.verify(2));
+    *unreadable.lock().unwrap() = None;
+    bench.assert_complete(&files);
+
+    let files = [file("a", 4 * PIECE_LENGTH)];
+    let mut bench = Bench::new(&files);
+    bench.place("a", &files[0].content);
+    let faults = bench.storage.clone();
+    let unreadable = &faults.shared.files.faults.unreadable;
+    *unreadable.lock().unwrap() = Some((0, 0..u64::MAX));
+    assert_eq!(bench.check().unwrap_err().kind, DiskErrorKind::Other);
+    *unreadable.lock().unwrap() = None;
+    assert_eq!(bench.check(), Ok(vec![0, 1, 2, 3]));
+}
+
+#[test]
+fn no_space_is_set_aside_for_a_file_that_does_not_fit() {
+    use std::os::unix::fs::MetadataExt;
+    let pieces = 64;
+    let files = [file("a", pieces * PIECE_LENGTH)];
+    let whole = u64::try_from(files[0].content.len()).unwrap();
+    let limits = [
+        (Some(whole - 1), 0),
+        // A file system that finds out by itself, and keeps what it had found before.
+        (None, Errno::NOSPC.raw_os_error()),
+    ];
+    for (room, errno) in limits {
+        let mut bench = Bench::new(&files);
+        let faults = bench.storage.clone();
+        let faults = &faults.shared.files.faults;
+        *faults.room.lock().unwrap() = room;
+        faults.allocate.store(errno, Ordering::Relaxed);
+        assert_eq!(bench.check(), Ok(vec![]));
+        bench.write_blocks(3);
+        assert!(bench.verify(3));
+        let status = fs::metadata(bench.part("a")).unwrap();
+        assert!(status.blocks() * 512 < whole / 2, "{room:?}");
+        // What fits is written all the same.
+        bench.download();
+        bench.assert_complete(&files);
+        assert_eq!(bench.inspect(), Vec::<usize>::new());
+    }
+}
+
+#[test]
 fn an_output_folder_that_can_never_be_made_is_told_apart() {
     let files = [file("a", 100)];
     let info = info(&files);

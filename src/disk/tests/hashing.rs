@@ -3,6 +3,34 @@
 use super::*;
 
 #[test]
+fn of_content_that_was_hashed_only_what_changed_since_is_hashed_again() {
+    let files = [file("a", 2 * PIECE_LENGTH), file("b", 2 * PIECE_LENGTH)];
+    let bench = Bench::new(&files);
+    for file in &files {
+        bench.place(file.path, &file.content);
+    }
+    let found = hash::collect(&bench.path("")).unwrap();
+    let resume = found.resume(&bench.info);
+    // The damage of `b` can be seen by nobody who does not read it.
+    for (path, seconds) in [("a", 1), ("b", 0)] {
+        let (path, before) = (bench.path(path), fs::metadata(bench.path(path)).unwrap());
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[PIECE_LENGTH] ^= 1;
+        fs::write(&path, bytes).unwrap();
+        let file = fs::File::options().write(true).open(&path).unwrap();
+        let time = before.modified().unwrap() + Duration::from_secs(seconds);
+        file.set_modified(time).unwrap();
+    }
+    let options = Options {
+        resume: Some(resume),
+        wanted: None,
+    };
+    let mut bench = bench.restart_with(&files, options);
+    assert_eq!(bench.check(), Ok(vec![0, 2, 3]));
+    assert_eq!(bench.storage.resume().pieces.count(), 0, "not durable yet");
+}
+
+#[test]
 fn pieces_are_hashed_across_files_and_changes_are_noticed() {
     let folder = TempDir::new().unwrap();
     let all = content(3 * PIECE_LENGTH + 77, 3);

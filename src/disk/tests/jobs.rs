@@ -143,26 +143,11 @@ fn a_file_cut_short_or_removed_is_never_padded() {
     assert_eq!(error.kind, DiskErrorKind::Changed);
     fs::remove_file(bench.path("a")).unwrap();
     let mut bench = bench.restart(&files);
-    bench.storage.set_verified(&Bitfield::full(4));
     let error = bench.read(bench.block(0, 0)).unwrap_err();
     assert_eq!(error.kind, DiskErrorKind::Missing);
     assert_eq!(bench.check(), Ok(vec![]));
     bench.download();
     bench.assert_complete(&files);
-}
-
-#[test]
-fn content_known_to_be_right_is_served_without_a_check() {
-    let files = [file("a", 100_000), file("b", 50)];
-    let bench = Bench::new(&files);
-    for file in &files {
-        bench.place(file.path, &file.content);
-    }
-    bench.storage.set_verified(&Bitfield::full(4));
-    for (piece, number) in [(0, 0), (3, 0), (1, 1)] {
-        let block = bench.block(piece, number);
-        assert!(bench.read(block).unwrap() == bench.bytes_of(block));
-    }
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Real files in temporary folders.
 
 use std::fs;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::atomic::AtomicI32;
 use std::time::Duration;
@@ -28,11 +29,46 @@ pub(super) struct Faults {
     pub(super) write: AtomicI32,
     /// To a sync; 0 lets it pass.
     pub(super) sync: AtomicI32,
+    /// Bytes of a file that cannot be read.
+    pub(super) unreadable: Mutex<Option<(usize, Range<u64>)>>,
+    /// Free bytes on the disk; `None` for what the system says.
+    pub(super) room: Mutex<Option<u64>>,
+    /// Once space was set aside; 0 lets it pass.
+    pub(super) allocate: AtomicI32,
 }
 
 impl Faults {
     pub(super) fn on_write(&self, path: &Path) -> Result<(), DiskError> {
         fault(&self.write, path)
+    }
+
+    /// To a check that reads these bytes of a file.
+    pub(super) fn on_read(
+        &self,
+        path: &Path,
+        file: usize,
+        offset: u64,
+        bytes: &[u8],
+    ) -> Result<(), DiskError> {
+        let end = offset + u64::try_from(bytes.len()).unwrap();
+        match &*self.unreadable.lock().unwrap() {
+            Some((bad, at)) if *bad == file && at.start < end && offset < at.end => {
+                let failed = io::Error::from_raw_os_error(rustix::io::Errno::IO.raw_os_error());
+                Err(error::system(path, failed))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn room(&self) -> Option<u64> {
+        *self.room.lock().unwrap()
+    }
+
+    pub(super) fn on_allocate(&self) -> rustix::io::Result<()> {
+        match self.allocate.load(Ordering::Relaxed) {
+            0 => Ok(()),
+            code => Err(rustix::io::Errno::from_raw_os_error(code)),
+        }
     }
 
     pub(super) fn on_sync(&self, path: &Path) -> Result<(), DiskError> {

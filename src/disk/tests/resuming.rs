@@ -111,6 +111,21 @@ fn a_check_that_was_broken_off_leaves_no_trust_behind() {
 }
 
 #[test]
+fn a_check_that_was_broken_off_does_not_make_an_unclean_stop_a_clean_one() {
+    let (bench, resume) = interrupted();
+    bench.place("b", b"in the way");
+    let mut bench = bench.restart_with(&files(), options(&resume, false));
+    bench.check_occupied("b");
+    let resume = bench.storage.resume();
+    assert!(!resume.clean);
+    fs::remove_file(bench.path("b")).unwrap();
+    let mut bench = bench.restart_with(&files(), options(&resume, resume.clean));
+    assert_eq!(bench.check(), Ok(vec![0, 1, 2, 3]));
+    bench.sync().unwrap();
+    assert!(bench.storage.resume().clean);
+}
+
+#[test]
 fn complete_content_needs_no_hashing_and_stays_vouched_for() {
     let mut bench = Bench::new(&files());
     bench.download();

@@ -1,6 +1,7 @@
 //! What each message of the peer does.
 
 use super::*;
+use crate::metainfo::BLOCK_LENGTH;
 
 impl Connection {
     /// Their handshake is in: checks it and says everything that comes first.
@@ -165,6 +166,7 @@ impl Connection {
     fn on_request(&mut self, index: u32, offset: u32, length: u32) -> Result<(), ProtocolError> {
         self.remote.close_bitfield();
         let Some(torrent) = &self.torrent else {
+            check_length(length)?;
             return self.uploads.refuse();
         };
         let block = torrent
@@ -180,7 +182,7 @@ impl Connection {
     fn on_cancel(&mut self, index: u32, offset: u32, length: u32) -> Result<(), ProtocolError> {
         self.remote.close_bitfield();
         let Some(torrent) = &self.torrent else {
-            return Ok(());
+            return check_length(length);
         };
         let block = torrent
             .geometry
@@ -239,5 +241,13 @@ impl Connection {
             _ => {}
         }
         Ok(())
+    }
+}
+
+/// Whether a block of any torrent can be so long: what is known before the metadata is.
+const fn check_length(length: u32) -> Result<(), ProtocolError> {
+    match length {
+        1..=BLOCK_LENGTH => Ok(()),
+        _ => Err(ProtocolError::OutOfRange),
     }
 }

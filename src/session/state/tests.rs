@@ -1,5 +1,10 @@
 //! What is kept between runs comes back, whole or not at all.
 
+use std::fmt;
+
+use tracing::field::{Field, Visit};
+use tracing::span;
+
 use super::*;
 
 fn snapshot() -> Snapshot {
@@ -28,6 +33,106 @@ fn what_was_saved_comes_back() {
     let ids = snapshot().ids.into_iter().map(|(_, id)| Some(id));
     assert_eq!(saved.ids_for(&addresses), ids.collect::<Vec<_>>());
     assert!(!folder.path().join("dht.state.tmp").exists());
+}
+
+/// Keeps the target and the message of what is logged as a warning.
+#[derive(Debug, Clone, Default)]
+struct Warnings(Arc<Mutex<Vec<(String, String)>>>);
+
+impl tracing::Subscriber for Warnings {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        *metadata.level() <= tracing::Level::WARN
+    }
+
+    fn new_span(&self, _span: &span::Attributes<'_>) -> span::Id {
+        span::Id::from_u64(1)
+    }
+
+    fn record(&self, _span: &span::Id, _values: &span::Record<'_>) {}
+
+    fn record_follows_from(&self, _span: &span::Id, _follows: &span::Id) {}
+
+    fn event(&self, event: &tracing::Event<'_>) {
+        struct Message(String);
+        impl Visit for Message {
+            fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+                if field.name() == "message" {
+                    self.0 = format!("{value:?}");
+                }
+            }
+        }
+        let mut message = Message(String::new());
+        event.record(&mut message);
+        let target = event.metadata().target().to_owned();
+        self.0.lock().unwrap().push((target, message.0));
+    }
+
+    fn enter(&self, _span: &span::Id) {}
+
+    fn exit(&self, _span: &span::Id) {}
+}
+
+#[test]
+fn that_state_is_not_kept_is_said_once_and_so_is_that_it_is_kept_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = StateDir::open(folder.path()).unwrap();
+    let info_hash = InfoHash::new([1; 20]);
+    let warnings = Warnings::default();
+    let _guard = tracing::subscriber::set_default(warnings.clone());
+    // The default filter of `get` lets pass what has this target.
+    let expect = |messages: &[&str]| {
+        let target = "trackless::session::state".to_owned();
+        let told = messages.iter().map(|m| (target.clone(), (*m).to_owned()));
+        let mut warnings = warnings.0.lock().unwrap();
+        assert_eq!(std::mem::take(&mut *warnings), told.collect::<Vec<_>>());
+    };
+    let save = || {
+        let table = state.save_table(&snapshot(), &[]).is_ok();
+        (
+            table,
+            state.save_resume(info_hash, &Kept::default()).is_ok(),
+        )
+    };
+    assert_eq!(save(), (true, true));
+    expect(&[]);
+    // In the way of both.
+    let table = folder.path().join("dht.state.tmp");
+    let resume = folder.path().join(format!("resume/{info_hash}.resume.tmp"));
+    fs::create_dir(&table).unwrap();
+    fs::create_dir(&resume).unwrap();
+    assert_eq!(save(), (false, false));
+    expect(&["state is not kept; it is tried again"]);
+    assert_eq!(save(), (false, false));
+    expect(&[]);
+    fs::remove_dir(&table).unwrap();
+    assert_eq!(save(), (true, false));
+    expect(&[]);
+    fs::remove_dir(&resume).unwrap();
+    assert_eq!(save(), (true, true));
+    expect(&["state is kept again"]);
+    // What is over is not waited for.
+    fs::create_dir(&resume).unwrap();
+    assert_eq!(save(), (true, false));
+    state.forget_failures(info_hash);
+    fs::create_dir(&table).unwrap();
+    assert!(state.save_table(&snapshot(), &[]).is_err());
+    expect(&["state is not kept; it is tried again"; 2]);
+}
+
+#[test]
+fn those_who_save_at_the_same_time_do_not_disturb_each_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = StateDir::open(folder.path()).unwrap();
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..50 {
+                    state.save_table(&snapshot(), &[]).unwrap();
+                }
+            });
+        }
+    });
+    assert_eq!(state.load_snapshot(), Some(snapshot()));
 }
 
 #[test]
@@ -144,6 +249,27 @@ fn metadata_is_kept_and_believed_only_if_its_hash_is_right() {
     assert!(state.load_info(info_hash).is_none() && !path.exists());
     state.save_info(&info).unwrap();
     assert!(state.load_info(info_hash).is_some());
+}
+
+#[test]
+fn metadata_of_any_length_that_is_accepted_is_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = StateDir::open(folder.path()).unwrap();
+    let before = b"d6:lengthi1e4:name1:a12:piece lengthi16384e6:pieces20:aaaaaaaaaaaaaaaaaaaa1:x";
+    // An unknown key makes it as long as it may be: eight digits, a colon, and the last `e`.
+    let filler = Limits::METAINFO.length_max - before.len() - 8 - 2;
+    let raw = [
+        before,
+        format!("{filler}:").as_bytes(),
+        &vec![b'x'; filler],
+        b"e",
+    ]
+    .concat();
+    assert_eq!(raw.len(), Limits::METAINFO.length_max);
+    let info = Info::parse(raw.into()).unwrap();
+    state.save_info(&info).unwrap();
+    let loaded = state.load_info(info.info_hash()).unwrap();
+    assert!(loaded.raw() == info.raw());
 }
 
 #[test]

@@ -84,3 +84,35 @@ async fn unreadable_resume_data_is_put_aside_and_the_content_hashed() {
     let kept = fs::read_dir(&resume).unwrap().count();
     assert_eq!(kept, 1 + 3);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_forgets_torrents_that_were_not_used_for_long_and_no_content() {
+    let folder = tempfile::tempdir().unwrap();
+    let info = content(folder.path(), "file", 100_000);
+    let kept = |name: &str, ending: &str| {
+        let name = format!("state/{name}/{}.{ending}", info.info_hash());
+        folder.path().join(name)
+    };
+    let kept = [kept("resume", "resume"), kept("torrents", "torrent")];
+    let age = || {
+        for path in &kept {
+            let file = fs::File::options().write(true).open(path).unwrap();
+            file.set_modified(std::time::UNIX_EPOCH).unwrap();
+        }
+    };
+    let (session, _) = seeder(keeping(folder.path()), folder.path(), &info).await;
+    session.stop().await;
+    // Using it is what counts, not when it was written.
+    age();
+    let state = StateDir::open(&folder.path().join("state")).unwrap();
+    state.mark_used(info.info_hash(), net::clock::wall_time());
+    drop(state);
+    let session = Session::start(keeping(folder.path())).await.unwrap();
+    assert!(kept.iter().all(|path| path.is_file()));
+    session.stop().await;
+    age();
+    let session = Session::start(keeping(folder.path())).await.unwrap();
+    assert!(!kept.iter().any(|path| path.exists()));
+    assert!(folder.path().join("file").is_file());
+    session.stop().await;
+}

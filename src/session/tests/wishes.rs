@@ -108,3 +108,49 @@ async fn a_folder_that_can_never_be_made_ends_the_torrent() {
     session.stop().await;
     seeder.stop().await;
 }
+
+/// Asks the DHT for peers of a torrent until the answer is as it should be.
+async fn search_until(dht: &DhtHandle, info: &Info, is_right: impl Fn(&[SocketAddr]) -> bool) {
+    let searched = tokio::time::timeout(PATIENCE, async {
+        loop {
+            let (mut found, mut answered) = (Vec::new(), 0);
+            let mut lookup = dht.find_peers(info.info_hash()).await;
+            while let Some(event) = lookup.next().await {
+                match event {
+                    crate::dht::Event::PeersFound { peers, .. } => found.extend(peers),
+                    crate::dht::Event::LookupDone { report, .. } => answered = report.answered,
+                    _ => {}
+                }
+            }
+            if answered > 0 && is_right(&found) {
+                return;
+            }
+        }
+    });
+    searched.await.expect("the answer never became right");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_torrent_that_was_stopped_is_named_no_longer_by_our_own_node() {
+    let folder = tempfile::tempdir().unwrap();
+    let info = content(folder.path(), "file", 100_000);
+    // Nobody else can store the announce, and the asker may ask as often as it likes.
+    let with_dht = || {
+        let mut config = config();
+        config.dht = true;
+        config.node.throttle = None;
+        config
+    };
+    let (session, torrent) = seeder(with_dht(), folder.path(), &info).await;
+    let address = session.listen_addresses()[0];
+    let mut asking = with_dht();
+    asking.bootstrap = vec![address.to_string()];
+    asking.node.read_only = true;
+    let asker = Session::start(asking).await.unwrap();
+    let dht = asker.dht().unwrap();
+    search_until(dht, &info, |peers| peers == [address]).await;
+    torrent.stop().await;
+    search_until(dht, &info, <[_]>::is_empty).await;
+    asker.stop().await;
+    session.stop().await;
+}

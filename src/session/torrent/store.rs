@@ -17,8 +17,9 @@ use crate::time::Instant;
 pub(super) struct Store {
     storage: watch::Sender<Option<Storage>>,
     completions: mpsc::Sender<(JobId, Completion)>,
-    /// Blocks on their way to the disk; bounded by the core's `disk_jobs_max`.
-    writes: BTreeSet<JobId>,
+    /// Blocks on their way to the disk, and pieces being hashed; bounded by the core's
+    /// `disk_jobs_max`.
+    pending: BTreeSet<JobId>,
     /// Keeps what is durable; `None` without a state directory.
     keeper: Option<ResumeKeeper>,
 }
@@ -29,7 +30,7 @@ impl Store {
         Self {
             storage: watch::Sender::new(None),
             completions,
-            writes: BTreeSet::new(),
+            pending: BTreeSet::new(),
             keeper: None,
         }
     }
@@ -41,7 +42,19 @@ impl Store {
 
     /// A job is done.
     pub(super) fn on_done(&mut self, id: JobId) {
-        self.writes.remove(&id);
+        self.pending.remove(&id);
+    }
+
+    /// Gives a job to the disk.
+    fn submit(&mut self, id: JobId, job: Job) {
+        if matches!(job, Job::Write { .. } | Job::Verify { .. }) {
+            self.pending.insert(id);
+        }
+        let storage = self.storage.borrow();
+        let storage = storage.as_ref();
+        storage
+            .expect("the core has disk jobs only once the metadata is known")
+            .submit(id, job);
     }
 
     /// How many pieces the check of what lies on disk has looked at, and of how many.
@@ -56,12 +69,13 @@ impl Store {
         }
     }
 
-    /// Waits until all blocks that the disk was given are written, and what is durable is kept.
+    /// Waits until all blocks that the disk was given are written, pieces that are whole by them are
+    /// verified, and what is durable is kept.
     pub(super) async fn finish(&mut self, completions: &mut mpsc::Receiver<(JobId, Completion)>) {
-        while !self.writes.is_empty()
+        while !self.pending.is_empty()
             && let Some((id, _)) = completions.recv().await
         {
-            self.writes.remove(&id);
+            self.pending.remove(&id);
         }
         if let Some(keeper) = self.keeper.take() {
             keeper.finish().await;
@@ -101,28 +115,13 @@ impl Task {
     }
 
     /// Gives a job to the disk.
-    pub(super) fn start_job(&mut self, now: Instant, id: JobId, job: Job) {
+    pub(super) fn start_job(&mut self, id: JobId, job: Job) {
         // It ends as soon as the metadata is there: nothing may be made on disk.
         if self.context.metadata_only {
             return;
         }
         self.open_storage();
-        let storage = self.store.storage.borrow().clone();
-        let storage = storage.expect("the core has disk jobs only once the metadata is known");
-        if matches!(job, Job::CheckAll) && std::mem::take(&mut self.context.assume_complete) {
-            let pieces = self
-                .core
-                .info()
-                .map_or(0, |info| info.geometry().piece_count());
-            let have = Bitfield::full(pieces);
-            storage.set_verified(&have);
-            self.core.handle_disk(now, id, Completion::Checked { have });
-        } else {
-            if matches!(job, Job::Write { .. }) {
-                self.store.writes.insert(id);
-            }
-            storage.submit(id, job);
-        }
+        self.store.submit(id, job);
     }
 
     /// A job ended.
@@ -150,5 +149,56 @@ impl Task {
             self.problem = None;
             self.published.urgent = true;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use sha1::{Digest, Sha1};
+
+    use super::*;
+    use crate::disk::Disk;
+    use crate::metainfo::build::InfoDraft;
+    use crate::metainfo::{BLOCK_LENGTH, Info};
+
+    #[tokio::test]
+    async fn the_end_waits_for_pieces_that_are_being_hashed() {
+        let folder = tempfile::tempdir().unwrap();
+        let length: u32 = 16 << 20;
+        let content = vec![7; usize::try_from(length).unwrap()];
+        let draft = InfoDraft {
+            name: "file".to_owned(),
+            piece_length: length,
+            files: vec![(Vec::new(), length.into())],
+            single: true,
+            ..InfoDraft::default()
+        };
+        let info = Arc::new(Info::parse(draft.encode(&Sha1::digest(&content))).unwrap());
+        let piece = info.geometry().piece(0).unwrap();
+        let blocks = info.geometry().block_count(piece);
+        let room = usize::try_from(blocks).unwrap() + 1;
+        let (sender, mut completions) = mpsc::channel(room);
+        let disk = Disk::start(1).unwrap();
+        let root = folder.path().to_owned();
+        let storage = disk.open(Arc::clone(&info), root, sender.clone());
+        let mut store = Store::new(sender);
+        store.storage.send_replace(Some(storage.clone()));
+        // The first block comes last, so all others have to be read back.
+        for number in (0..blocks).rev() {
+            let block = info.geometry().block(piece, number).unwrap();
+            let data = vec![7; usize::try_from(BLOCK_LENGTH).unwrap()];
+            let data = Bytes::from(data).into();
+            store.submit(JobId(number.into()), Job::Write { block, data });
+        }
+        let job = Job::Verify {
+            piece,
+            blocks: false,
+        };
+        store.submit(JobId(blocks.into()), job);
+        store.finish(&mut completions).await;
+        storage.sync().await.unwrap();
+        assert!(storage.resume().pieces.is_full());
+        disk.stop();
     }
 }

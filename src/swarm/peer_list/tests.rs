@@ -112,6 +112,10 @@ fn a_ban_hits_a_host_of_the_internet_but_one_port_of_a_private_one() {
     list.ban(peer(1));
     assert!(list.is_banned(global(1, 9)) && list.is_banned(peer(1)));
     assert!(!list.is_banned(global(2, 1)) && !list.is_banned(peer(2)));
+    let six = |text: &str| text.parse::<SocketAddr>().unwrap();
+    list.ban(six("[2001:470:1:2::1]:6881"));
+    assert!(list.is_banned(six("[2001:470:1:2:9::5]:7")));
+    assert!(!list.is_banned(six("[2001:470:1:3::1]:6881")));
     list.add(at(0), PeerSource::User, global(1, 3));
     assert_eq!(list.len(), 2);
     assert_eq!(list.due(at(0), 9), 2);

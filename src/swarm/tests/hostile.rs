@@ -164,7 +164,8 @@ fn a_seed_that_is_connected_twice_counts_once_when_one_ends() {
     let first = puppet.connect(1).unwrap();
     puppet.say(&first, &[full_bitfield(&content)]);
     // The second stream brings handshake and bitfield in one segment, and is closed at the handshake.
-    let address = Puppet::address(77);
+    let mut address = Puppet::address(1);
+    address.set_port(77);
     let id = puppet.torrent.handle_connected(
         puppet.now,
         address,

@@ -1,7 +1,7 @@
 //! Addresses, dials, and who may be connected.
 
 use super::lab::Lab;
-use super::puppet::Puppet;
+use super::puppet::{Puppet, Stream};
 use super::simulated_disk::SimulatedDisk;
 use super::{config, content, seconds};
 use crate::swarm::{Config, DialError, PeerSource, Reason, Refusal, State};
@@ -251,15 +251,21 @@ fn peers_that_want_to_be_served_and_take_nothing_make_room() {
         offset: 0,
         length: 16 << 10,
     };
-    puppet.say(&peers[0], &[request]);
-    while puppet
-        .torrent
-        .poll_transmit(puppet.now, peers[0].id)
-        .is_some()
-    {}
+    let take_block = |puppet: &mut Puppet, peer: &Stream| {
+        puppet.say(peer, std::slice::from_ref(&request));
+        let mut sent = 0;
+        while puppet.torrent.poll_transmit(puppet.now, peer.id).is_some() {
+            sent += 1;
+        }
+        assert!(sent > 0);
+    };
+    take_block(&mut puppet, &peers[0]);
+    take_block(&mut puppet, &peers[1]);
     assert!(puppet.connect(4).is_none(), "all are young");
     assert_eq!(refused(&puppet, Refusal::Full), 1);
     puppet.pass(seconds(65));
+    // One block at the start buys no place for ever.
+    take_block(&mut puppet, &peers[0]);
     for number in 5..=6 {
         assert!(puppet.connect(number).is_some());
     }
@@ -274,7 +280,9 @@ fn who_comes_twice_or_was_banned_is_counted() {
     let content = content(12, 100_000);
     let mut puppet = Puppet::leech(&content);
     let mut peer = puppet.connect(1).unwrap();
-    let again = puppet.connect_to(Puppet::address(99), 1).unwrap();
+    let mut other_port = Puppet::address(1);
+    other_port.set_port(99);
+    let again = puppet.connect_to(other_port, 1).unwrap();
     assert_eq!(puppet.closed(&again), Some(Reason::Duplicate));
     assert_eq!(refused(&puppet, Refusal::Duplicate), 1);
     puppet.say(
@@ -302,6 +310,26 @@ fn who_comes_twice_or_was_banned_is_counted() {
     assert_eq!(puppet.closed(&peer), Some(Reason::Banned));
     assert!(puppet.connect(1).is_none());
     assert_eq!(refused(&puppet, Refusal::Banned), 1);
+}
+
+#[test]
+fn nobody_keeps_a_peer_out_by_showing_its_id() {
+    let content = content(14, 100_000);
+    let mut puppet = Puppet::leech(&content);
+    let impostor = puppet.connect_to(Puppet::address(98), 1).unwrap();
+    let mut honest = puppet.connect(1).unwrap();
+    let bitfield = super::puppet::full_bitfield(&content);
+    puppet.say(&honest, &[bitfield, Message::Unchoke]);
+    let requests = puppet.hear(&mut honest);
+    let block = requests
+        .iter()
+        .find_map(|request| super::puppet::answer(&content, request));
+    puppet.say(&honest, &[block.expect("it is asked")]);
+    // Who gave something stays alone from then on.
+    let late = puppet.connect_to(Puppet::address(97), 1).unwrap();
+    assert_eq!(puppet.closed(&late), Some(Reason::Duplicate));
+    assert_eq!(puppet.closed(&honest), None);
+    assert_eq!(puppet.closed(&impostor), None);
 }
 
 #[test]

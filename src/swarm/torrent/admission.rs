@@ -1,12 +1,17 @@
 //! Who may be connected: limits for the torrent and for each host, and who makes room.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use super::super::event::{Action, ConnectionId, Reason, Refusal, State};
 use super::super::host::Host;
 use super::Torrent;
 use super::connections::Peer;
 use crate::id::PeerId;
+
+/// How long a peer that has what we lack may send nothing before it is of no use. Ours: far more than the
+/// turns of a peer that serves others besides us are apart.
+const GIVES_WITHIN: Duration = Duration::from_secs(300);
 
 impl Torrent {
     /// Why a stream from or to this address may not be; makes room for it if need be.
@@ -51,6 +56,7 @@ impl Torrent {
 
     /// Ends the least useful connection, if there is one that is of no use to either side.
     fn make_room(&mut self) -> bool {
+        self.look_at_peers();
         let useless = self
             .connections
             .iter()
@@ -69,25 +75,14 @@ impl Torrent {
             return None;
         }
         let connection = &peer.connection;
-        let gave_nothing = connection.download().total() == 0;
-        let took_nothing = connection.upload().total() == 0;
-        if !connection.peer_interested() && !connection.am_interested() {
-            return Some(0);
-        }
-        if !gave_nothing || !took_nothing {
-            return None;
-        }
-        // It was served for a whole turn, or asked to serve us, and nothing came of it.
-        let had_its_turn = match peer.unchoked_at {
-            Some(since) => self.now.saturating_since(since) >= young,
-            None => peer.waits_since > peer.connected_at,
-        };
-        if connection.peer_interested() && had_its_turn {
-            Some(1)
-        } else if !connection.peer_interested() {
-            Some(2)
-        } else {
-            None
+        let (wants, is_wanted) = (connection.peer_interested(), connection.am_interested());
+        // What it did long ago does not count: a block at the start would buy a place for ever.
+        let gives = is_wanted && self.now.saturating_since(peer.gave.at) < GIVES_WITHIN;
+        match (wants, is_wanted) {
+            (false, false) => Some(0),
+            _ if gives => None,
+            (true, _) => peer.slept.then_some(1),
+            (false, true) => Some(2),
         }
     }
 
@@ -122,19 +117,24 @@ impl Torrent {
 
     /// If this peer is connected twice, the connection to end. Both sides come to the same answer: the
     /// stream that the larger peer id dialled stays, and of two in one direction the older.
+    ///
+    /// Peer ids are no secret. Who comes from elsewhere with a known one may be the same peer, by IPv6
+    /// instead of IPv4, or an impostor; or the one we know is the impostor. Only who has given us something
+    /// keeps the other out.
     pub(super) fn duplicate_of(&self, id: ConnectionId, peer_id: PeerId) -> Option<ConnectionId> {
         let new = self.connections.get(&id)?;
-        let mut others = self.connections.iter().filter(|(other, _)| **other != id);
-        let (&old_id, old) = others.find(|(_, peer)| peer.peer_id == Some(peer_id))?;
-        // Peer ids are no secret: who comes from elsewhere must not push out whom we know.
-        if old.dialled == new.dialled || old.address.ip() != new.address.ip() {
-            return Some(id);
-        }
-        let ours_stays = self.config.peer_id > peer_id;
-        Some(if new.dialled == ours_stays {
-            old_id
-        } else {
-            id
-        })
+        let same = self
+            .connections
+            .iter()
+            .filter(|(other, peer)| **other != id && peer.peer_id == Some(peer_id));
+        let mut verdicts = same.filter_map(|(&old_id, old)| {
+            if Host::of(old.address) != Host::of(new.address) {
+                return (old.connection.download().total() > 0).then_some(id);
+            }
+            let ours_stays = self.config.peer_id > peer_id;
+            let old_goes = old.dialled != new.dialled && new.dialled == ours_stays;
+            Some(if old_goes { old_id } else { id })
+        });
+        verdicts.next()
     }
 }

@@ -6,6 +6,7 @@ use super::super::event::{
     Action, ConnectionId, Event, LostReason, PeerSource, Reason, Refusal, State, Transport,
 };
 use super::super::pieces::Pieces;
+use super::serving::Growth;
 use super::{FORMER_MAX, Torrent};
 use crate::address::{Scope, is_usable};
 use crate::bitfield::Bitfield;
@@ -30,6 +31,12 @@ pub(super) struct Peer {
     pub(super) unchoked_at: Option<Instant>,
     /// Since when it waits to be served: since it was served last, or since it came.
     pub(super) waits_since: Instant,
+    /// It was served and asked for nothing: others go first, until it takes something.
+    pub(super) slept: bool,
+    /// Payload it took from us.
+    pub(super) took: Growth,
+    /// Payload it gave us.
+    pub(super) gave: Growth,
     /// It took part in a piece that failed: until it delivers a good one alone, it works alone.
     pub(super) on_parole: bool,
     /// It is in the queue of connections that have something to send.
@@ -122,6 +129,9 @@ impl Torrent {
             connected_at: self.now,
             unchoked_at: None,
             waits_since: self.now,
+            slept: false,
+            took: Growth::new(self.now),
+            gave: Growth::new(self.now),
             on_parole: false,
             queued: false,
             wanted: 0,

@@ -5,9 +5,52 @@ use std::time::Duration;
 use super::super::choker::{Candidate, Goal};
 use super::super::event::State;
 use super::Torrent;
+use super::connections::Peer;
+use crate::time::Instant;
 
 /// How long a peer may owe us blocks before it loses its slot: it snubs us (BEP 3: over a minute).
 const SNUBBED_AFTER: Duration = Duration::from_secs(60);
+
+/// How long a peer may be served without a request. Ours: whoever wants a block asks within a round trip.
+const SLEEPS_AFTER: Duration = Duration::from_secs(10);
+
+/// A total that grows, as seen whenever peers are compared.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Growth {
+    total: u64,
+    /// When it was last seen to have grown; at first, when it began.
+    pub(super) at: Instant,
+}
+
+impl Growth {
+    pub(super) const fn new(now: Instant) -> Self {
+        Self { total: 0, at: now }
+    }
+
+    fn look(&mut self, now: Instant, total: u64) {
+        if total > self.total {
+            *self = Self { total, at: now };
+        }
+    }
+}
+
+impl Peer {
+    /// Sees what came of the time since it was looked at last.
+    fn look(&mut self, now: Instant) {
+        self.gave.look(now, self.connection.download().total());
+        self.took.look(now, self.connection.upload().total());
+        let Some(since) = self.unchoked_at else {
+            return;
+        };
+        if self.took.at >= since && self.took.total > 0 {
+            self.slept = false;
+        }
+        let last = since.max(self.took.at);
+        if !self.connection.is_asked() && now.saturating_since(last) >= SLEEPS_AFTER {
+            self.slept = true;
+        }
+    }
+}
 
 impl Torrent {
     pub(super) fn unchoked_count(&self) -> usize {
@@ -15,6 +58,13 @@ impl Torrent {
             .values()
             .filter(|peer| peer.unchoked_at.is_some())
             .count()
+    }
+
+    /// Sees which peers made use of their connection.
+    pub(super) fn look_at_peers(&mut self) {
+        for peer in self.connections.values_mut() {
+            peer.look(self.now);
+        }
     }
 
     /// Ranks the peers and serves those that come out on top.
@@ -25,6 +75,7 @@ impl Torrent {
         } else {
             Goal::Fetch
         };
+        self.look_at_peers();
         let established = self
             .connections
             .iter()
@@ -36,6 +87,7 @@ impl Torrent {
                 down_rate: peer.connection.download().long_bytes_per_second(now),
                 unchoked_at: peer.unchoked_at,
                 waits_since: peer.waits_since,
+                slept: peer.slept,
                 snubbed: peer.connection.owed_for(now) >= SNUBBED_AFTER,
                 connected_at: peer.connected_at,
             })

@@ -151,6 +151,30 @@ fn numbers_out_of_range_end_the_connection() {
 }
 
 #[test]
+fn lengths_that_no_block_has_end_the_connection_before_the_metadata_is_known_too() {
+    for (length, expected) in [
+        (0, Some(ProtocolError::OutOfRange)),
+        (16384, None),
+        (16385, Some(ProtocolError::OutOfRange)),
+        (u32::MAX, Some(ProtocolError::OutOfRange)),
+    ] {
+        let (index, offset) = (7, 0);
+        let request = Message::Request {
+            index,
+            offset,
+            length,
+        };
+        let cancel = Message::Cancel {
+            index,
+            offset,
+            length,
+        };
+        check(&mut accepted(None), &[request], expected);
+        check(&mut accepted(None), &[cancel], expected);
+    }
+}
+
+#[test]
 fn a_million_requests_never_read_are_bounded_and_end_the_connection() {
     let geometry = Geometry::new(16384, [16384 * 2000]).unwrap();
     let have = Bitfield::full(2000);
