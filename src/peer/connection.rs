@@ -92,6 +92,8 @@ struct Torrent {
     have: Bitfield,
     /// Of these, pieces that are not sent for now; no bits at all while there are none.
     suspended: Bitfield,
+    /// Pieces whose blocks wait until others have what they want; no bits at all while there are none.
+    deferred: Bitfield,
 }
 
 impl Torrent {
@@ -104,6 +106,7 @@ impl Torrent {
                 .unwrap_or_else(|| Bitfield::new(geometry.piece_count())),
             geometry: pieces_only,
             suspended: Bitfield::default(),
+            deferred: Bitfield::default(),
         }
     }
 }
@@ -423,6 +426,9 @@ impl Connection {
 
     /// Chokes or unchokes the peer; sends only on change; choking drops its queued requests.
     pub fn set_choking(&mut self, choking: bool) {
+        if choking {
+            self.resume_deferred();
+        }
         if self.uploads.set_choking(choking) && self.is_established() {
             self.outbox.push(if choking {
                 &Message::Choke
@@ -543,7 +549,9 @@ impl Connection {
 
 /// Whether blocks of this piece are sent.
 fn may_send(torrent: Option<&Torrent>, piece: PieceIndex) -> bool {
-    torrent.is_some_and(|torrent| !torrent.suspended.contains(piece.get()))
+    torrent.is_some_and(|torrent| {
+        !torrent.suspended.contains(piece.get()) && !torrent.deferred.contains(piece.get())
+    })
 }
 
 /// The message that takes a request back.

@@ -100,6 +100,13 @@ impl Uploads {
         self.queue.retain(|queued| queued.piece != piece);
     }
 
+    /// The piece of each request in the queue; of neighbours with the same piece one.
+    pub(super) fn pieces(&self) -> impl Iterator<Item = PieceIndex> + '_ {
+        let mut last = None;
+        let pieces = self.queue.iter().map(|block| block.piece);
+        pieces.filter(move |piece| last.replace(*piece) != Some(*piece))
+    }
+
     /// Whether a block waits to be sent whose piece may be.
     pub(super) fn has_next(&self, may_send: impl Fn(PieceIndex) -> bool) -> bool {
         self.queue.iter().any(|block| may_send(block.piece))

@@ -2,7 +2,8 @@
 //!
 //! Every ten seconds the peers are ranked anew. While we fetch, those that sent us most in the last twenty
 //! seconds come first; while we seed, everybody gets a turn, and whoever waits longest is next, those last
-//! who asked for nothing in their turn. One more slot is optimistic: it goes to somebody at random,
+//! who asked for nothing in their turn, or only for what others have or are getting while something is held by
+//! nobody else. One more slot is optimistic: it goes to somebody at random,
 //! newcomers with better chances, so that those who have nothing to give yet can begin.
 //!
 //! A slot that becomes free in between is given away at once, but nobody loses one: each choke voids the
@@ -42,6 +43,8 @@ pub(super) struct Candidate {
     pub(super) slept: bool,
     /// It owes us blocks for too long, although we asked: it gets no slot but the optimistic one.
     pub(super) snubbed: bool,
+    /// It asks for what others have or are getting, while there is something that nobody has.
+    pub(super) repeats: bool,
     /// When it connected.
     pub(super) connected_at: Instant,
 }
@@ -128,6 +131,7 @@ impl Choker {
                 // through its turn. How fast a peer takes and how often it comes back changes nothing.
                 let served = peer.unchoked_at.map(|since| now.saturating_since(since));
                 match served {
+                    _ if peer.repeats => (3, peer.waits_since),
                     _ if peer.slept => (2, peer.waits_since),
                     Some(served) if served < SEED_TURN => (0, Instant::ZERO),
                     Some(_) => (1, now),
@@ -141,7 +145,12 @@ impl Choker {
             eligible.sort_by_key(|peer| {
                 let snubs = goal == Goal::Fetch && peer.snubbed;
                 let is_optimistic = optimistic == Some(peer.id);
-                (snubs, is_optimistic, peer.unchoked_at.is_none())
+                (
+                    snubs,
+                    peer.repeats,
+                    is_optimistic,
+                    peer.unchoked_at.is_none(),
+                )
             });
         }
         let may_be_regular = |peer: &&Candidate| !(goal == Goal::Fetch && peer.snubbed);
@@ -155,6 +164,9 @@ impl Choker {
 
     /// Keeps the optimistic peer for its turn, then chooses another among those not served anyway.
     fn choose_optimistic(&mut self, now: Instant, rest: &[Candidate]) -> Option<ConnectionId> {
+        let others = rest.iter().any(|peer| !peer.repeats);
+        let rest = rest.iter().filter(|peer| !(others && peer.repeats));
+        let rest: Vec<Candidate> = rest.copied().collect();
         let stays = self
             .optimistic
             .filter(|id| now < self.next_optimistic && rest.iter().any(|peer| peer.id == *id));
@@ -191,6 +203,7 @@ mod tests {
             waits_since: Instant::ZERO,
             slept: false,
             snubbed: false,
+            repeats: false,
             connected_at: Instant::ZERO,
         }
     }
@@ -338,6 +351,24 @@ mod tests {
             honest += served.iter().filter(|id| id.0 < 8).count();
         }
         assert!(honest * 2 > served_in_all, "{honest} of {served_in_all}");
+    }
+
+    #[test]
+    fn whoever_asks_for_what_others_are_getting_makes_room_for_those_who_do_not() {
+        let mut choker = choker(3);
+        let mut peers: Vec<_> = (0..8).map(|number| peer(number, 0)).collect();
+        let first = choker.rank(at(0), Goal::Seed, &peers);
+        for peer in &mut peers {
+            peer.unchoked_at = first.contains(&peer.id).then_some(at(0));
+            peer.repeats = first.contains(&peer.id);
+        }
+        choker.hurry(at(1));
+        let then = choker.rank(at(1), Goal::Seed, &peers);
+        assert!(then.iter().all(|id| !first.contains(id)), "{then:?}");
+        assert_eq!(then.len(), 4);
+        // If nobody else wants a slot they keep theirs.
+        peers.retain(|peer| peer.repeats);
+        assert_eq!(choker.rank(at(2), Goal::Seed, &peers).len(), 4);
     }
 
     #[test]

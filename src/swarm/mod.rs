@@ -19,7 +19,7 @@ mod picker;
 mod pieces;
 pub mod torrent;
 
-pub use config::{Config, PieceOrder};
+pub use config::{Config, PieceOrder, Seeding};
 pub use disk_job::{BlockDigest, Completion, DiskError, DiskErrorKind, Job, JobId};
 pub use event::{
     Action, ConnectionId, DialError, Event, LostReason, PeerSource, Reason, Refusal, State, Stats,

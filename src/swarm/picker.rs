@@ -20,6 +20,8 @@ pub(super) struct Picker {
     availability: Vec<u16>,
     /// Peers that have everything.
     seeds: u16,
+    /// Pieces that no peer has, other than those that have everything.
+    unheld: u32,
     /// Candidates, rarest first.
     order: Vec<u32>,
     /// Where each piece is in `order`.
@@ -40,6 +42,7 @@ impl Picker {
         Self {
             availability: vec![0; order.len()],
             seeds: 0,
+            unheld: piece_count,
             borders: vec![piece_count],
             order,
             position,
@@ -61,6 +64,11 @@ impl Picker {
     pub(super) fn availability(&self, piece: u32) -> u16 {
         let others = self.availability.get(index(piece)).copied().unwrap_or(0);
         others.saturating_add(self.seeds)
+    }
+
+    /// Pieces that no connected peer has.
+    pub(super) const fn unheld(&self) -> u32 {
+        if self.seeds > 0 { 0 } else { self.unheld }
     }
 
     /// A peer came that has these pieces.
@@ -197,6 +205,7 @@ impl Picker {
         }
         self.reach(level + 1);
         self.availability[index(piece)] += 1;
+        self.unheld -= u32::from(level == 0);
         let place = self.position[index(piece)];
         if place == NOWHERE {
             return;
@@ -216,6 +225,7 @@ impl Picker {
             return;
         };
         self.availability[index(piece)] -= 1;
+        self.unheld += u32::from(level == 0);
         let place = self.position[index(piece)];
         if place != NOWHERE {
             let start = self.borders[level];
@@ -269,6 +279,8 @@ mod tests {
                 .filter(|&&place| place != NOWHERE)
                 .count();
             assert_eq!(placed, self.order.len());
+            let unheld = self.availability.iter().filter(|&&peers| peers == 0);
+            assert_eq!(unheld.count(), index(self.unheld));
         }
     }
 

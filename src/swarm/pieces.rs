@@ -211,6 +211,16 @@ impl Pieces {
         &mut self.picker
     }
 
+    /// Connected peers that have this piece.
+    pub(super) fn holders(&self, piece: PieceIndex) -> u16 {
+        self.picker.availability(piece.get())
+    }
+
+    /// Whether there is a piece that no connected peer has.
+    pub(super) const fn has_unheld(&self) -> bool {
+        self.picker.unheld() > 0
+    }
+
     /// Copies of the rarest piece among connected peers, in thousandths (see `Stats`).
     pub(super) fn availability_permille(&self) -> u32 {
         let count = self.geometry().piece_count();

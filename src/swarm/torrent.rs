@@ -2,16 +2,18 @@
 //!
 //! What concerns connections is in `torrent/connections.rs`, who may be connected in
 //! `torrent/admission.rs`, when they are looked at in `torrent/timers.rs`, whom we serve in
-//! `torrent/serving.rs`, what moves blocks in `torrent/transfer.rs`,
+//! `torrent/serving.rs`, what of it goes out first in `torrent/first_copy.rs`, what moves blocks in `torrent/transfer.rs`,
 //! what talks to the disk in `torrent/disk.rs`, and which pieces are wanted in `torrent/selection.rs`.
 
 mod admission;
 mod connections;
 mod disk;
+mod first_copy;
 mod ledger;
 mod selection;
 mod serving;
 mod statistics;
+mod super_seeding;
 mod timers;
 mod transfer;
 
@@ -23,6 +25,7 @@ use bytes::Bytes;
 
 use self::connections::Peer;
 use self::disk::DiskWatch;
+use self::first_copy::FirstCopy;
 use self::ledger::Ledger;
 use self::timers::Wakes;
 use super::choker::Choker;
@@ -67,6 +70,7 @@ pub struct Torrent {
     former: VecDeque<(ConnectionId, SocketAddr)>,
     peers: PeerList,
     choker: Choker,
+    first_copy: FirstCopy,
     ledger: Ledger,
     watch: DiskWatch,
     /// When peers without work are looked at again, because others may not send what they were asked for.
@@ -130,6 +134,7 @@ impl Torrent {
             former: VecDeque::new(),
             peers,
             choker: Choker::new(config.unchoke_slots, random.stream("choker", 0), now),
+            first_copy: FirstCopy::default(),
             ledger: Ledger::new(config.disk_jobs_max, config.disk_bytes_max),
             watch: DiskWatch::new(now),
             next_endgame: None,
@@ -286,7 +291,11 @@ impl Torrent {
     pub fn poll_transmit(&mut self, now: Instant, to: ConnectionId) -> Option<Transmit> {
         self.advance(now);
         let now = self.now;
-        self.connections.get_mut(&to)?.connection.poll_transmit(now)
+        let transmit = self.connections.get_mut(&to)?.connection.poll_transmit(now);
+        if let Some(Transmit::Block { block, .. }) = &transmit {
+            self.block_given(to, block.piece);
+        }
+        transmit
     }
 
     /// The next thing to do.

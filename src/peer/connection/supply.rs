@@ -46,6 +46,40 @@ impl Connection {
         }
     }
 
+    /// The pieces whose blocks the peer waits for, in the order of its requests; one may come twice.
+    pub fn asked_pieces(&self) -> impl Iterator<Item = PieceIndex> + '_ {
+        self.uploads.pieces()
+    }
+
+    /// Whether requests of the peer wait and one of them can be answered now.
+    #[must_use]
+    pub fn is_served(&self) -> bool {
+        let torrent = self.torrent.as_ref();
+        self.uploads.has_next(|piece| may_send(torrent, piece))
+    }
+
+    /// Sends blocks of a piece only once it is no longer deferred; requests for it wait.
+    pub fn set_deferred(&mut self, piece: PieceIndex, deferred: bool) {
+        let Some(torrent) = &mut self.torrent else {
+            return;
+        };
+        if deferred {
+            if torrent.deferred.is_empty() {
+                torrent.deferred = Bitfield::new(torrent.have.len());
+            }
+            torrent.deferred.insert(piece.get());
+        } else {
+            torrent.deferred.remove(piece.get());
+        }
+    }
+
+    /// Defers nothing any more.
+    pub fn resume_deferred(&mut self) {
+        if let Some(torrent) = &mut self.torrent {
+            torrent.deferred = Bitfield::default();
+        }
+    }
+
     /// Nothing is read from the stream from now on: what the peer owes us is not overdue meanwhile.
     pub fn pause_reading(&mut self, now: Instant) {
         self.advance(now);

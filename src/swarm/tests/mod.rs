@@ -8,6 +8,7 @@ mod lab;
 mod metadata;
 mod peers;
 mod puppet;
+mod seeding;
 mod simulated_disk;
 mod wanted;
 

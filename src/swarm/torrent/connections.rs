@@ -6,6 +6,7 @@ use super::super::event::{
     Action, ConnectionId, Event, LostReason, PeerSource, Reason, Refusal, State, Transport,
 };
 use super::super::pieces::Pieces;
+use super::first_copy::Patience;
 use super::serving::Growth;
 use super::{FORMER_MAX, Torrent};
 use crate::address::{Scope, is_usable};
@@ -33,6 +34,8 @@ pub(super) struct Peer {
     pub(super) waits_since: Instant,
     /// It was served and asked for nothing: others go first, until it takes something.
     pub(super) slept: bool,
+    /// How it waits for the first copy.
+    pub(super) patience: Patience,
     /// Payload it took from us.
     pub(super) took: Growth,
     /// Payload it gave us.
@@ -98,10 +101,12 @@ impl Torrent {
             metadata_size: self.metadata_size(),
             remote_ip: address.ip(),
         };
-        let torrent = self
-            .pieces
-            .as_ref()
-            .map(|pieces| (pieces.geometry(), pieces.have()));
+        let nothing = Bitfield::new(self.have().map_or(0, Bitfield::len));
+        let hides = self.is_super_seeding();
+        let torrent = self.pieces.as_ref().map(|pieces| {
+            let shown = if hides { &nothing } else { pieces.have() };
+            (pieces.geometry(), shown)
+        });
         let config = &self.config.connection;
         let connection = match Connection::new(config, role, local.clone(), torrent, self.now) {
             Ok(connection) => connection,
@@ -130,6 +135,7 @@ impl Torrent {
             unchoked_at: None,
             waits_since: self.now,
             slept: false,
+            patience: Patience::default(),
             took: Growth::new(self.now),
             gave: Growth::new(self.now),
             on_parole: false,
@@ -196,6 +202,7 @@ impl Torrent {
     /// What every input to a connection may have changed.
     pub(super) fn after_input(&mut self, id: ConnectionId) {
         self.refill(id);
+        self.sort_requests(id);
         self.mark_ready(id);
         self.update_wants();
         self.dial();
@@ -225,6 +232,7 @@ impl Torrent {
             self.refused(Refusal::Duplicate);
             self.close(worse, Reason::Duplicate);
         }
+        self.show_more();
     }
 
     fn extended(&mut self, id: ConnectionId) {
@@ -265,9 +273,11 @@ impl Torrent {
             pieces.picker_mut().remove_peer(before);
         }
         pieces.picker_mut().add_peer(field, &mut self.random);
+        let field = field.clone();
         peer.pieces = Some(field.clone());
         self.count_wanted(id);
         self.update_interest(id);
+        self.pieces_spread(id, |piece| field.contains(piece.get()));
     }
 
     fn peer_gained(&mut self, id: ConnectionId, piece: PieceIndex) {
@@ -286,6 +296,7 @@ impl Torrent {
             peer.wanted += 1;
         }
         self.update_interest(id);
+        self.pieces_spread(id, |gained| gained == piece);
     }
 
     /// Tells the peer whether it has something for us; parts with it if neither has.
@@ -343,6 +354,7 @@ impl Torrent {
         if let Some(pieces) = &mut self.pieces {
             give_back(pieces, id, &peer);
         }
+        self.forget_given(id);
         if peer.unchoked_at.is_some() {
             self.choker.hurry(self.now);
         }

@@ -75,6 +75,7 @@ impl Torrent {
         } else {
             Goal::Fetch
         };
+        self.end_waits();
         self.look_at_peers();
         let established = self
             .connections
@@ -89,6 +90,7 @@ impl Torrent {
                 waits_since: peer.waits_since,
                 slept: peer.slept,
                 snubbed: peer.connection.owed_for(now) >= SNUBBED_AFTER,
+                repeats: peer.patience.since.is_some(),
                 connected_at: peer.connected_at,
             })
             .collect();
@@ -110,6 +112,7 @@ impl Torrent {
             }
         }
         for id in changed {
+            self.take_back_given(id);
             self.mark_ready(id);
         }
     }

@@ -364,11 +364,13 @@ impl Torrent {
         if complete {
             self.events.push_back(Event::Completed);
         }
+        self.begin_super_seeding();
+        let hides = self.is_super_seeding();
         let ids: Vec<ConnectionId> = self.connections.keys().copied().collect();
         for id in ids {
             self.count_wanted(id);
             if let Some(peer) = self.connections.get_mut(&id) {
-                for &piece in &there {
+                for &piece in there.iter().filter(|_| !hides) {
                     peer.connection.have(piece);
                 }
             }

@@ -246,6 +246,7 @@ impl Crowd {
             peers_max: number(connections),
             unchoke_slots: number(self.plan.slots),
             order: self.plan.order,
+            seeding: self.plan.seeding,
             ..Config::new(PeerId::new(ids.bytes()))
         };
         let now = self.world.now();

@@ -12,7 +12,7 @@ mod measure;
 
 use std::time::Duration;
 
-use trackless::swarm::PieceOrder;
+use trackless::swarm::{PieceOrder, Seeding};
 
 use self::crowd::Crowd;
 use super::{Context, Kind, Outcome, Setting, SettingError, Settings, Unit};
@@ -55,7 +55,7 @@ pub(super) const fn setting(
     }
 }
 
-static SETTINGS: [Setting; 19] = [
+static SETTINGS: [Setting; 20] = [
     setting(
         "peers",
         "20",
@@ -141,6 +141,13 @@ static SETTINGS: [Setting; 19] = [
         "which pieces go first; sequential is the control",
     ),
     setting(
+        "seeding",
+        "each-once",
+        Unit::Choice(&["each-once", "as-asked", "super"]),
+        (0, 2),
+        "what a seed gives first: each piece once, what is asked for (the control), or BEP 16",
+    ),
+    setting(
         "seed_leaves",
         "0",
         Unit::Decimal,
@@ -218,6 +225,7 @@ pub(super) struct Plan {
     pub(super) connections: u32,
     pub(super) slots: u32,
     pub(super) order: PieceOrder,
+    pub(super) seeding: Seeding,
     /// Copies after which the seed goes.
     pub(super) seed_leaves: Option<f64>,
     pub(super) finished_leave: bool,
@@ -247,6 +255,11 @@ impl Plan {
                 PieceOrder::Sequential
             } else {
                 PieceOrder::RarestFirst
+            },
+            seeding: match settings.value("seeding") {
+                0 => Seeding::EachOnce,
+                1 => Seeding::AsAsked,
+                _ => Seeding::Super,
             },
             seed_leaves: (leaves > 0.0).then_some(leaves),
             finished_leave: settings.is_on("finished"),

@@ -1,0 +1,203 @@
+//! What a torrent that has everything gives first: each piece once, until others have all of them.
+//!
+//! Peers choose what they fetch without knowing what others fetch just now. While much of the content is with
+//! us alone, many ask us for the same, and what goes out twice keeps the rest from getting out. Therefore,
+//! while there is a piece that no connected peer has, a request waits if its piece is with somebody else or
+//! on its way there, and slots go to those who ask for what is new ([`Seeding::EachOnce`]). Super-seeding, in
+//! `torrent/super_seeding.rs`, goes further and shows each peer only what it is meant to fetch.
+//!
+//! Invariant: nobody waits for long. A peer that waited for [`WAIT_MAX`] is served at the next ranking, and
+//! one that was made to wait [`WAITS_MAX`] times never is again.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::super::Seeding;
+use super::super::event::{ConnectionId, State};
+use super::super::pieces::Pieces;
+use super::Torrent;
+use crate::metainfo::PieceIndex;
+use crate::time::Instant;
+
+/// How long a peer waits at most, or goes last. Ours: the time between two rankings of the choker.
+const WAIT_MAX: Duration = Duration::from_secs(10);
+
+/// How often a peer waits at most. Ours: with [`WAIT_MAX`] it is about a minute that a peer may lose if those
+/// who got the pieces that it wants do not pass them on.
+const WAITS_MAX: u32 = 6;
+
+/// How long a piece counts as on its way to a peer that takes no more of it. Ours: far more than the way of
+/// the last block, its hash and the `have` take.
+const PASSES_ON_WITHIN: Duration = Duration::from_secs(20);
+
+/// A piece on its way to somebody.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Given {
+    to: ConnectionId,
+    /// When it was asked for, or when a block of it was handed out last.
+    at: Instant,
+    /// Blocks that were handed out.
+    blocks: u32,
+}
+
+impl Given {
+    pub(super) const fn new(to: ConnectionId, at: Instant) -> Self {
+        Self { to, at, blocks: 0 }
+    }
+
+    /// Whether others may have it.
+    pub(super) fn is_late(&self, now: Instant) -> bool {
+        now.saturating_since(self.at) >= PASSES_ON_WITHIN
+    }
+}
+
+/// Who gets which piece first.
+#[derive(Debug, Default)]
+pub(super) struct FirstCopy {
+    /// Pieces that no connected peer has and that are on their way to one.
+    pub(super) given: BTreeMap<PieceIndex, Given>,
+    /// Some peers may have been made to wait.
+    under_way: bool,
+    /// Peers see only what they were shown: these pieces, of which no other peer has shown yet that it got
+    /// them. `None` unless we super-seed.
+    pub(super) shown: Option<BTreeMap<ConnectionId, Vec<PieceIndex>>>,
+}
+
+impl FirstCopy {
+    /// Whether the piece is for this peer: nobody else has it, and nobody else is getting it.
+    fn gives(&mut self, now: Instant, is_held: bool, piece: PieceIndex, to: ConnectionId) -> bool {
+        if is_held {
+            self.given.remove(&piece);
+            return false;
+        }
+        let new = Given::new(to, now);
+        let given = self.given.entry(piece).or_insert(new);
+        if given.to == to {
+            given.at = now;
+        } else if given.is_late(now) {
+            *given = new;
+        }
+        given.to == to
+    }
+}
+
+/// How a peer waits for the first copy.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Patience {
+    /// Since when all it asks for waits, or waited when it lost its slot.
+    pub(super) since: Option<Instant>,
+    /// How often it was made to wait.
+    waits: u32,
+}
+
+impl Patience {
+    const fn is_over(self) -> bool {
+        self.waits >= WAITS_MAX && self.since.is_none()
+    }
+}
+
+impl Torrent {
+    /// Whether there is something that nobody else has.
+    pub(super) fn is_only_holder(&self) -> bool {
+        let unheld = self.pieces.as_ref().is_some_and(Pieces::has_unheld);
+        self.state == State::Seeding && unheld
+    }
+
+    /// Looks at what a peer asks for: what others have or are getting waits.
+    pub(super) fn sort_requests(&mut self, id: ConnectionId) {
+        if self.config.seeding != Seeding::EachOnce {
+            return;
+        }
+        if !self.is_only_holder() {
+            return self.end_first_copy();
+        }
+        self.first_copy.under_way = true;
+        let (Some(pieces), Some(peer)) = (&self.pieces, self.connections.get_mut(&id)) else {
+            return;
+        };
+        if peer.patience.is_over() || !peer.connection.is_asked() {
+            return;
+        }
+        let asked: Vec<PieceIndex> = peer.connection.asked_pieces().collect();
+        for piece in asked {
+            // Whoever asks for what it said it has lost that.
+            let others = pieces
+                .holders(piece)
+                .saturating_sub(u16::from(peer.has(piece)));
+            let given = self.first_copy.gives(self.now, others > 0, piece, id);
+            peer.connection.set_deferred(piece, !given);
+        }
+        let waits = !peer.connection.is_served();
+        if waits && peer.patience.since.is_none() {
+            peer.patience.since = Some(self.now);
+            peer.patience.waits += 1;
+            self.choker.hurry(self.now);
+        } else if !waits {
+            peer.patience.since = None;
+        }
+    }
+
+    /// Those that waited long enough wait no more.
+    pub(super) fn end_waits(&mut self) {
+        if !self.first_copy.under_way {
+            return;
+        }
+        let now = self.now;
+        self.resume_deferred(|since| {
+            since.is_some_and(|since| now.saturating_since(since) >= WAIT_MAX)
+        });
+    }
+
+    /// Everything is with others: nobody waits any more.
+    fn end_first_copy(&mut self) {
+        if std::mem::take(&mut self.first_copy.under_way) {
+            self.first_copy.given.clear();
+            self.resume_deferred(|_| true);
+        }
+    }
+
+    /// Serves those again of whom `is_over` says so, from when their wait began.
+    fn resume_deferred(&mut self, is_over: impl Fn(Option<Instant>) -> bool) {
+        let mut freed = Vec::new();
+        for (&id, peer) in &mut self.connections {
+            if is_over(peer.patience.since) {
+                peer.patience.since = None;
+                peer.connection.resume_deferred();
+                freed.push(id);
+            }
+        }
+        for id in freed {
+            self.mark_ready(id);
+        }
+    }
+
+    /// A block was handed out.
+    pub(super) fn block_given(&mut self, to: ConnectionId, piece: PieceIndex) {
+        if let Some(given) = self.first_copy.given.get_mut(&piece)
+            && given.to == to
+        {
+            given.blocks += 1;
+            given.at = self.now;
+        }
+    }
+
+    /// A peer is not served any more: what it did not get whole can go to others, unless it was shown to
+    /// this one only.
+    pub(super) fn take_back_given(&mut self, id: ConnectionId) {
+        let (None, Some(pieces)) = (&self.first_copy.shown, &self.pieces) else {
+            return;
+        };
+        self.first_copy.given.retain(|piece, given| {
+            given.to != id || given.blocks >= pieces.geometry().block_count(*piece)
+        });
+    }
+
+    /// A peer is gone.
+    pub(super) fn forget_given(&mut self, id: ConnectionId) {
+        self.first_copy.given.retain(|_, given| given.to != id);
+        if let Some(shown) = &mut self.first_copy.shown {
+            shown.remove(&id);
+        }
+        self.show_more();
+    }
+}
