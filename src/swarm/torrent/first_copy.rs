@@ -115,7 +115,11 @@ impl Torrent {
         let (Some(pieces), Some(peer)) = (&self.pieces, self.connections.get_mut(&id)) else {
             return;
         };
-        if peer.patience.is_over() || !peer.connection.is_asked() {
+        if peer.patience.is_over() {
+            peer.connection.resume_deferred();
+            return;
+        }
+        if !peer.connection.is_asked() {
             return;
         }
         let asked: Vec<PieceIndex> = peer.connection.asked_pieces().collect();

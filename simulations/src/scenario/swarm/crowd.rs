@@ -90,7 +90,8 @@ pub(in crate::scenario) struct Crowd {
     wanting: BTreeSet<HostId>,
     pub(super) fates: BTreeMap<HostId, Fate>,
     pub(super) farewell: Option<Farewell>,
-    pub(super) pieces_failed: u64,
+    /// Pieces that did not have their hash, by whom got them.
+    pub(super) pieces_failed: BTreeMap<HostId, u64>,
     /// Who banned whom, when first.
     pub(super) bans: BTreeMap<(HostId, HostId), Instant>,
     last_progress: Instant,
@@ -130,7 +131,7 @@ impl Crowd {
             wanting: BTreeSet::new(),
             fates: BTreeMap::new(),
             farewell: None,
-            pieces_failed: 0,
+            pieces_failed: BTreeMap::new(),
             bans: BTreeMap::new(),
             last_progress: Instant::ZERO,
         })
@@ -303,7 +304,7 @@ impl Crowd {
                 }
             }
             Event::PieceVerified(_) => self.last_progress = now,
-            Event::PieceFailed(_) => self.pieces_failed += 1,
+            Event::PieceFailed(_) => *self.pieces_failed.entry(host).or_default() += 1,
             Event::Completed => {
                 if let Some(fate) = self.fates.get_mut(&host) {
                     fate.completed = Some(now);

@@ -58,7 +58,9 @@ impl Crowd {
             let uploaded = self.farewell.map(|farewell| farewell.uploaded);
             let copies = uploaded.and_then(|bytes| share(bytes, self.plan.size));
             metrics.add("seed_copies_at_farewell", copies);
-            metrics.add("lost_pieces", f64::from(self.lost_pieces()));
+            let lost = self.lost_pieces();
+            metrics.add("lost_pieces", f64::from(lost));
+            metrics.add("survived", if lost == 0 { 1.0 } else { 0.0 });
         }
         if self.plan.has_classes {
             self.measure_classes(&mut metrics);
@@ -126,18 +128,28 @@ impl Crowd {
 
     fn measure_traffic(&self, metrics: &mut Metrics) {
         let now = self.world.now();
-        let (mut downloaded, mut wasted) = (0, 0);
+        let (mut downloaded, mut wasted, mut sent) = (0, 0, 0);
         for host in &self.present {
             let stats = self.world.torrent_of(*host).stats(now);
             downloaded += stats.downloaded;
             wasted += stats.wasted;
+            sent += stats.uploaded;
         }
         let from_seed = self.world.network().uploaded(SEED);
         metrics.add("seed_copies", share(from_seed, self.plan.size));
         let blocks = share(downloaded, u64::from(BLOCK_LENGTH));
         metrics.add("blocks_received", blocks);
         metrics.add("duplicate_blocks", share(wasted, downloaded));
-        metrics.add("pieces_failed", float(self.pieces_failed));
+        let failed: u64 = self.pieces_failed.values().sum();
+        metrics.add("pieces_failed", float(failed));
+        // Who left took its numbers along.
+        let everybody = u32::try_from(self.present.len()).ok() == Some(self.plan.receivers + 1);
+        let is_whole = everybody && failed == 0 && self.completed_share() >= 1.0;
+        if is_whole {
+            let needed = self.plan.size * u64::from(self.plan.receivers);
+            metrics.add("useful_over_needed", share(downloaded - wasted, needed));
+            metrics.add("received_over_sent", share(downloaded, sent));
+        }
     }
 
     fn measure_classes(&self, metrics: &mut Metrics) {
@@ -178,13 +190,21 @@ impl Crowd {
             }
         }
         let now = self.world.now();
-        let wasted: u64 = victims
-            .iter()
-            .map(|host| self.world.torrent_of(*host).stats(now).wasted)
-            .sum();
+        // What the seed got is nothing, and what came twice has another cause.
+        let (mut received, mut wasted, mut failed) = (0, 0, 0);
+        for host in victims.iter().filter(|host| **host != SEED) {
+            let stats = self.world.torrent_of(*host).stats(now);
+            received += stats.downloaded.saturating_sub(stats.bytes_done);
+            wasted += stats.wasted;
+            failed += self.pieces_failed.get(host).copied().unwrap_or(0);
+        }
+        let bad_bytes = failed * u64::from(self.plan.piece_length);
+        let duplicates = wasted.saturating_sub(bad_bytes);
+        let spoilt = received.saturating_sub(duplicates);
         let pairs = count(victims.len() - 1) * count(bad);
-        let pieces = float(wasted) / f64::from(self.plan.piece_length);
+        let pieces = float(spoilt) / f64::from(self.plan.piece_length);
         metrics.add("bad_peers", count(bad));
+        metrics.add("t_last_honest", self.times(|host| !is_bad(host)).max());
         // A share may round down to nobody.
         let pairs = (pairs > 0.0).then_some(pairs);
         let per_pair = |number: f64| pairs.map(|pairs| number / pairs);
