@@ -101,12 +101,9 @@ impl Torrent {
             metadata_size: self.metadata_size(),
             remote_ip: address.ip(),
         };
-        let nothing = Bitfield::new(self.have().map_or(0, Bitfield::len));
-        let hides = self.is_super_seeding();
-        let torrent = self.pieces.as_ref().map(|pieces| {
-            let shown = if hides { &nothing } else { pieces.have() };
-            (pieces.geometry(), shown)
-        });
+        let hidden = self.nothing_shown();
+        let torrent = self.pieces.as_ref();
+        let torrent = torrent.map(|all| (all.geometry(), hidden.as_ref().unwrap_or(all.have())));
         let config = &self.config.connection;
         let connection = match Connection::new(config, role, local.clone(), torrent, self.now) {
             Ok(connection) => connection,

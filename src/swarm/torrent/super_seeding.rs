@@ -21,6 +21,12 @@ impl Torrent {
         self.first_copy.shown.is_some()
     }
 
+    /// What a new peer sees if that is not what we have: nothing yet.
+    pub(super) fn nothing_shown(&self) -> Option<Bitfield> {
+        let pieces = self.have().map_or(0, Bitfield::len);
+        self.is_super_seeding().then(|| Bitfield::new(pieces))
+    }
+
     /// The disk was checked: begins to super-seed if that is wanted and everything is there.
     pub(super) fn begin_super_seeding(&mut self) {
         let complete = self.have().is_some_and(Bitfield::is_full);
