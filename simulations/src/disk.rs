@@ -99,11 +99,19 @@ struct Marks {
     good: Vec<bool>,
 }
 
+/// What lies on a disk at the beginning.
+#[derive(Debug, Clone)]
+enum Held {
+    Nothing,
+    Everything,
+    Pieces(Bitfield),
+}
+
 /// The disk of one host for one torrent.
 #[derive(Debug)]
 pub struct SimDisk {
     geometry: Option<Geometry>,
-    holds_everything: bool,
+    held: Held,
     pieces: Vec<Marks>,
     verified: Vec<PieceIndex>,
     speed: Serialiser,
@@ -113,19 +121,25 @@ impl SimDisk {
     /// A disk on which nothing of the torrent lies.
     #[must_use]
     pub fn empty() -> Self {
-        Self::new(false)
+        Self::new(Held::Nothing)
     }
 
     /// A disk on which the whole torrent lies.
     #[must_use]
     pub fn full() -> Self {
-        Self::new(true)
+        Self::new(Held::Everything)
     }
 
-    fn new(holds_everything: bool) -> Self {
+    /// A disk on which these pieces lie.
+    #[must_use]
+    pub fn holding(pieces: &Bitfield) -> Self {
+        Self::new(Held::Pieces(pieces.clone()))
+    }
+
+    fn new(held: Held) -> Self {
         Self {
             geometry: None,
-            holds_everything,
+            held,
             pieces: Vec::new(),
             verified: Vec::new(),
             speed: Serialiser::new(BYTES_PER_SECOND),
@@ -137,10 +151,15 @@ impl SimDisk {
         if self.geometry.is_some() {
             return;
         }
+        let is_held = |piece: PieceIndex| match &self.held {
+            Held::Nothing => false,
+            Held::Everything => true,
+            Held::Pieces(pieces) => pieces.contains(piece.get()),
+        };
         self.pieces = geometry
             .pieces()
             .map(|piece| Marks {
-                good: vec![self.holds_everything; blocks(geometry, piece)],
+                good: vec![is_held(piece); blocks(geometry, piece)],
             })
             .collect();
         self.geometry = Some(geometry.clone());
@@ -216,6 +235,14 @@ impl SimDisk {
         };
         let done = self.speed.pass(now, u64::from(bytes)) + JOB_LATENCY;
         (done, completion)
+    }
+
+    /// Whether all bytes of a piece are the right ones; `false` before the metadata is known.
+    #[must_use]
+    pub fn is_good(&self, piece: u32) -> bool {
+        let index = usize::try_from(piece).expect("a u32 fits usize");
+        let marks = self.pieces.get(index);
+        marks.is_some_and(|marks| marks.good.iter().all(|good| *good))
     }
 
     /// Which of these pieces are good.

@@ -10,6 +10,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use trackless::random::Random;
 use trackless::time::Instant;
 
@@ -34,6 +35,35 @@ const JITTER_MAX: u32 = 2_000;
 /// A share of all datagrams, in millionths.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct PartsPerMillion(pub u32);
+
+/// What links do to datagrams, each to a share of them and each drawn on its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Impairments {
+    /// Lost.
+    pub loss: PartsPerMillion,
+    /// Delivered twice, the second one with a jitter of its own.
+    pub duplication: PartsPerMillion,
+    /// Delayed by up to [`REORDER_MAX`], so that later ones overtake them.
+    pub reordering: PartsPerMillion,
+    /// Delivered with one byte changed.
+    pub corruption: PartsPerMillion,
+}
+
+impl Impairments {
+    /// Links that do nothing but lose.
+    #[must_use]
+    pub const fn losing(loss: PartsPerMillion) -> Self {
+        Self {
+            loss,
+            duplication: PartsPerMillion(0),
+            reordering: PartsPerMillion(0),
+            corruption: PartsPerMillion(0),
+        }
+    }
+}
+
+/// Longest extra delay of a reordered datagram, in microseconds. Ours: more than most round trips.
+pub const REORDER_MAX: u32 = 200_000;
 
 /// Where a host is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,22 +105,33 @@ fn access_delay(fraction: u32) -> u32 {
 pub struct Links {
     seeds: Seeds,
     places: Vec<Place>,
-    loss: PartsPerMillion,
+    impairments: Impairments,
     losses: Random,
     jitters: Random,
+    duplications: Random,
+    reorderings: Random,
+    corruptions: Random,
 }
 
 impl Links {
-    /// Links that lose this share of the datagrams.
+    /// Links with these impairments.
     #[must_use]
-    pub fn new(seeds: Seeds, loss: PartsPerMillion) -> Self {
+    pub fn new(seeds: Seeds, impairments: Impairments) -> Self {
         Self {
             seeds,
             places: Vec::new(),
-            loss,
+            impairments,
             losses: seeds.stream("loss", 0),
             jitters: seeds.stream("jitter", 0),
+            duplications: seeds.stream("duplication", 0),
+            reorderings: seeds.stream("reordering", 0),
+            corruptions: seeds.stream("corruption", 0),
         }
+    }
+
+    /// Changes what happens to datagrams from now on.
+    pub const fn set_impairments(&mut self, impairments: Impairments) {
+        self.impairments = impairments;
     }
 
     /// Gives the next host a place.
@@ -113,8 +154,40 @@ impl Links {
 
     /// Whether the datagram sent now is lost.
     pub fn loses_next(&mut self) -> bool {
-        self.loss.0 > 0 && self.losses.below(1_000_000) < self.loss.0
+        happens(&mut self.losses, self.impairments.loss)
     }
+
+    /// Whether the datagram sent now arrives twice.
+    pub fn duplicates_next(&mut self) -> bool {
+        happens(&mut self.duplications, self.impairments.duplication)
+    }
+
+    /// By how much the datagram sent now is held back.
+    pub fn holds_next(&mut self) -> Duration {
+        if happens(&mut self.reorderings, self.impairments.reordering) {
+            Duration::from_micros(u64::from(self.reorderings.below(REORDER_MAX)))
+        } else {
+            Duration::ZERO
+        }
+    }
+
+    /// What arrives of the datagram sent now: the same bytes, or one of them changed.
+    pub fn carries_next(&mut self, payload: Bytes) -> Bytes {
+        if !happens(&mut self.corruptions, self.impairments.corruption) {
+            return payload;
+        }
+        let mut changed = payload.to_vec();
+        if let Some(index) = self.corruptions.index(changed.len()) {
+            let [flip, ..] = self.corruptions.below(255).to_le_bytes();
+            changed[index] ^= flip + 1;
+        }
+        changed.into()
+    }
+}
+
+/// Draws whether something of this probability happens; an impossible thing takes no draw.
+fn happens(random: &mut Random, share: PartsPerMillion) -> bool {
+    share.0 > 0 && random.below(1_000_000) < share.0
 }
 
 /// One direction of an access link: sends one segment after the other.
@@ -176,7 +249,8 @@ mod tests {
     use super::*;
 
     fn links(hosts: usize, loss: u32) -> Links {
-        let mut links = Links::new(Seeds::new(1), PartsPerMillion(loss));
+        let impairments = Impairments::losing(PartsPerMillion(loss));
+        let mut links = Links::new(Seeds::new(1), impairments);
         for _ in 0..hosts {
             links.add_host();
         }
@@ -216,6 +290,54 @@ mod tests {
         assert_eq!(count(0), 0);
         assert_eq!(count(1_000_000), 100_000);
         assert!((19_000..21_000).contains(&count(200_000)));
+    }
+
+    #[test]
+    fn the_wanted_shares_are_duplicated_held_back_and_changed() {
+        let share = PartsPerMillion(100_000);
+        let mut links = Links::new(
+            Seeds::new(1),
+            Impairments {
+                duplication: share,
+                reordering: share,
+                corruption: share,
+                ..Impairments::default()
+            },
+        );
+        let payload = Bytes::from_static(b"abcdefgh");
+        let (mut twice, mut held, mut changed) = (0, 0, 0);
+        for _ in 0..20_000 {
+            twice += u32::from(links.duplicates_next());
+            let delay = links.holds_next();
+            assert!(delay < Duration::from_micros(u64::from(REORDER_MAX)));
+            held += u32::from(delay > Duration::ZERO);
+            let carried = links.carries_next(payload.clone());
+            let differing = carried.iter().zip(&payload).filter(|(a, b)| a != b);
+            let differing = u32::try_from(differing.count()).unwrap();
+            assert!(differing <= 1 && carried.len() == payload.len());
+            changed += differing;
+        }
+        for count in [twice, held, changed] {
+            assert!((1_850..2_150).contains(&count), "{count}");
+        }
+        assert!(links.carries_next(Bytes::new()).is_empty());
+    }
+
+    #[test]
+    fn one_impairment_does_not_shift_the_draws_of_another() {
+        let draws = |duplication| {
+            let impairments = Impairments {
+                duplication: PartsPerMillion(duplication),
+                ..Impairments::losing(PartsPerMillion(300_000))
+            };
+            let mut links = Links::new(Seeds::new(1), impairments);
+            let draw = |_| {
+                let _ = links.duplicates_next();
+                (links.loses_next(), links.jitter())
+            };
+            (0..100).map(draw).collect::<Vec<_>>()
+        };
+        assert_eq!(draws(0), draws(500_000));
     }
 
     #[test]

@@ -6,20 +6,23 @@
 //! Invariant: whatever is sent passes one of the methods of [`Network`], which adds it to the trace
 //! hash.
 
-use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, SocketAddrV4};
 use std::time::Duration;
 
 use bytes::Bytes;
-use trackless::swarm::{Completion, JobId};
+use trackless::swarm::{Completion, DialError, JobId};
 use trackless::time::Instant;
 
+use crate::faults::{Faults, Passage};
 use crate::host::{HostId, STREAM_PORT};
-use crate::link::{AccessRates, Links, PartsPerMillion, Serialiser};
+use crate::line::{Lines, Traffic};
+use crate::link::{AccessRates, Impairments, Links};
+use crate::nat::{Dialled, Gateways, NatConfig, NatKind};
 use crate::pipe::{Owner, Pipe, PipeEnd, PipeId, Segment, Side};
 use crate::seeds::Seeds;
 use crate::time::{Entry, Queue};
 use crate::trace::{Kind, Trace};
+use crate::watch::{Watcher, describe};
 
 /// How long a dial to an address without a host takes to fail. What a person waits at most.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -30,12 +33,12 @@ const DIAL_PORTS: (u16, u16) = (49_152, 16_384);
 /// Something that happens at a moment.
 #[derive(Debug)]
 pub enum Happening {
-    /// A datagram arrives.
+    /// A datagram arrives at a host or at the gateway in front of it.
     Datagram {
-        /// Sender.
-        from: HostId,
-        /// Receiver.
-        to: HostId,
+        /// The endpoint that sent it, as the receiver sees it.
+        from: SocketAddrV4,
+        /// The endpoint it was sent to.
+        to: SocketAddrV4,
         /// Bytes.
         payload: Bytes,
     },
@@ -47,10 +50,8 @@ pub enum Happening {
     Open(PipeId),
     /// The dialler learns that its stream is open.
     Opened(PipeId),
-    /// The dialler learns that nobody took its stream.
-    Refused(PipeId),
-    /// A dial ends without an answer.
-    DialTimedOut(HostId, SocketAddr),
+    /// The dialler learns that nobody took its stream, or gives up.
+    DialFailed(HostId, SocketAddr, DialError),
     /// The handshake of an accepted stream is due.
     HandshakeDue(PipeId),
     /// The segment at the head of a host's uplink has left it.
@@ -61,8 +62,8 @@ pub enum Happening {
     Delivered(PipeEnd),
     /// The writer at this end may go on: the receiver has read.
     WindowOpened(PipeEnd),
-    /// A disk job is complete.
-    Disk(HostId, JobId, Box<Completion>),
+    /// A disk job is complete that was begun when the host had left so many times.
+    Disk(HostId, u32, JobId, Box<Completion>),
     /// Something the scenario planned, by a number of its own.
     Task(u64),
 }
@@ -146,25 +147,20 @@ impl Agenda {
     }
 }
 
-/// What one host has sent.
+/// What has become of all datagrams. Those that are neither lost, filtered nor delivered are on
+/// their way.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Traffic {
-    /// Datagrams sent, those lost included.
-    pub datagrams: u64,
-    /// Their payload in bytes, without the headers of UDP and IP.
-    pub datagram_bytes: u64,
-    /// Datagrams of it that were lost.
+pub struct Totals {
+    /// Sent by hosts.
+    pub sent: u64,
+    /// Made by links that deliver one twice.
+    pub duplicated: u64,
+    /// Lost on the way, or sent to an address without a host.
     pub lost: u64,
-}
-
-/// The line of one host.
-#[derive(Debug)]
-struct Access {
-    up: Serialiser,
-    down: Serialiser,
-    /// Segments handed to the uplink, in order: which end sent it, how long it is.
-    uplink: VecDeque<(PipeEnd, u64)>,
-    traffic: Traffic,
+    /// Kept out by a gateway or firewall.
+    pub filtered: u64,
+    /// Handed to a host, whether anything listens there or not.
+    pub delivered: u64,
 }
 
 /// The network between the hosts.
@@ -174,36 +170,80 @@ pub struct Network {
     pub agenda: Agenda,
     seeds: Seeds,
     links: Links,
+    gateways: Gateways,
+    faults: Faults,
     trace: Trace,
-    accesses: Vec<Access>,
+    lines: Lines,
     pipes: Vec<Pipe>,
+    watcher: Option<Watcher>,
+    totals: Totals,
 }
 
 impl Network {
-    /// A network without hosts that loses this share of the datagrams.
+    /// A network without hosts whose links have these impairments.
     #[must_use]
-    pub fn new(seeds: Seeds, loss: PartsPerMillion, queue: Box<dyn Queue<Happening>>) -> Self {
+    pub fn new(seeds: Seeds, impairments: Impairments, queue: Box<dyn Queue<Happening>>) -> Self {
         Self {
             agenda: Agenda::new(queue),
             seeds,
-            links: Links::new(seeds, loss),
+            links: Links::new(seeds, impairments),
+            gateways: Gateways::new(seeds),
+            faults: Faults::default(),
             trace: Trace::default(),
-            accesses: Vec::new(),
+            lines: Lines::default(),
             pipes: Vec::new(),
+            watcher: None,
+            totals: Totals::default(),
         }
+    }
+
+    /// Who looks on.
+    #[must_use]
+    pub const fn watcher(&self) -> Option<&Watcher> {
+        self.watcher.as_ref()
+    }
+
+    /// Sets who looks on.
+    pub fn set_watcher(&mut self, watcher: Watcher) {
+        self.watcher = Some(watcher);
     }
 
     /// Adds the line of one more host.
     pub fn add_host(&mut self, rates: AccessRates) -> HostId {
-        let id = u32::try_from(self.accesses.len()).expect("fewer than 2^32 hosts");
         self.links.add_host();
-        self.accesses.push(Access {
-            up: Serialiser::new(rates.up),
-            down: Serialiser::new(rates.down),
-            uplink: VecDeque::new(),
-            traffic: Traffic::default(),
-        });
-        HostId(id)
+        self.lines.add(rates)
+    }
+
+    /// Changes what links do to datagrams sent from now on.
+    pub const fn set_impairments(&mut self, impairments: Impairments) {
+        self.links.set_impairments(impairments);
+    }
+
+    /// Sets what goes wrong, and when.
+    pub fn set_faults(&mut self, faults: Faults) {
+        self.faults = faults;
+    }
+
+    /// Puts a host behind a gateway of its own.
+    pub fn put_behind(&mut self, host: HostId, config: NatConfig) {
+        self.gateways.add(host, config);
+    }
+
+    /// Puts a host behind the gateway of another one, whose address it shares.
+    pub fn put_behind_same(&mut self, host: HostId, owner: HostId) {
+        self.gateways.share(host, owner);
+    }
+
+    /// What a host is behind.
+    #[must_use]
+    pub fn nat_kind(&self, host: HostId) -> NatKind {
+        self.gateways.kind(host)
+    }
+
+    /// What has become of all datagrams so far.
+    #[must_use]
+    pub const fn totals(&self) -> Totals {
+        self.totals
     }
 
     /// Virtual time.
@@ -227,68 +267,147 @@ impl Network {
     /// Datagrams a host has sent.
     #[must_use]
     pub fn traffic(&self, host: HostId) -> Traffic {
-        self.accesses[host.as_usize()].traffic
+        self.lines.traffic(host)
     }
 
     /// Bytes of streams that a host's uplink has taken.
     #[must_use]
     pub fn uploaded(&self, host: HostId) -> u64 {
-        self.accesses[host.as_usize()].up.total_bytes()
+        self.lines.uploaded(host)
     }
 
+    /// The host whose own or whose gateway's address this is.
     fn host_at(&self, address: SocketAddr) -> Option<HostId> {
-        HostId::of(address).filter(|host| host.as_usize() < self.accesses.len())
+        HostId::of(address).filter(|host| self.lines.contains(*host))
+    }
+
+    /// Where a host is: where the gateway in front of it is.
+    fn latency(&self, from: HostId, to: HostId) -> Duration {
+        let (from, to) = (self.gateways.owner(from), self.gateways.owner(to));
+        self.links.latency(from, to)
     }
 
     /// Sends a datagram, which may get lost. To an address without a host it gets lost always.
     pub fn send_datagram(&mut self, from: HostId, to: SocketAddr, payload: Bytes) {
-        let to = self.host_at(to);
-        let number = to.map_or(u32::MAX, |to| to.0);
+        let now = self.now();
+        let receiver = self.host_at(to);
+        let number = receiver.map_or(u32::MAX, |to| to.0);
         self.trace
-            .sent(self.now(), from.0, number, Kind::Datagram, [&payload[..]]);
+            .sent(now, from.0, number, Kind::Datagram, [&payload[..]]);
+        self.totals.sent += 1;
         let is_lost = self.links.loses_next();
         let jitter = self.links.jitter();
-        let traffic = &mut self.accesses[from.as_usize()].traffic;
-        traffic.datagrams += 1;
-        traffic.datagram_bytes += u64::try_from(payload.len()).expect("a length fits 64 bits");
-        let Some(to) = to.filter(|_| !is_lost) else {
-            traffic.lost += 1;
-            return;
+        if let Some(watcher) = &self.watcher {
+            watcher.tell(self.agenda.now(), from, || {
+                let fate = if is_lost { ", lost" } else { "" };
+                format!("to node {number}: {}{fate}", describe(&payload))
+            });
+        }
+        self.lines.note_datagram(from, payload.len());
+        let (Some(receiver), SocketAddr::V4(to)) = (receiver, to) else {
+            return self.lose(from);
         };
-        let at = self.now() + self.links.latency(from, to) + jitter;
-        self.agenda
-            .plan(at, Happening::Datagram { from, to, payload });
+        let seen = self.gateways.outbound(now, from, to);
+        if is_lost {
+            return self.lose(from);
+        }
+        let payload = self.links.carries_next(payload);
+        let delay = self.latency(from, receiver) + self.links.holds_next();
+        let again = self.links.duplicates_next().then(|| self.links.jitter());
+        self.totals.duplicated += u64::from(again.is_some());
+        for jitter in std::iter::once(jitter).chain(again) {
+            match self
+                .faults
+                .datagram(now, now + delay + jitter, from, receiver)
+            {
+                Passage::Lost => self.lose(from),
+                Passage::At(at) => {
+                    let (from, payload) = (seen, payload.clone());
+                    let datagram = Happening::Datagram { from, to, payload };
+                    self.agenda.plan(at, datagram);
+                }
+            }
+        }
+    }
+
+    fn lose(&mut self, from: HostId) {
+        self.totals.lost += 1;
+        self.lines.note_lost(from);
+    }
+
+    /// The host that gets a datagram which has arrived; `None` if a gateway keeps it out.
+    pub fn receive_datagram(&mut self, from: SocketAddrV4, to: SocketAddrV4) -> Option<HostId> {
+        let receiver = self.gateways.inbound(self.now(), from, to);
+        if receiver.is_some() {
+            self.totals.delivered += 1;
+        } else {
+            self.totals.filtered += 1;
+        }
+        receiver
     }
 
     /// Starts to open a stream.
     pub fn dial(&mut self, from: HostId, to: SocketAddr) {
-        let acceptor = self.host_at(to);
-        let number = acceptor.map_or(u32::MAX, |to| to.0);
-        self.trace.sent(self.now(), from.0, number, Kind::Open, []);
-        let Some(acceptor) = acceptor else {
-            let at = self.now() + DIAL_TIMEOUT;
-            return self.agenda.plan(at, Happening::DialTimedOut(from, to));
+        let now = self.now();
+        let address = self.host_at(to);
+        let number = address.map_or(u32::MAX, |to| to.0);
+        self.trace.sent(now, from.0, number, Kind::Open, []);
+        let dialled = match (address, to) {
+            (Some(_), SocketAddr::V4(to)) => self.gateways.dialled(to),
+            (None, _) | (_, SocketAddr::V6(_)) => Dialled::Silence,
         };
-        let latency = self.links.latency(from, acceptor);
+        let failed = |error| Happening::DialFailed(from, to, error);
+        let acceptor = match dialled {
+            Dialled::Host(host) => host,
+            Dialled::Refusal(host) => {
+                let at = now + 2 * self.latency(from, host) + self.links.jitter();
+                return self.agenda.plan(at, failed(DialError::Refused));
+            }
+            Dialled::Silence => {
+                let at = now + DIAL_TIMEOUT;
+                return self.agenda.plan(at, failed(DialError::TimedOut));
+            }
+        };
+        let latency = self.latency(from, acceptor);
+        let at = now + latency + self.links.jitter();
+        let at = self.faults.stream(now, at, from, acceptor);
+        if at > now + DIAL_TIMEOUT {
+            let at = now + DIAL_TIMEOUT;
+            return self.agenda.plan(at, failed(DialError::TimedOut));
+        }
         let pipe = PipeId(u32::try_from(self.pipes.len()).expect("fewer than 2^32 streams"));
         self.pipes.push(Pipe::new(from, acceptor, latency));
-        let at = self.now() + latency + self.links.jitter();
         self.agenda.plan(at, Happening::Open(pipe));
     }
 
-    /// Answers a dial that has just reached the acceptor: `owner` takes the stream, or nobody does.
-    pub fn answer_dial(&mut self, id: PipeId, owner: Option<Owner>) {
+    /// Answers a dial that has just reached the acceptor: `owner` takes the stream.
+    pub fn answer_dial(&mut self, id: PipeId, owner: Owner) {
         let at = self.now() + self.pipe(id).latency() + self.links.jitter();
         let pipe = self.pipe_mut(id);
-        let answer = if let Some(owner) = owner {
-            *pipe.owner_mut(Side::Acceptor) = owner;
-            pipe.hold_until(Side::Acceptor, at);
-            Happening::Opened(id)
-        } else {
-            *pipe.owner_mut(Side::Dialler) = Owner::Gone;
-            Happening::Refused(id)
+        *pipe.owner_mut(Side::Acceptor) = owner;
+        pipe.hold_until(Side::Acceptor, at);
+        self.agenda.plan(at, Happening::Opened(id));
+    }
+
+    /// Nobody takes a dial that has just reached the acceptor: it is refused, or times out because
+    /// the machine is not there.
+    pub fn fail_dial(&mut self, id: PipeId, error: DialError) {
+        let side = Side::Dialler;
+        *self.pipe_mut(id).owner_mut(side) = Owner::Gone;
+        let dialler = self.pipe(id).host(side);
+        let address = self.remote_address(PipeEnd { pipe: id, side });
+        let after = match error {
+            DialError::TimedOut => DIAL_TIMEOUT,
+            _ => self.pipe(id).latency() + self.links.jitter(),
         };
-        self.agenda.plan(at, answer);
+        let failed = Happening::DialFailed(dialler, address, error);
+        self.agenda.plan(self.now() + after, failed);
+    }
+
+    /// All streams there have been.
+    #[must_use]
+    pub fn pipes(&self) -> &[Pipe] {
+        &self.pipes
     }
 
     /// A stream.
@@ -318,7 +437,7 @@ impl Network {
                 DIAL_PORTS.0 + u16::try_from(offset).expect("below a 16-bit bound")
             }
         };
-        self.host_of(end.other()).address(port)
+        self.gateways.owner(self.host_of(end.other())).address(port)
     }
 
     /// Whether the writer at `end` has room.
@@ -339,10 +458,7 @@ impl Network {
         }
         let bytes = segment.length();
         self.pipe_mut(end.pipe).push(end.side, segment);
-        let access = &mut self.accesses[from.as_usize()];
-        access.uplink.push_back((end, bytes));
-        if access.uplink.len() == 1 {
-            let at = access.up.pass(now, bytes);
+        if let Some(at) = self.lines.queue(now, from, end, bytes) {
             self.agenda.plan(at, Happening::Sent(from));
         }
     }
@@ -354,24 +470,34 @@ impl Network {
     }
 
     /// The head of a host's uplink has left: sends it on its way and starts the next. Returns the
-    /// end whose writer has room again.
-    pub fn on_sent(&mut self, host: HostId) -> PipeEnd {
+    /// end whose writer has room again; `None` if the host has crashed meanwhile.
+    pub fn on_sent(&mut self, host: HostId) -> Option<PipeEnd> {
         let now = self.now();
-        let access = &mut self.accesses[host.as_usize()];
-        let (end, bytes) = access
-            .uplink
-            .pop_front()
-            .expect("an uplink that sends has a head");
-        if let Some(&(_, next)) = access.uplink.front() {
-            let at = access.up.pass(now, next);
+        let (sent, next_at) = self.lines.on_sent(now, host);
+        if let Some(at) = next_at {
             self.agenda.plan(at, Happening::Sent(host));
         }
+        let (end, bytes) = sent?;
         let jitter = self.links.jitter();
-        let pipe = self.pipe_mut(end.pipe);
-        let arrival = now + pipe.latency() + jitter;
-        let at = pipe.on_sent(end.side, bytes, arrival);
+        let receiver = self.host_of(end.other());
+        let arrival = now + self.pipe(end.pipe).latency() + jitter;
+        let arrival = self.faults.stream(now, arrival, host, receiver);
+        let at = self.pipe_mut(end.pipe).on_sent(end.side, bytes, arrival);
         self.agenda.plan(at, Happening::Arrived(end));
-        end
+        Some(end)
+    }
+
+    /// A host falls silent: what waits for its uplink is never sent, and its ends have no owner.
+    pub fn crash(&mut self, host: HostId) {
+        self.lines.crash(host);
+        self.disown(host);
+    }
+
+    /// Nobody is at the ends of a host any more.
+    pub fn disown(&mut self, host: HostId) {
+        for pipe in &mut self.pipes {
+            pipe.disown(host);
+        }
     }
 
     /// A segment sent at `end` reached the other end's downlink.
@@ -379,7 +505,7 @@ impl Network {
         let now = self.now();
         let receiver = self.host_of(end.other());
         let bytes = self.pipe_mut(end.pipe).on_arrived(end.side);
-        let at = self.accesses[receiver.as_usize()].down.pass(now, bytes);
+        let at = self.lines.pass_down(now, receiver, bytes);
         self.agenda.plan(at, Happening::Delivered(end));
     }
 

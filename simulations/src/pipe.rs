@@ -123,6 +123,8 @@ struct Direction {
     unsent: u64,
     /// Bytes written that the receiver has not read.
     unread: u64,
+    /// Bytes written since the beginning.
+    written: u64,
     /// The writer was told that the window is full.
     is_blocked: bool,
     /// When the latest segment reaches the downlink: no later one overtakes it.
@@ -182,6 +184,19 @@ impl Pipe {
         &mut self.ends[side.index()].owner
     }
 
+    /// Bytes written at `side` since the beginning.
+    #[must_use]
+    pub const fn written(&self, side: Side) -> u64 {
+        self.ends[side.index()].out.written
+    }
+
+    /// Nobody is at the ends of this host any more.
+    pub fn disown(&mut self, host: HostId) {
+        for end in self.ends.iter_mut().filter(|end| end.host == host) {
+            end.owner = Owner::Gone;
+        }
+    }
+
     const fn out(&mut self, side: Side) -> &mut Direction {
         &mut self.ends[side.index()].out
     }
@@ -202,6 +217,7 @@ impl Pipe {
         let out = self.out(side);
         out.unsent += segment.length();
         out.unread += segment.length();
+        out.written += segment.length();
         out.segments.push_back(segment);
     }
 

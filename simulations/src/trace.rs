@@ -90,6 +90,19 @@ impl Trace {
     }
 }
 
+/// One hash for several runs; that of a single run is its own.
+#[must_use]
+pub fn combined(hashes: &[u64]) -> u64 {
+    if let [hash] = hashes {
+        return *hash;
+    }
+    let mut trace = Trace::default();
+    for hash in hashes {
+        trace.word(*hash);
+    }
+    trace.value()
+}
+
 impl Default for Trace {
     fn default() -> Self {
         Self(FNV_BASIS)

@@ -7,18 +7,25 @@
 //! memory and no hash order has a part in it.
 
 use std::collections::VecDeque;
+use std::net::SocketAddrV4;
+use std::rc::Rc;
 
-use trackless::dht::{self, Node};
+use trackless::dht::{self, Node, Snapshot};
+use trackless::id::NodeId;
 use trackless::swarm::{self, DialError, Torrent};
 use trackless::time::Instant;
 
+use crate::adversary::{NodeConduct, PeerConduct};
+use crate::churn::Departure;
+use crate::control::ControlNode;
 use crate::disk::SimDisk;
-use crate::host::{DhtHost, Host, HostId, SwarmHost};
-use crate::link::{AccessRates, PartsPerMillion};
+use crate::host::{ControlHost, DhtHost, Host, HostId, SwarmHost};
+use crate::link::{AccessRates, Impairments, PartsPerMillion};
 use crate::network::{Happening, Network};
 use crate::pipe::{PipeEnd, Side};
 use crate::seeds::Seeds;
-use crate::time::{Heap, Queue};
+use crate::time::{Queue, QueueKind};
+use crate::watch::{Watch, Watcher, describe};
 
 /// What a scenario is told.
 #[derive(Debug)]
@@ -54,13 +61,14 @@ pub struct World {
     network: Network,
     hosts: Vec<Host>,
     notices: VecDeque<Notice>,
+    violations: Vec<String>,
 }
 
 impl World {
     /// A world without hosts, whose links lose this share of the datagrams.
     #[must_use]
     pub fn new(seeds: Seeds, loss: PartsPerMillion) -> Self {
-        Self::with_queue(seeds, loss, Box::<Heap<Happening>>::default())
+        Self::with_queue(seeds, loss, QueueKind::default().build())
     }
 
     /// The same with a queue of the caller's choice, which changes its speed and nothing else.
@@ -71,10 +79,23 @@ impl World {
         queue: Box<dyn Queue<Happening>>,
     ) -> Self {
         Self {
-            network: Network::new(seeds, loss, queue),
+            network: Network::new(seeds, Impairments::losing(loss), queue),
             hosts: Vec::new(),
             notices: VecDeque::new(),
+            violations: Vec::new(),
         }
+    }
+
+    /// Lets somebody look on: how far the run has come until `end`, and what happens to the traced
+    /// host.
+    pub fn watch(&mut self, watch: Rc<dyn Watch>, end: Instant, traced: Option<HostId>) {
+        self.network.set_watcher(Watcher { watch, end, traced });
+    }
+
+    /// Rules that must hold in every run and did not, in words.
+    #[must_use]
+    pub fn violations(&self) -> &[String] {
+        &self.violations
     }
 
     /// Adds a machine on which nothing runs yet.
@@ -83,18 +104,76 @@ impl World {
         self.network.add_host(rates)
     }
 
-    /// Starts a DHT node on a host; `config` says everything but its socket.
+    /// Starts a DHT node on a host; `config` says everything but the address of its socket. A host
+    /// that was away is back.
     pub fn start_dht(&mut self, host: HostId, config: dht::Config) {
-        let node = DhtHost::new(host, config, &self.network);
+        let departures = self.come(host);
+        let node = DhtHost::new(host, departures, config, &self.network);
         self.hosts[host.as_usize()].dht = Some(Box::new(node));
         self.dht(host, |_, _| ());
     }
 
-    /// Starts a torrent on a host.
+    /// Starts a control node on a host, which has no DHT node then. A host that was away is back.
+    pub fn start_control(&mut self, host: HostId, id: Option<NodeId>) {
+        let departures = self.come(host);
+        let node = ControlHost::new(host, departures, id, &self.network);
+        self.hosts[host.as_usize()].control = Some(Box::new(node));
+        self.control(host, |_, _| ());
+    }
+
+    /// Starts a torrent on a host. A host that was away is back.
     pub fn start_torrent(&mut self, host: HostId, torrent: Torrent, disk: SimDisk) {
-        let swarm = SwarmHost::new(host, torrent, disk);
+        let departures = self.come(host);
+        let swarm = SwarmHost::new(host, departures, torrent, disk);
         self.hosts[host.as_usize()].swarm = Some(Box::new(swarm));
         self.torrent(host, |_, _| ());
+    }
+
+    /// Makes the DHT node of a host an adversary; nothing if it has none.
+    pub fn corrupt_dht(&mut self, host: HostId, conduct: NodeConduct) {
+        if let Some(dht) = self.hosts[host.as_usize()].dht.as_deref_mut() {
+            dht.set_conduct(conduct, &self.network);
+        }
+    }
+
+    /// Makes the torrent of a host an adversary; nothing if it has none. To be called before time
+    /// moves on from its start.
+    pub fn corrupt_torrent(&mut self, host: HostId, conduct: PeerConduct) {
+        if let Some(swarm) = self.hosts[host.as_usize()].swarm.as_deref_mut() {
+            swarm.set_conduct(conduct, &self.network);
+        }
+    }
+
+    fn come(&mut self, host: HostId) -> u32 {
+        let host = &mut self.hosts[host.as_usize()];
+        host.is_away = false;
+        host.departures
+    }
+
+    /// A host leaves: its cores are gone. The result is what its DHT node keeps for its return, if
+    /// it ran one: ids, and after an orderly departure contacts.
+    pub fn leave(&mut self, host: HostId, departure: Departure) -> Option<Snapshot> {
+        let left = &mut self.hosts[host.as_usize()];
+        left.departures += 1;
+        left.is_away = true;
+        let (dht, swarm) = (left.dht.take(), left.swarm.take());
+        left.control = None;
+        let mut kept = dht.map(|dht| dht.node().snapshot());
+        match departure {
+            Departure::Graceful => {
+                if let Some(mut swarm) = swarm {
+                    swarm.close(&mut self.network);
+                }
+                self.network.disown(host);
+            }
+            Departure::Crash => {
+                self.network.crash(host);
+                if let Some(kept) = &mut kept {
+                    kept.contacts.clear();
+                }
+            }
+        }
+        kept
     }
 
     /// Virtual time.
@@ -107,6 +186,11 @@ impl World {
     #[must_use]
     pub const fn network(&self) -> &Network {
         &self.network
+    }
+
+    /// The network, to be changed: gateways, impairments, faults.
+    pub const fn network_mut(&mut self) -> &mut Network {
+        &mut self.network
     }
 
     /// A host, to be looked at.
@@ -143,6 +227,15 @@ impl World {
         swarm.expect("a torrent was started on this host").torrent()
     }
 
+    /// Pieces that torrents on these hosts count as verified and whose bytes are wrong: none, if the
+    /// engine is right.
+    #[must_use]
+    pub fn bad_pieces(&self, hosts: impl IntoIterator<Item = HostId>) -> usize {
+        let swarm = |host: HostId| self.hosts[host.as_usize()].swarm.as_deref();
+        let swarms = hosts.into_iter().filter_map(swarm);
+        swarms.map(SwarmHost::bad_pieces).sum()
+    }
+
     /// Gives the DHT node of a host a command, now; nothing if it has no node.
     pub fn dht<R>(
         &mut self,
@@ -153,6 +246,19 @@ impl World {
         let dht = self.hosts[host.as_usize()].dht.as_deref_mut()?;
         let result = command(dht.node_mut(), now);
         dht.drain(&mut self.network, &mut self.notices);
+        Some(result)
+    }
+
+    /// Gives the control node of a host a command, now; nothing if it has none.
+    pub fn control<R>(
+        &mut self,
+        host: HostId,
+        command: impl FnOnce(&mut ControlNode, Instant) -> R,
+    ) -> Option<R> {
+        let now = self.network.now();
+        let control = self.hosts[host.as_usize()].control.as_deref_mut()?;
+        let result = command(control.node_mut(), now);
+        control.drain(&mut self.network, &mut self.notices);
         Some(result)
     }
 
@@ -176,9 +282,13 @@ impl World {
     pub fn next(&mut self, until: Instant) -> Option<Notice> {
         loop {
             if let Some(notice) = self.notices.pop_front() {
+                self.tell(&notice);
                 return Some(notice);
             }
             let happening = self.network.agenda.next(until)?;
+            if let Some(watcher) = self.network.watcher() {
+                watcher.on_event(self.network.now(), self.network.agenda.taken());
+            }
             self.happen(happening);
         }
     }
@@ -186,6 +296,22 @@ impl World {
     /// Lets time pass until `until`, ignoring what is reported.
     pub fn pass_until(&mut self, until: Instant) {
         while self.next(until).is_some() {}
+    }
+
+    /// Tells the story of the traced host.
+    fn tell(&self, notice: &Notice) {
+        let Some(watcher) = self.network.watcher() else {
+            return;
+        };
+        let now = self.network.now();
+        match notice {
+            Notice::Dht { host, event } => watcher.tell(now, *host, || format!("{event:?}")),
+            Notice::Swarm { host, event } => watcher.tell(now, *host, || format!("{event:?}")),
+            Notice::WantsPeers { host, wanted } => {
+                watcher.tell(now, *host, || format!("wants peers: {wanted}"));
+            }
+            Notice::Task(_) => {}
+        }
     }
 
     fn swarm<R>(
@@ -202,18 +328,8 @@ impl World {
     /// Gives a happening to the host that it concerns, and drains that host.
     fn happen(&mut self, happening: Happening) {
         match happening {
-            Happening::Datagram { from, to, payload } => {
-                if let Some(dht) = self.hosts[to.as_usize()].dht.as_deref_mut() {
-                    dht.handle_datagram(&self.network, from, &payload);
-                    dht.drain(&mut self.network, &mut self.notices);
-                }
-            }
-            Happening::WakeDht(host) => {
-                if let Some(dht) = self.hosts[host.as_usize()].dht.as_deref_mut() {
-                    dht.handle_wake(&mut self.network);
-                    dht.drain(&mut self.network, &mut self.notices);
-                }
-            }
+            Happening::Datagram { from, to, payload } => self.receive(from, to, &payload),
+            Happening::WakeDht(host) => self.wake_dht(host),
             Happening::WakeTorrent(host) => {
                 self.swarm(host, SwarmHost::handle_wake);
             }
@@ -221,20 +337,21 @@ impl World {
                 let host = self.network.pipe(pipe).host(Side::Acceptor);
                 let taken = self.swarm(host, |swarm, network| swarm.handle_open(network, pipe));
                 if taken.is_none() {
-                    self.network.answer_dial(pipe, None);
+                    let error = if self.hosts[host.as_usize()].is_away {
+                        DialError::TimedOut
+                    } else {
+                        DialError::Refused
+                    };
+                    self.network.fail_dial(pipe, error);
                 }
             }
             Happening::Opened(pipe) => {
                 let host = self.network.pipe(pipe).host(Side::Dialler);
                 self.swarm(host, |swarm, network| swarm.handle_opened(network, pipe));
             }
-            Happening::Refused(pipe) => {
-                let host = self.network.pipe(pipe).host(Side::Dialler);
-                self.swarm(host, |swarm, network| swarm.handle_refused(network, pipe));
-            }
-            Happening::DialTimedOut(host, address) => {
+            Happening::DialFailed(host, address, error) => {
                 self.torrent(host, |torrent, now| {
-                    torrent.handle_dial_failed(now, address, DialError::TimedOut);
+                    torrent.handle_dial_failed(now, address, error);
                 });
             }
             Happening::HandshakeDue(pipe) => {
@@ -244,8 +361,9 @@ impl World {
                 });
             }
             Happening::Sent(host) => {
-                let end = self.network.on_sent(host);
-                self.swarm(host, |swarm, network| swarm.handle_room(network, end));
+                if let Some(end) = self.network.on_sent(host) {
+                    self.swarm(host, |swarm, network| swarm.handle_room(network, end));
+                }
             }
             Happening::Arrived(end) => self.network.on_arrived(end),
             Happening::Delivered(end) => self.deliver(end),
@@ -253,19 +371,58 @@ impl World {
                 let host = self.network.host_of(end);
                 self.swarm(host, |swarm, network| swarm.handle_room(network, end));
             }
-            Happening::Disk(host, id, done) => {
+            Happening::Disk(host, departures, id, done) => {
                 self.swarm(host, |swarm, network| {
-                    swarm.handle_disk(network, id, *done);
+                    swarm.handle_disk(network, departures, id, *done);
                 });
             }
             Happening::Task(task) => self.notices.push_back(Notice::Task(task)),
         }
     }
 
+    /// A datagram reached a host or the gateway in front of it.
+    fn receive(&mut self, from: SocketAddrV4, to: SocketAddrV4, payload: &[u8]) {
+        let Some(to) = self.network.receive_datagram(from, to) else {
+            return;
+        };
+        if let Some(watcher) = self.network.watcher() {
+            watcher.tell(self.network.now(), to, || {
+                format!("from {from}: {}", describe(payload))
+            });
+        }
+        let host = &mut self.hosts[to.as_usize()];
+        if let Some(dht) = host.dht.as_deref_mut() {
+            dht.handle_datagram(&mut self.network, from.into(), payload);
+            dht.drain(&mut self.network, &mut self.notices);
+        } else if let Some(control) = host.control.as_deref_mut() {
+            control.handle_datagram(&self.network, from.into(), payload);
+            control.drain(&mut self.network, &mut self.notices);
+        }
+    }
+
+    fn wake_dht(&mut self, host: HostId) {
+        let host = &mut self.hosts[host.as_usize()];
+        if let Some(dht) = host.dht.as_deref_mut() {
+            dht.handle_wake(&mut self.network);
+            dht.drain(&mut self.network, &mut self.notices);
+        } else if let Some(control) = host.control.as_deref_mut() {
+            control.handle_wake(&mut self.network);
+            control.drain(&mut self.network, &mut self.notices);
+        }
+    }
+
     fn deliver(&mut self, sender: PipeEnd) {
         let host = self.network.host_of(sender.other());
-        self.swarm(host, |swarm, network| {
+        let read = self.swarm(host, |swarm, network| {
             swarm.handle_delivered(network, sender);
         });
+        if read.is_none() {
+            self.network
+                .pipe_mut(sender.pipe)
+                .take_delivered(sender.side);
+        }
     }
 }
+
+#[cfg(test)]
+mod tests;

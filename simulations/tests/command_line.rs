@@ -1,5 +1,8 @@
 //! The command `trackless-sim` as a user calls it.
 
+use std::fs;
+use std::path::{Path, PathBuf};
+
 use assert_cmd::Command;
 use serde_json::Value;
 
@@ -17,15 +20,12 @@ fn call(arguments: &[&str]) -> (Option<i32>, String, String) {
     )
 }
 
-const SMALL_DHT: [&str; 12] = [
+const SMALL_DHT: [&str; 9] = [
     "run",
     "dht-join",
+    "--small",
     "--set",
-    "nodes=10",
-    "--set",
-    "join=10s",
-    "--set",
-    "duration=2m",
+    "smaller.nodes=10",
     "--set",
     "lookups=5",
     "--set",
@@ -34,9 +34,16 @@ const SMALL_DHT: [&str; 12] = [
 
 #[test]
 fn list_names_what_run_takes() {
-    let (code, out, _) = call(&["list"]);
+    let (code, out, _) = call(&["list", "--settings"]);
     assert_eq!(code, Some(0));
-    for word in ["dht-join", "flash-crowd", "nodes=200", "peers=20"] {
+    for word in [
+        "d1",
+        "dht-join",
+        "s1",
+        "flash-crowd",
+        "nodes=200",
+        "peers=20",
+    ] {
         assert!(out.contains(word), "{word} in {out}");
     }
 }
@@ -74,6 +81,8 @@ fn a_missed_figure_ends_with_1() {
     let (code, out, err) = call(&lost);
     assert_eq!(code, Some(1), "{out}");
     assert!(out.contains("fail") && err.contains("missed"));
+    let again = "trackless-sim run dht-join --seed 1 --small --set smaller.nodes=10";
+    assert!(err.contains(again), "{err}");
 }
 
 #[test]
@@ -84,6 +93,8 @@ fn wrong_arguments_end_with_2_and_a_hint() {
         &["run", "dht-join", "--set", "nodes=1"],
         &["run", "dht-join", "--set", "nodes=many"],
         &["run", "dht-join", "--set", "duration=10s"],
+        &["run", "dht-join", "--set", "n2.nodes=10"],
+        &["run", "nothing.toml"],
     ] {
         let (code, out, err) = call(arguments);
         assert_eq!(code, Some(2), "{arguments:?}: {err}");
@@ -91,4 +102,77 @@ fn wrong_arguments_end_with_2_and_a_hint() {
     }
     assert_eq!(call(&["run", "dht-join", "--set", "nodes"]).0, Some(2));
     assert_eq!(call(&[]).0, Some(2));
+}
+
+/// A folder of this test alone, empty.
+fn folder(name: &str) -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let _ = fs::remove_dir_all(&folder);
+    folder
+}
+
+#[test]
+fn results_are_written_and_replayed() {
+    let folder = folder("replayed");
+    let out = folder.to_str().expect("a path of ASCII");
+    let (code, _, err) = call(&[&SMALL_DHT[..], &["--seeds", "2", "--out", out]].concat());
+    assert!(code.is_some_and(|code| code < 2), "{err}");
+    for file in [
+        "result.jsonl",
+        "metrics.csv",
+        "hops.svg",
+        "hops.csv",
+        "latency.svg",
+    ] {
+        assert!(folder.join(file).is_file(), "{file}");
+    }
+    let result = folder.join("result.jsonl");
+    let path = result.to_str().expect("a path of ASCII");
+    let (code, out, err) = call(&["replay", path]);
+    assert_eq!(code, Some(0), "{out}{err}");
+    assert!(err.contains("hashes are the recorded"), "{err}");
+
+    let text = fs::read_to_string(&result).expect("a result");
+    let at = text.find("trace_hash\":\"").expect("a hash") + 13;
+    let digit = if text[at..].starts_with('0') {
+        "1"
+    } else {
+        "0"
+    };
+    let forged = format!("{}{digit}{}", &text[..at], &text[at + 1..]);
+    fs::write(&result, forged).expect("the result can be changed");
+    let (code, _, err) = call(&["replay", path]);
+    assert_eq!(code, Some(1), "{err}");
+    assert!(err.contains("another trace hash"), "{err}");
+}
+
+#[test]
+fn a_file_of_ones_own_runs() {
+    let folder = folder("own");
+    fs::create_dir_all(&folder).expect("a folder");
+    let file = folder.join("own.toml");
+    let path = file.to_str().expect("a path of ASCII");
+    let (code, shown, _) = call(&["show", "d1"]);
+    assert_eq!(code, Some(0));
+    fs::write(&file, shown.replacen("dht-join", "mine", 1)).expect("a file");
+    let mut arguments = SMALL_DHT;
+    arguments[1] = path;
+    let (_, out, err) = call(&arguments);
+    assert!(out.contains("scenario    mine"), "{out}{err}");
+    fs::write(&file, "name = 'x'\nspeed = 3").expect("a file");
+    let (code, _, err) = call(&["run", path]);
+    assert_eq!(code, Some(2));
+    assert!(err.contains("speed") && err.contains("hint: "), "{err}");
+}
+
+#[test]
+fn one_node_tells_its_story() {
+    let (_, _, err) = call(&[&SMALL_DHT[..], &["--trace-node", "3"]].concat());
+    for word in [
+        "node 3  to node 0: find_node",
+        "from 20.0.0.1:6881: response with",
+    ] {
+        assert!(err.contains(word), "{word} in {err}");
+    }
+    assert!(!err.contains("node 4  "));
 }

@@ -132,3 +132,17 @@ fn a_sync_names_each_verified_piece_once() {
         }
     }
 }
+
+#[test]
+fn a_disk_holds_the_pieces_it_was_given() {
+    let geometry = Geometry::new(BLOCK_LENGTH, [u64::from(BLOCK_LENGTH) * 3]).unwrap();
+    let mut held = Bitfield::new(3);
+    held.insert(1);
+    let mut disk = SimDisk::holding(&held);
+    assert!(!disk.is_good(1), "nothing is known yet");
+    disk.set_geometry(&geometry);
+    let good = [0, 1, 2].map(|piece| disk.is_good(piece));
+    assert_eq!(good, [false, true, false]);
+    let (_, done) = disk.submit(Instant::ZERO, &Job::CheckAll);
+    assert!(matches!(done, Completion::Checked { have } if have == held));
+}

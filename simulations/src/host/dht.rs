@@ -1,11 +1,15 @@
 //! A host's DHT node: the shipping core, its wake-up and nothing else.
 
 use std::collections::VecDeque;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use trackless::dht::{Config, Local, LocalId, Node};
 use trackless::id::NodeId;
 
 use super::{DATAGRAM_PORT, HostId};
+use crate::adversary::NodeConduct;
+use crate::adversary::node::{Fate, Misleader};
+use crate::nat::NatKind;
 use crate::network::{Happening, Network};
 use crate::time::Alarm;
 use crate::time::alarm::Ring;
@@ -20,26 +24,40 @@ pub struct DhtHost {
     host: HostId,
     node: Node,
     alarm: Alarm,
+    /// What stands between core and network, if it is an adversary's.
+    misleader: Option<Box<Misleader>>,
 }
 
 impl DhtHost {
-    /// A node that starts now with empty tables. `config` says everything but its socket.
+    /// A node that starts now with empty tables, on a host that has left so many times. `config`
+    /// says everything but the address of its socket; the id of its first one counts.
     #[must_use]
-    pub fn new(host: HostId, config: Config, network: &Network) -> Self {
-        let local = Local {
-            address: host.address(DATAGRAM_PORT),
-            id: None,
+    pub fn new(host: HostId, departures: u32, config: Config, network: &Network) -> Self {
+        // Behind a gateway a node knows its port alone, as any that binds to all addresses.
+        let address = match network.nat_kind(host) {
+            NatKind::Open => host.address(DATAGRAM_PORT),
+            _ => SocketAddr::from((Ipv4Addr::UNSPECIFIED, DATAGRAM_PORT)),
         };
+        let id = config.locals.first().and_then(|local| local.id);
+        let local = Local { address, id };
         let config = Config {
             locals: vec![local],
             ..config
         };
-        let random = network.seeds().stream("dht node", u64::from(host.0));
+        let index = u64::from(departures) << 32 | u64::from(host.0);
+        let random = network.seeds().stream("dht node", index);
         Self {
             host,
             node: Node::new(config, random, network.now()),
             alarm: Alarm::default(),
+            misleader: None,
         }
+    }
+
+    /// Makes it an adversary.
+    pub fn set_conduct(&mut self, conduct: NodeConduct, network: &Network) {
+        let random = network.seeds().stream("misleader", u64::from(self.host.0));
+        self.misleader = Some(Box::new(Misleader::new(conduct, random)));
     }
 
     /// The core, to be looked at.
@@ -60,8 +78,16 @@ impl DhtHost {
     }
 
     /// A datagram arrived.
-    pub fn handle_datagram(&mut self, network: &Network, from: HostId, payload: &[u8]) {
-        let from = from.address(DATAGRAM_PORT);
+    pub fn handle_datagram(&mut self, network: &mut Network, from: SocketAddr, payload: &[u8]) {
+        if let Some(misleader) = self.misleader.as_deref_mut() {
+            match misleader.judge(self.node.id(LOCAL), from, payload) {
+                Fate::Core => {}
+                Fate::Dropped => return,
+                Fate::Answered(answer) => {
+                    return network.send_datagram(self.host, from, answer.into());
+                }
+            }
+        }
         self.node
             .handle_datagram(network.now(), LOCAL, from, payload);
     }

@@ -3,11 +3,13 @@
 //! Invariant: a host gives a core the one input that happened, drains the core, and queues at most
 //! one live wake-up for it, as the drivers of the real node do.
 
+pub mod control;
 pub mod dht;
 pub mod swarm;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
+pub use control::ControlHost;
 pub use dht::DhtHost;
 pub use swarm::SwarmHost;
 
@@ -36,16 +38,26 @@ impl HostId {
         usize::try_from(self.0).expect("a u32 fits usize on supported targets")
     }
 
-    /// Where others reach this host.
+    /// Where others reach this host, if it is not behind somebody else's gateway.
     ///
     /// # Panics
     ///
     /// From [`HOSTS_MAX`] on.
     #[must_use]
     pub fn address(self, port: u16) -> SocketAddr {
+        SocketAddr::from((self.ip(), port))
+    }
+
+    /// The IP address of [`address`](Self::address).
+    ///
+    /// # Panics
+    ///
+    /// From [`HOSTS_MAX`] on.
+    #[must_use]
+    pub fn ip(self) -> Ipv4Addr {
         assert!(self.0 < HOSTS_MAX, "host {} has no address", self.0);
         let [_, a, b, c] = self.0.to_be_bytes();
-        SocketAddr::from((Ipv4Addr::new(FIRST_OCTET + a, b, c, 1), port))
+        Ipv4Addr::new(FIRST_OCTET + a, b, c, 1)
     }
 
     /// The host that an address belongs to, if there were that many hosts.
@@ -65,8 +77,14 @@ impl HostId {
 pub struct Host {
     /// Its DHT node, if it runs one.
     pub dht: Option<Box<DhtHost>>,
+    /// The control that it runs instead.
+    pub control: Option<Box<ControlHost>>,
     /// Its torrent, if it has one.
     pub swarm: Option<Box<SwarmHost>>,
+    /// How often it has left.
+    pub departures: u32,
+    /// Whether it has left and not come back: nobody refuses a dial.
+    pub is_away: bool,
 }
 
 #[cfg(test)]

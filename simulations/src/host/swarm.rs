@@ -6,11 +6,13 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
+use trackless::bitfield::Bitfield;
 use trackless::peer::{self, Incoming, Role, Transmit};
-use trackless::swarm::{Action, Completion, ConnectionId, DialError, Event, Job, JobId};
+use trackless::swarm::{Action, Completion, ConnectionId, Event, Job, JobId};
 use trackless::swarm::{Reason, Torrent, Transport};
 
 use super::HostId;
+use crate::adversary::{PeerConduct, PeerMalice};
 use crate::disk::{SimDisk, content};
 use crate::network::{Happening, Network};
 use crate::pipe::{Owner, PipeEnd, PipeId, Segment, Side};
@@ -32,12 +34,16 @@ pub struct SwarmHost {
     /// Ends (of the senders) whose segments wait because the core asked not to read.
     unread: VecDeque<PipeEnd>,
     is_paused: bool,
+    /// How often the host had left when this began.
+    departures: u32,
+    /// What stands between core and network, if it is an adversary's.
+    malice: Option<Box<PeerMalice>>,
 }
 
 impl SwarmHost {
-    /// Runs `torrent` with `disk` on a host.
+    /// Runs `torrent` with `disk` on a host that has left so many times.
     #[must_use]
-    pub fn new(host: HostId, torrent: Torrent, mut disk: SimDisk) -> Self {
+    pub fn new(host: HostId, departures: u32, torrent: Torrent, mut disk: SimDisk) -> Self {
         if let Some(info) = torrent.info() {
             disk.set_geometry(info.geometry());
         }
@@ -50,6 +56,21 @@ impl SwarmHost {
             ends: BTreeMap::new(),
             unread: VecDeque::new(),
             is_paused: false,
+            departures,
+            malice: None,
+        }
+    }
+
+    /// Makes it an adversary.
+    pub fn set_conduct(&mut self, conduct: PeerConduct, network: &Network) {
+        let random = network.seeds().stream("malice", u64::from(self.host.0));
+        self.malice = Some(Box::new(PeerMalice::new(conduct, random)));
+    }
+
+    /// The host leaves in an orderly way: what was written still goes out.
+    pub fn close(&mut self, network: &mut Network) {
+        for end in std::mem::take(&mut self.ends).into_values() {
+            network.close(end);
         }
     }
 
@@ -57,6 +78,13 @@ impl SwarmHost {
     #[must_use]
     pub const fn torrent(&self) -> &Torrent {
         &self.torrent
+    }
+
+    /// Pieces that the core counts as verified and whose bytes are wrong.
+    #[must_use]
+    pub fn bad_pieces(&self) -> usize {
+        let have = self.torrent.have().into_iter().flat_map(Bitfield::ones);
+        have.filter(|piece| !self.disk.is_good(*piece)).count()
     }
 
     /// The core, to be given an input or a command; [`Self::drain`] must follow.
@@ -71,7 +99,7 @@ impl SwarmHost {
             let due = Happening::HandshakeDue(pipe);
             network.agenda.plan(wake.at, due);
         }
-        network.answer_dial(pipe, Some(Owner::Handshake(Box::new(incoming))));
+        network.answer_dial(pipe, Owner::Handshake(Box::new(incoming)));
     }
 
     /// The handshake of an accepted stream is due.
@@ -89,15 +117,11 @@ impl SwarmHost {
     /// A dial of this host succeeded.
     pub fn handle_opened(&mut self, network: &mut Network, pipe: PipeId) {
         let side = Side::Dialler;
+        if matches!(network.pipe(pipe).owner(side), Owner::Gone) {
+            // The host left and came back while the dial was under way.
+            return;
+        }
         self.connect(network, PipeEnd { pipe, side }, Role::Dialled);
-    }
-
-    /// A dial of this host failed.
-    pub fn handle_refused(&mut self, network: &Network, pipe: PipeId) {
-        let side = Side::Dialler;
-        let address = network.remote_address(PipeEnd { pipe, side });
-        self.torrent
-            .handle_dial_failed(network.now(), address, DialError::Refused);
     }
 
     /// Offers an open stream to the core, and closes it if the core does not want it.
@@ -172,9 +196,11 @@ impl SwarmHost {
         }
     }
 
-    /// A disk job is complete.
-    pub fn handle_disk(&mut self, network: &Network, id: JobId, done: Completion) {
-        self.torrent.handle_disk(network.now(), id, done);
+    /// A disk job is complete, which was begun when the host had left so many times.
+    pub fn handle_disk(&mut self, network: &Network, departures: u32, id: JobId, done: Completion) {
+        if departures == self.departures {
+            self.torrent.handle_disk(network.now(), id, done);
+        }
     }
 
     /// A queued wake-up fired.
@@ -202,11 +228,23 @@ impl SwarmHost {
                 return;
             };
             match transmit {
-                Transmit::Bytes(bytes) => network.write(end, Segment::Data(bytes, Bytes::new())),
+                Transmit::Bytes(bytes) => {
+                    let bytes = match &self.malice {
+                        Some(malice) => malice.messages(bytes),
+                        None => bytes,
+                    };
+                    network.write(end, Segment::Data(bytes, Bytes::new()));
+                }
                 Transmit::Block { header, block } => {
                     let mut first = Bytes::copy_from_slice(&header);
                     for part in content(block) {
-                        network.write(end, Segment::Data(std::mem::take(&mut first), part));
+                        let part = match &mut self.malice {
+                            Some(malice) => malice.block(part),
+                            None => Some(part),
+                        };
+                        if let Some(part) = part {
+                            network.write(end, Segment::Data(std::mem::take(&mut first), part));
+                        }
                     }
                 }
             }
@@ -275,7 +313,7 @@ impl SwarmHost {
             self.disk.set_geometry(info.geometry());
         }
         let (at, done) = self.disk.submit(network.now(), job);
-        let complete = Happening::Disk(self.host, id, Box::new(done));
+        let complete = Happening::Disk(self.host, self.departures, id, Box::new(done));
         network.agenda.plan(at, complete);
     }
 }

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use crate::link::PartsPerMillion;
+use crate::statistics::float;
 
 /// How the text of a setting is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,7 +21,14 @@ pub enum Unit {
     Bytes,
     /// `1MiB/s`; held in bytes per second.
     Rate,
+    /// A decimal number such as `0.5`; held in millionths.
+    Decimal,
+    /// One of these words; held as its index.
+    Choice(&'static [&'static str]),
 }
+
+/// The words of a setting that is on or off.
+pub const SWITCH: Unit = Unit::Choice(&["off", "on"]);
 
 /// A setting that a scenario declares.
 #[derive(Debug, Clone, Copy)]
@@ -59,7 +67,7 @@ pub enum SettingError {
         /// Its text.
         text: String,
         /// Examples.
-        expected: &'static str,
+        expected: String,
     },
     /// The value is outside its bounds.
     #[error("{key}={text} is out of range")]
@@ -128,6 +136,13 @@ impl Settings {
         chosen.expect("scenarios ask for declared settings").value
     }
 
+    /// The value of a setting that the scenario may have or not.
+    #[must_use]
+    pub fn find(&self, key: &str) -> Option<u64> {
+        let chosen = self.0.iter().find(|chosen| chosen.key == key);
+        chosen.map(|chosen| chosen.value)
+    }
+
     /// A count that fits 32 bits by its declared bounds.
     #[must_use]
     pub fn count(&self, key: &str) -> u32 {
@@ -144,6 +159,18 @@ impl Settings {
     #[must_use]
     pub fn share(&self, key: &str) -> PartsPerMillion {
         PartsPerMillion(self.count(key))
+    }
+
+    /// A decimal number.
+    #[must_use]
+    pub fn decimal(&self, key: &str) -> f64 {
+        float(self.value(key)) / 1e6
+    }
+
+    /// Whether a [`SWITCH`] is on.
+    #[must_use]
+    pub fn is_on(&self, key: &str) -> bool {
+        self.value(key) != 0
     }
 
     /// All settings as text, in the declared order.
@@ -166,6 +193,8 @@ fn read(setting: &Setting, text: &str) -> Result<u64, SettingError> {
             text.strip_suffix("/s").and_then(bytes),
             "a rate like 512KiB/s or 10MiB/s",
         ),
+        Unit::Decimal => (millionths(text), "a decimal number like 0.5"),
+        Unit::Choice(words) => return choose(setting.key, words, text),
     };
     let key = setting.key;
     let text = text.to_owned();
@@ -173,13 +202,24 @@ fn read(setting: &Setting, text: &str) -> Result<u64, SettingError> {
         None => Err(SettingError::Unreadable {
             key,
             text,
-            expected,
+            expected: expected.to_owned(),
         }),
         Some(value) if !(setting.min..=setting.max).contains(&value) => {
             Err(SettingError::OutOfRange { key, text })
         }
         Some(value) => Ok(value),
     }
+}
+
+/// The index of a word.
+fn choose(key: &'static str, words: &[&str], text: &str) -> Result<u64, SettingError> {
+    let index = words.iter().position(|word| *word == text);
+    let index = index.and_then(|index| u64::try_from(index).ok());
+    index.ok_or_else(|| SettingError::Unreadable {
+        key,
+        text: text.to_owned(),
+        expected: words.join(" or "),
+    })
 }
 
 /// A decimal number in millionths: `1.5` is 1,500,000. At most six decimals.
@@ -236,7 +276,7 @@ fn share(text: &str) -> Option<u64> {
 mod tests {
     use super::*;
 
-    static DECLARED: [Setting; 2] = [
+    static DECLARED: [Setting; 3] = [
         Setting {
             key: "nodes",
             default: "200",
@@ -253,6 +293,14 @@ mod tests {
             max: 1_000_000,
             about: "share of datagrams lost",
         },
+        Setting {
+            key: "policy",
+            default: "shipping",
+            unit: Unit::Choice(&["shipping", "naive"]),
+            min: 0,
+            max: 1,
+            about: "which node runs",
+        },
     ];
 
     fn resolve(overrides: &[(&str, &str)]) -> Result<Settings, SettingError> {
@@ -268,14 +316,18 @@ mod tests {
         let settings = resolve(&[("nodes", "9"), ("nodes", "50")]).unwrap();
         assert_eq!(settings.count("nodes"), 50);
         assert_eq!(settings.share("loss"), PartsPerMillion(0));
-        let texts = [("nodes", "50".to_owned()), ("loss", "0".to_owned())];
-        assert_eq!(settings.texts(), texts);
+        let texts = [("nodes", "50"), ("loss", "0"), ("policy", "shipping")];
+        assert_eq!(
+            settings.texts(),
+            texts.map(|(key, text)| (key, text.to_owned()))
+        );
+        assert_eq!(resolve(&[("policy", "naive")]).unwrap().value("policy"), 1);
     }
 
     #[test]
     fn an_unknown_key_is_refused_and_the_known_ones_are_named() {
         let error = resolve(&[("peers", "1")]).unwrap_err().to_string();
-        assert!(error.contains("peers") && error.contains("nodes, loss"));
+        assert!(error.contains("peers") && error.contains("nodes, loss, policy"));
     }
 
     #[test]
@@ -284,7 +336,13 @@ mod tests {
             let error = resolve(&[(key, text)]).unwrap_err();
             assert!(matches!(error, SettingError::OutOfRange { .. }), "{text}");
         }
-        for (key, text) in [("nodes", "-1"), ("nodes", ""), ("loss", "x"), ("loss", ".")] {
+        for (key, text) in [
+            ("nodes", "-1"),
+            ("nodes", ""),
+            ("loss", "x"),
+            ("loss", "."),
+            ("policy", ""),
+        ] {
             let error = resolve(&[(key, text)]).unwrap_err();
             assert!(matches!(error, SettingError::Unreadable { .. }), "{text}");
         }

@@ -4,6 +4,8 @@
 
 pub mod alarm;
 pub mod queue;
+pub mod wheel;
 
 pub use alarm::Alarm;
-pub use queue::{Entry, Heap, Queue};
+pub use queue::{Entry, Heap, Queue, QueueKind};
+pub use wheel::Wheel;

@@ -1,0 +1,162 @@
+//! One who takes part in the torrent: seed, liar or newcomer.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use trackless::announce::{self, Due, Schedule};
+use trackless::dht::{Event, LookupId, Node, PeerPort};
+use trackless::id::{InfoHash, PeerId};
+use trackless::metainfo::{Info, Magnet};
+use trackless::swarm::{self, Torrent};
+use trackless::time::Instant;
+
+use crate::adversary::PeerConduct;
+use crate::disk::SimDisk;
+use crate::host::{HostId, STREAM_PORT};
+use crate::seeds::Seeds;
+
+/// What somebody is there for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Part {
+    /// Has everything and announces it.
+    Seed,
+    /// Likewise, but sends wrong metadata.
+    Liar,
+    /// Has the magnet link.
+    Joiner,
+}
+
+impl Part {
+    /// Its torrent and disk.
+    pub(super) fn torrent(
+        self,
+        host: HostId,
+        info: &Arc<Info>,
+        seeds: Seeds,
+        now: Instant,
+    ) -> (Torrent, SimDisk) {
+        let index = u64::from(host.0);
+        let random = seeds.stream("torrent", index);
+        let peer_id = PeerId::new(seeds.stream("peer id", index).bytes());
+        let config = swarm::Config {
+            listen_port: Some(STREAM_PORT),
+            ..swarm::Config::new(peer_id)
+        };
+        match self {
+            Self::Seed | Self::Liar => {
+                let torrent = Torrent::from_info(config, Arc::clone(info), random, now);
+                (torrent, SimDisk::full())
+            }
+            Self::Joiner => {
+                let magnet = Magnet::new(info.info_hash());
+                let torrent = Torrent::from_magnet(config, &magnet, random, now);
+                (torrent, SimDisk::empty())
+            }
+        }
+    }
+
+    /// How it misbehaves, if it does.
+    pub(super) const fn conduct(self) -> Option<PeerConduct> {
+        match self {
+            Self::Liar => Some(PeerConduct::CorruptMetadata),
+            Self::Seed | Self::Joiner => None,
+        }
+    }
+}
+
+/// Somebody with a torrent.
+#[derive(Debug)]
+pub(super) struct Member {
+    pub(super) host: HostId,
+    pub(super) part: Part,
+    pub(super) schedule: Schedule,
+    pub(super) under_way: Option<(LookupId, Due)>,
+    /// When the earliest planned look at the schedule is, so that each is planned once.
+    planned: Option<Instant>,
+    pub(super) began: Option<Instant>,
+    pub(super) first_peer: Option<Instant>,
+    pub(super) metadata: Option<Instant>,
+    pub(super) first_piece: Option<Instant>,
+    pub(super) completed: Option<Instant>,
+}
+
+/// Asks a node for what is due.
+pub(super) fn start(node: &mut Node, now: Instant, info_hash: InfoHash, due: Due) -> LookupId {
+    match due {
+        Due::DhtAnnounce => node.announce(now, info_hash, PeerPort::Explicit(STREAM_PORT)),
+        Due::DhtLookup => node.find_peers(now, info_hash),
+    }
+}
+
+impl Member {
+    /// Somebody who has not begun.
+    pub(super) fn new(host: HostId, part: Part) -> Self {
+        Self {
+            host,
+            part,
+            schedule: Schedule::new(announce::Config::default(), Instant::ZERO),
+            under_way: None,
+            planned: None,
+            began: None,
+            first_peer: None,
+            metadata: None,
+            first_piece: None,
+            completed: None,
+        }
+    }
+
+    /// It begins now.
+    pub(super) fn begin(&mut self, now: Instant) {
+        self.began = Some(now);
+        self.schedule = Schedule::new(announce::Config::default(), now);
+    }
+
+    /// Its torrent reported something.
+    pub(super) fn on_event(&mut self, now: Instant, event: &swarm::Event) {
+        match event {
+            swarm::Event::PeerConnected { .. } => {
+                self.first_peer.get_or_insert(now);
+            }
+            swarm::Event::MetadataReady(_) => {
+                self.metadata.get_or_insert(now);
+            }
+            // From here on it can serve something.
+            swarm::Event::Checked { .. } => self.schedule.start_announcing(now),
+            swarm::Event::PieceVerified(_) => {
+                self.first_piece.get_or_insert(now);
+            }
+            swarm::Event::Completed => {
+                self.completed.get_or_insert(now);
+            }
+            _ => {}
+        }
+    }
+
+    /// Its node reported something; gives peers that a lookup of its torrent found.
+    pub(super) fn on_dht(&mut self, now: Instant, event: Event) -> Vec<SocketAddr> {
+        match (event, self.under_way) {
+            (Event::PeersFound { lookup, peers, .. }, Some((ours, _))) if lookup == ours => peers,
+            (Event::LookupDone { lookup, report }, Some((ours, due))) if lookup == ours => {
+                self.under_way = None;
+                let outcome = announce::Outcome {
+                    peers: report.peers,
+                    answered: report.answered,
+                    stored: report.stored,
+                };
+                self.schedule.handle_done(now, due, outcome);
+                Vec::new()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// When its schedule is to be looked at, if that is not planned yet.
+    pub(super) fn wake_to_plan(&mut self) -> Option<Instant> {
+        let at = self.schedule.poll_timeout()?.at;
+        if self.planned == Some(at) {
+            return None;
+        }
+        self.planned = Some(at);
+        Some(at)
+    }
+}
