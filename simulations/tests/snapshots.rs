@@ -112,6 +112,8 @@ tables! {
     d5_is_the_same_each_time: "dht-nat",
     d6_is_the_same_each_time: "dht-persistence",
     d7_is_the_same_each_time: "dht-eclipse",
+    d8_is_the_same_each_time: "dht-bootstrap",
+    d9_is_the_same_each_time: "dht-size",
     s1_is_the_same_each_time: "flash-crowd",
     s2_is_the_same_each_time: "asymmetric-links",
     s3_is_the_same_each_time: "seed-leaves",
