@@ -63,7 +63,7 @@ fn simulate(settings: &Settings, context: &Context) -> Result<Outcome, SettingEr
     let mut metrics = Metrics::default();
     study.grow(settings.count("nodes"), join);
     study.run_until(Instant::ZERO + duration);
-    study.grade_lookups(lookups);
+    study.grade_lookups(lookups, LOOKUP_SPACING);
     study.grades.measure(&mut metrics);
     let size = usize::try_from(group).expect("a u32 fits usize");
     let estimates = grouped(

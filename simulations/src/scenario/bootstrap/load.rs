@@ -84,7 +84,8 @@ pub(super) struct Load {
     roaming: PartsPerMillion,
     draws: Random,
     tally: Tally,
-    is_measured: bool,
+    /// The first request that counts; `None` while none does.
+    measured_from: Option<u32>,
     /// Of the next request.
     transaction: u32,
     /// What the node reports; nobody reads it.
@@ -122,7 +123,7 @@ impl Load {
             roaming: settings.share("roaming"),
             draws: context.seeds.stream("requests", 0),
             tally: Tally::default(),
-            is_measured: false,
+            measured_from: None,
             transaction: 0,
             notices: VecDeque::new(),
         }
@@ -154,7 +155,7 @@ impl Load {
 
     /// Everything from now on counts.
     pub(super) const fn begin_measuring(&mut self) {
-        self.is_measured = true;
+        self.measured_from = Some(self.transaction);
     }
 
     /// Sends so many requests, evenly spread over a time, and lets it pass.
@@ -246,7 +247,7 @@ impl Load {
         let mut out = Vec::new();
         write_query(&mut out, &self.transaction.to_be_bytes(), false, &query);
         self.transaction = self.transaction.wrapping_add(1);
-        if self.is_measured {
+        if self.measured_from.is_some() {
             self.tally.requests += 1;
             self.tally.bytes_in += length(&out);
         }
@@ -261,7 +262,7 @@ impl Load {
         };
         match &message.body {
             Body::Query(_) => {
-                self.tally.pings += u64::from(self.is_measured);
+                self.tally.pings += u64::from(self.measured_from.is_some());
                 let mut out = Vec::new();
                 ResponseWriter {
                     transaction: message.transaction,
@@ -275,7 +276,7 @@ impl Load {
                 .write(&mut out);
                 self.network.send_datagram(to, from, out.into());
             }
-            Body::Response(response) if self.is_measured => {
+            Body::Response(response) if self.counts(message.transaction) => {
                 self.tally.answers += 1;
                 self.tally.bytes_out += length(payload);
                 for named in response.nodes.iter() {
@@ -284,6 +285,15 @@ impl Load {
             }
             Body::Response(_) | Body::Error { .. } => {}
         }
+    }
+
+    /// Whether the request with this transaction id counts.
+    fn counts(&self, transaction: &[u8]) -> bool {
+        let number = <[u8; 4]>::try_from(transaction).map(u32::from_be_bytes);
+        let (Some(first), Ok(number)) = (self.measured_from, number) else {
+            return false;
+        };
+        number >= first
     }
 
     fn on_named(&mut self, address: SocketAddr) {
