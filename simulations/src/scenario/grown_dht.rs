@@ -61,6 +61,7 @@ fn simulate(settings: &Settings, context: &Context) -> Result<Outcome, SettingEr
     study.measure_upkeep(&mut metrics);
     study.measure_tables(&mut metrics);
     study.measure_load(&mut metrics);
+    let broken = study.broken_tables();
     study.silence(settings.share("dead"));
     study.grade_lookups(lookups, pace);
     study.grades.measure(&mut metrics);
@@ -71,6 +72,10 @@ fn simulate(settings: &Settings, context: &Context) -> Result<Outcome, SettingEr
     }
     study.announces.measure(&mut metrics);
     let mut outcome = Outcome::of(&study.world, metrics);
+    // The control has no such rules.
+    if study.population.policy == Policy::Shipping {
+        outcome.violations.extend(broken);
+    }
     outcome.charts = study.grades.charts();
     outcome.charts.extend(study.announces.chart());
     outcome.charts.push(population);
