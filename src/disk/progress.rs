@@ -259,7 +259,8 @@ impl Progress {
             pieces: self.durable.clone(),
             stamps: self.stamps.clone(),
             changed,
-            clean: self.clean && !self.needs_sync(),
+            // Of complete content nothing is left to be looked at.
+            clean: (self.clean || self.have.is_full()) && !self.needs_sync(),
             synced: true,
         }
     }

@@ -56,17 +56,23 @@ fn the_magnet_link_is_the_first_line_and_the_torrent_is_kept() {
 #[test]
 fn a_torrent_file_that_is_replaced_is_whole_or_the_old_one() {
     let home = tempfile::tempdir().unwrap();
-    fs::write(home.path().join("content"), vec![5; 50_000]).unwrap();
-    fs::write(home.path().join("content.torrent"), "old").unwrap();
-    let refused = run(home.path(), &["create", "content"]);
+    let folder = home.path().join("folder");
+    fs::create_dir(&folder).unwrap();
+    let (content, torrent) = (folder.join("content"), folder.join("content.torrent"));
+    fs::write(&content, vec![5; 50_000]).unwrap();
+    fs::write(&torrent, "old").unwrap();
+    let (content, torrent) = (content.to_str().unwrap(), torrent.to_str().unwrap());
+    let refused = run(home.path(), &["create", content, "-o", torrent]);
     assert_eq!(refused.status.code(), Some(1));
-    assert!(stderr(&refused).contains("--force"));
-    let made = run(home.path(), &["create", "content", "--force"]);
+    let said = stderr(&refused);
+    assert!(said.contains("--force"), "{said}");
+    assert_eq!(fs::read(torrent).unwrap(), b"old");
+    let made = run(home.path(), &["create", content, "-o", torrent, "--force"]);
     assert_eq!(made.status.code(), Some(0), "{}", stderr(&made));
-    let shown = run(home.path(), &["show", "content.torrent"]);
+    let shown = run(home.path(), &["show", torrent]);
     assert_eq!(shown.status.code(), Some(0));
     // Nothing else was left behind.
-    assert_eq!(fs::read_dir(home.path()).unwrap().count(), 2);
+    assert_eq!(fs::read_dir(&folder).unwrap().count(), 2);
 }
 
 #[test]

@@ -64,7 +64,8 @@ const BLOCK_READS: [&str; 2] = ["disk::PendingRead", "disk::Storage"];
 /// What commands use that need no session (`create` hashes files, `node` and `dht` run a DHT loop
 /// alone), and the plain values in which a session reports. No core is among them: a command drives
 /// none.
-const COMMANDS: [&str; 20] = [
+const COMMANDS: [&str; 21] = [
+    "disk::Resume",
     "disk::Verification",
     "disk::hash",
     "disk::verify",

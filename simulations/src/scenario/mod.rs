@@ -33,6 +33,7 @@
 //! Invariant: an outcome is a function of settings and seed. What a kind draws comes from named
 //! streams of [`Context::seeds`].
 
+mod bootstrap;
 mod dht;
 pub mod eclipse;
 pub mod file;
@@ -42,6 +43,7 @@ mod one_club;
 pub mod persistence;
 pub mod run;
 pub mod settings;
+mod size_estimate;
 pub mod split_dht;
 mod swarm;
 
@@ -81,6 +83,8 @@ pub const KINDS: &[Kind] = &[
     split_dht::KIND,
     persistence::KIND,
     eclipse::KIND,
+    bootstrap::KIND,
+    size_estimate::KIND,
     swarm::KIND,
     magnet::KIND,
     one_club::KIND,
