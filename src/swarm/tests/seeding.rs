@@ -87,19 +87,39 @@ fn nobody_waits_longer_than_until_the_second_ranking() {
 }
 
 #[test]
-fn a_peer_that_waited_six_times_waits_no_more() {
+fn whoever_asks_only_for_what_others_have_loses_a_minute_and_then_waits_no_more() {
     let content = content(3, 2_000_000);
     let (mut puppet, a, mut b) = serving_two(&content, config(200));
-    for piece in 0..6 {
+    let mut waited = 0;
+    let mut piece = 0;
+    for _ in 0..90 {
         puppet.say(&a, &[Message::Have { index: piece }]);
         puppet.say(&b, &[request(piece)]);
-        assert_eq!(sent(&mut puppet, &mut b), NOTHING, "piece {piece}");
-        puppet.pass(seconds(21));
-        assert_eq!(sent(&mut puppet, &mut b), [piece]);
+        puppet.pass(seconds(1));
+        match sent(&mut puppet, &mut b)[..] {
+            [given] if given == piece => piece += 1,
+            ref given => {
+                assert_eq!(*given, NOTHING);
+                waited += 1;
+            }
+        }
     }
-    puppet.say(&a, &[Message::Have { index: 6 }]);
-    puppet.say(&b, &[request(6)]);
-    assert_eq!(sent(&mut puppet, &mut b), [6]);
+    assert!((45..=75).contains(&waited), "{waited} s");
+    assert!(piece > 15, "{piece} pieces of what others have");
+}
+
+#[test]
+fn a_wait_that_ends_with_a_new_piece_does_not_count() {
+    let content = content(12, 2_000_000);
+    let (mut puppet, a, mut b) = serving_two(&content, config(200));
+    for piece in (0..20).step_by(2) {
+        puppet.say(&a, &[Message::Have { index: piece }]);
+        puppet.say(&b, &[request(piece)]);
+        puppet.pass(seconds(8));
+        assert_eq!(sent(&mut puppet, &mut b), NOTHING, "piece {piece}");
+        puppet.say(&b, &[request(piece + 1)]);
+        assert_eq!(sent(&mut puppet, &mut b), [piece + 1]);
+    }
 }
 
 #[test]

@@ -6,8 +6,9 @@
 //! on its way there, and slots go to those who ask for what is new ([`Seeding::EachOnce`]). Super-seeding, in
 //! `torrent/super_seeding.rs`, goes further and shows each peer only what it is meant to fetch.
 //!
-//! Invariant: nobody waits for long. A peer that waited for [`WAIT_MAX`] is served at the next ranking, and
-//! one that was made to wait [`WAITS_MAX`] times never is again.
+//! Invariant: nobody waits for long. A peer that waited for [`WAIT_MAX`] gets its turn like others at the next
+//! ranking, and one whose waits of that length come to [`WAITS_MAX`] is never made to wait again. A wait that
+//! ends sooner does not count: it ended with a piece that nobody had.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -19,12 +20,13 @@ use super::Torrent;
 use crate::metainfo::PieceIndex;
 use crate::time::Instant;
 
-/// How long a peer waits at most, or goes last. Ours: the time between two rankings of the choker.
+/// How long a peer waits, or goes last, before it gets its turn. Ours: the time between two rankings of the
+/// choker, so that a wait ends with the second one.
 const WAIT_MAX: Duration = Duration::from_secs(10);
 
-/// How often a peer waits at most. Ours: with [`WAIT_MAX`] it is about a minute that a peer may lose if those
-/// who got the pieces that it wants do not pass them on.
-const WAITS_MAX: u32 = 6;
+/// What the waits of a peer come to at most. Ours: a minute is what a peer may lose if those who got the
+/// pieces that it wants do not pass them on.
+const WAITS_MAX: Duration = Duration::from_secs(60);
 
 /// How long a piece counts as on its way to a peer that takes no more of it. Ours: far more than the way of
 /// the last block, its hash and the `have` take.
@@ -86,13 +88,14 @@ impl FirstCopy {
 pub(super) struct Patience {
     /// Since when all it asks for waits, or waited when it lost its slot.
     pub(super) since: Option<Instant>,
-    /// How often it was made to wait.
-    waits: u32,
+    /// What its waits of [`WAIT_MAX`] and longer came to.
+    waited: Duration,
 }
 
 impl Patience {
-    const fn is_over(self) -> bool {
-        self.waits >= WAITS_MAX && self.since.is_none()
+    /// Whether it is never made to wait again.
+    fn is_over(self) -> bool {
+        self.waited >= WAITS_MAX
     }
 }
 
@@ -134,7 +137,6 @@ impl Torrent {
         let waits = !peer.connection.is_served();
         if waits && peer.patience.since.is_none() {
             peer.patience.since = Some(self.now);
-            peer.patience.waits += 1;
             self.choker.hurry(self.now);
         } else if !waits {
             peer.patience.since = None;
@@ -146,10 +148,7 @@ impl Torrent {
         if !self.first_copy.under_way {
             return;
         }
-        let now = self.now;
-        self.resume_deferred(|since| {
-            since.is_some_and(|since| now.saturating_since(since) >= WAIT_MAX)
-        });
+        self.resume_deferred(|waited| waited >= WAIT_MAX);
     }
 
     /// Everything is with others: nobody waits any more.
@@ -160,12 +159,15 @@ impl Torrent {
         }
     }
 
-    /// Serves those again of whom `is_over` says so, from when their wait began.
-    fn resume_deferred(&mut self, is_over: impl Fn(Option<Instant>) -> bool) {
+    /// Serves those again that have waited for so long that `is_over` says so.
+    fn resume_deferred(&mut self, is_over: impl Fn(Duration) -> bool) {
         let mut freed = Vec::new();
         for (&id, peer) in &mut self.connections {
-            if is_over(peer.patience.since) {
-                peer.patience.since = None;
+            let patience = &mut peer.patience;
+            let waited = patience.since.map(|since| self.now.saturating_since(since));
+            if let Some(waited) = waited.filter(|waited| is_over(*waited)) {
+                patience.since = None;
+                patience.waited += waited;
                 peer.connection.resume_deferred();
                 freed.push(id);
             }
