@@ -57,6 +57,10 @@ pub struct Chart {
 const WIDTH: f64 = 860.0;
 /// Height of the picture.
 const HEIGHT: f64 = 460.0;
+/// Height of a line of the small print below it, of which the first is within [`HEIGHT`].
+const FOOTER_LINE: f64 = 13.0;
+/// Characters of small print in one line: as many as fit beside the widest letters.
+const FOOTER_WIDTH: usize = 120;
 /// Left, top, right and bottom of the area in which lines are drawn.
 const AREA: (f64, f64, f64, f64) = (78.0, 52.0, 650.0, 396.0);
 /// Colours that people with colour blindness tell apart (Okabe and Ito).
@@ -152,14 +156,19 @@ impl Chart {
     fn write_svg(&self, svg: &mut String, source: &str) -> std::fmt::Result {
         let scale = self.scale();
         let (left, top, right, bottom) = AREA;
+        let footer = footer_lines(source);
+        let height = HEIGHT + FOOTER_LINE * crate::statistics::count(footer.len().max(1) - 1);
         writeln!(
             svg,
-            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" \
-             width=\"{WIDTH}\" height=\"{HEIGHT}\" font-family=\"sans-serif\" font-size=\"13\">"
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" \
+             width=\"{WIDTH}\" height=\"{height}\" font-family=\"sans-serif\" font-size=\"13\">"
         )?;
         writeln!(svg, "<rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>")?;
         write_text(svg, (left, 28.0), "start", 17, self.title)?;
-        write_text(svg, (left, HEIGHT - 10.0), "start", 10, source)?;
+        for (row, line) in footer.iter().enumerate() {
+            let y = HEIGHT - 10.0 + FOOTER_LINE * crate::statistics::count(row);
+            write_text(svg, (left, y), "start", 10, line)?;
+        }
         let middle = f64::midpoint(left, right);
         write_text(svg, (middle, bottom + 38.0), "middle", 13, self.x_label)?;
         let centre = f64::midpoint(top, bottom);
@@ -397,6 +406,21 @@ fn write_text(
     )
 }
 
+/// The small print in lines that fit under the picture, broken between words.
+fn footer_lines(text: &str) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split_whitespace() {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= FOOTER_WIDTH => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
+}
+
 /// Text as XML takes it.
 fn escaped(text: &str) -> String {
     text.replace('&', "&amp;")
@@ -460,6 +484,16 @@ mod tests {
         }
         assert_eq!(svg.matches("<rect x=").count(), 4);
         assert!(!svg.contains("NaN") && !svg.contains("inf"));
+    }
+
+    #[test]
+    fn small_print_that_is_too_long_for_a_line_goes_on_in_the_next() {
+        let source = "peers=101 ".repeat(30);
+        let lines = footer_lines(&source);
+        assert_eq!(lines.join(" "), source.trim_end());
+        assert!(lines.iter().all(|line| line.len() <= FOOTER_WIDTH));
+        let svg = chart().to_svg(&source);
+        assert!(lines.len() == 3 && svg.contains("height=\"486\""), "{svg}");
     }
 
     #[test]

@@ -117,16 +117,8 @@ fn source(report: &Report) -> String {
         .map(|(key, text)| format!("{key}={}", text.0))
         .collect();
     let seed = report.results.first().map_or(0, |result| result.seed);
-    let mut text = format!(
-        "{}, seed {seed}, {}",
-        report.scenario.name,
-        settings.join(" ")
-    );
-    // As much as fits under the picture.
-    if text.chars().count() > 125 {
-        text = text.chars().take(124).chain(['…']).collect();
-    }
-    text
+    let name = &report.scenario.name;
+    format!("{name}, seed {seed}, {}", settings.join(" "))
 }
 
 /// A result that was written earlier.
