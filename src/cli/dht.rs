@@ -180,7 +180,7 @@ async fn follow(mut lookup: Lookup, global: &Global, outcome: &mut Outcome) {
             }
             Event::PeersFound { peers, .. } => outcome.peers.extend(peers),
             Event::LookupDone { report, .. } => outcome.report = Some(report),
-            Event::TableChanged { .. } => {}
+            Event::AddressChanged { .. } | Event::TableChanged { .. } => {}
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use super::secure_id::IdBinding;
 use super::throttle::ThrottleConfig;
 use super::token::TOKEN_LIFETIME;
 use crate::id::NodeId;
@@ -92,6 +93,10 @@ pub struct Config {
     /// How much others may ask and get. `None`: as much as they like. Default: see
     /// [`ThrottleConfig`].
     pub throttle: Option<ThrottleConfig>,
+    /// What ids that do not follow from their address mean (BEP 42). Default
+    /// [`IdBinding::Prefer`]. Unless it is [`IdBinding::Off`], an id that is not configured follows
+    /// from our address as soon as that is known.
+    pub id_binding: IdBinding,
     /// BEP 43: queries carry `ro`, nothing is answered. Default `false`.
     pub read_only: bool,
     /// Emit [`Event::Step`](super::Event::Step) for each answer and time-out of a lookup. Default
@@ -129,6 +134,7 @@ impl Default for Config {
             answer_peers_max: 100,
             network_max: 2,
             throttle: Some(ThrottleConfig::default()),
+            id_binding: IdBinding::default(),
             read_only: false,
             report_steps: false,
         }
@@ -140,7 +146,8 @@ impl Default for Config {
 pub struct Local {
     /// Its address as far as known; an unspecified one decides the family only.
     pub address: SocketAddr,
-    /// The id to use there. `None`: a random one, or that of a restored snapshot.
+    /// The id to use there, whatever BEP 42 says. `None`: a random one, or that of a restored
+    /// snapshot, until our address is known.
     pub id: Option<NodeId>,
 }
 

@@ -108,6 +108,10 @@ counters! {
     /// Nodes that answered but are not in the table: their address or network has its share, or
     /// their id belongs to another address.
     contacts_refused,
+    /// Times that others agreed on an address of ours that was not known before (BEP 42).
+    address_changes,
+    /// Of these, with a new id for us.
+    id_changes,
     /// Lookups that ended at once because too many waited.
     lookups_refused,
     /// Datagrams dropped because the driver did not drain them.

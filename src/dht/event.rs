@@ -1,6 +1,6 @@
 //! What a node hands out: datagrams, events, reports, and why it wants to be woken.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -47,6 +47,16 @@ pub enum Event {
         lookup: LookupId,
         /// The query.
         step: Step,
+    },
+    /// Others see a local socket at an address that was not known, or is another than before (BEP
+    /// 42). Lookups, announces and contacts go on.
+    AddressChanged {
+        /// The socket.
+        local: LocalId,
+        /// Its address.
+        address: IpAddr,
+        /// Our id there from now on, for the state file.
+        id: NodeId,
     },
     /// The number of good contacts passed from 0 to more, or back.
     TableChanged {

@@ -1,5 +1,5 @@
 //! One DHT node: it finds peers, is one of those that store them, and keeps its place among the
-//! others (BEP 5; IPv6: BEP 32; read-only nodes: BEP 43).
+//! others (BEP 5; IPv6: BEP 32; ids tied to addresses: BEP 42; read-only nodes: BEP 43).
 //!
 //! [`Node`] is a state machine without clock and socket. A driver hands it datagrams and the time,
 //! and takes from it datagrams, events and the moment it wants to be woken at:
@@ -8,6 +8,8 @@
 //! - `server` answers queries from the tables and the [`peer_store`], with write [`token`]s, as far
 //!   as the [`throttle`] lets it; `own_torrents` are those for which it names itself;
 //! - each local address has a `local_table` with a `routing_table` of `bucket`s of `contact`s;
+//! - `external` finds out where others see us, and [`secure_id`] says which ids belong there,
+//!   `identity` keeps ours so;
 //! - `search` runs lookups: a `lookup` has one `walk` for each local address;
 //! - `upkeep` verifies nodes before they enter a table, checks contacts and refreshes buckets;
 //!   `bootstrap` finds the way into the DHT; a [`snapshot`] brings back what was known before a
@@ -27,7 +29,9 @@ mod contact;
 pub mod counters;
 pub mod event;
 mod exchange;
+mod external;
 mod host;
+mod identity;
 mod ledger;
 mod local_table;
 mod lookup;
@@ -38,6 +42,7 @@ pub mod peer_store;
 mod routing_table;
 mod rpc;
 mod search;
+pub mod secure_id;
 mod server;
 pub mod snapshot;
 pub mod throttle;
@@ -54,6 +59,7 @@ pub use config::{
 pub use counters::Counters;
 pub use event::{Event, LookupReport, Step, Transmit, WakeReason};
 pub use node::Node;
+pub use secure_id::IdBinding;
 pub use snapshot::Snapshot;
 pub use throttle::ThrottleConfig;
 

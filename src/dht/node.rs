@@ -64,7 +64,7 @@ impl Node {
             .map(|(id, local)| LocalTable::new(LocalId(id), local, &config, &mut random))
             .collect();
         let server = Server::new(&config, random.bytes());
-        Self {
+        let mut node = Self {
             now,
             tables,
             server,
@@ -78,7 +78,9 @@ impl Node {
             paced_until: None,
             is_known: false,
             config,
-        }
+        };
+        node.bind_ids();
+        node
     }
 
     /// A datagram came in on a local socket. Whatever it holds, it is dealt with or dropped.
@@ -159,7 +161,7 @@ impl Node {
             Body::Query(_) => {}
             Body::Response(response) => {
                 if let Some(ours) = message.external {
-                    self.on_told(local, from, ours);
+                    self.on_told(now, local, from, ours);
                 }
                 self.on_response(now, &pending, response);
             }
@@ -239,16 +241,6 @@ impl Node {
             standing,
         };
         self.server.refuse(now, &asker, refusal, &mut self.exchange);
-    }
-
-    /// Somebody told us our address. Only a node that has something to be found for and does not
-    /// know where it is bound needs that.
-    fn on_told(&mut self, local: LocalId, by: SocketAddr, ours: SocketAddr) {
-        let table = self.tables.get(usize::from(local.0));
-        let is_hidden = table.is_some_and(|table| table.address.ip().is_unspecified());
-        if is_hidden && self.server.own_torrents.has_any() {
-            self.server.own_torrents.on_told(by, ours);
-        }
     }
 
     fn on_response(&mut self, now: Instant, pending: &Pending, response: &Response<'_>) {

@@ -2,6 +2,7 @@
 
 mod bounds;
 mod hostile;
+mod identity;
 mod join;
 mod lookups;
 mod neighbours;

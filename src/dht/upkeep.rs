@@ -260,6 +260,10 @@ impl Node {
                 table.joining = Joining::Joined;
                 table.on_joined(secs, &self.config);
                 table.spread_refreshes(secs, &mut self.exchange.random);
+                if target != table.own() {
+                    // It was changed meanwhile.
+                    table.rejoin(secs);
+                }
             }
             Origin::Join(_) => table.joining = Joining::Alone,
             Origin::Refresh(_) => {

@@ -415,6 +415,10 @@ impl Driver {
                 Some(slot) => slot.on_done(event),
                 None => 0,
             },
+            Event::AddressChanged { local, address, id } => {
+                tracing::debug!(?local, %address, %id, "DHT address");
+                0
+            }
             Event::TableChanged { contacts } => {
                 tracing::debug!(contacts, "DHT contacts");
                 0

@@ -128,7 +128,7 @@ impl Search {
             }
             LookupInput::Event(Event::Step { step, .. }) => self.tally.on_step(&step),
             LookupInput::Event(Event::LookupDone { report, .. }) => self.report = Some(report),
-            LookupInput::Event(Event::TableChanged { .. }) => {}
+            LookupInput::Event(Event::AddressChanged { .. } | Event::TableChanged { .. }) => {}
             LookupInput::Done(due) => self.on_done(now, due),
         }
         Vec::new()

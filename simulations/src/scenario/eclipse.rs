@@ -290,7 +290,7 @@ impl Run {
                 }
                 None => {}
             },
-            Event::Step { .. } | Event::TableChanged { .. } => {}
+            Event::Step { .. } | Event::AddressChanged { .. } | Event::TableChanged { .. } => {}
         }
     }
 }

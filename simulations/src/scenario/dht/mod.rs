@@ -206,7 +206,7 @@ impl Study {
                 Some(Purpose::Search(number)) => self.announces.on_searched(number, &report),
                 None => {}
             },
-            Event::Step { .. } | Event::TableChanged { .. } => {}
+            Event::Step { .. } | Event::AddressChanged { .. } | Event::TableChanged { .. } => {}
         }
     }
 
