@@ -240,6 +240,7 @@ impl ControlNode {
             nodes6: None,
             token: None,
             values: &[],
+            extra: trackless::krpc::Extra::None,
         }
         .write(&mut out);
         self.transmits.push_back((asker, out.into()));

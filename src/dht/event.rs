@@ -16,7 +16,7 @@ pub struct Transmit {
     pub from: LocalId,
     /// To whom.
     pub to: SocketAddr,
-    /// Its bytes, at most 1,024.
+    /// Its bytes, at most 1,024, or 1,400 with an item.
     pub payload: Bytes,
 }
 
@@ -116,7 +116,7 @@ pub enum WakeReason {
     Query,
     /// A contact is checked, a bucket refreshed.
     Maintenance,
-    /// Stored peers expire.
+    /// Stored peers or items expire.
     Expiry,
     /// Nobody is known: the bootstrap list is asked again.
     Bootstrap,

@@ -1,5 +1,6 @@
 //! One DHT node: it finds peers, is one of those that store them, and keeps its place among the
-//! others (BEP 5; IPv6: BEP 32; ids tied to addresses: BEP 42; read-only nodes: BEP 43).
+//! others (BEP 5; IPv6: BEP 32; scrapes: BEP 33; ids tied to addresses: BEP 42; read-only nodes: BEP
+//! 43; items: BEP 44; several addresses: BEP 45; samples: BEP 51).
 //!
 //! [`Node`] is a state machine without clock and socket. A driver hands it datagrams and the time,
 //! and takes from it datagrams, events and the moment it wants to be woken at:
@@ -32,6 +33,8 @@ mod exchange;
 mod external;
 mod host;
 mod identity;
+pub mod item;
+mod item_store;
 mod ledger;
 mod local_table;
 mod lookup;
@@ -54,10 +57,12 @@ mod walk;
 mod tests;
 
 pub use config::{
-    BUCKET_SIZE, Config, LOOKUP_PARALLELISM, Local, LocalId, LookupId, PeerPort, REFRESH_INTERVAL,
+    BUCKET_SIZE, Config, LOOKUP_PARALLELISM, Local, LocalId, LookupId, PeerKind, PeerPort,
+    REFRESH_INTERVAL,
 };
 pub use counters::Counters;
 pub use event::{Event, LookupReport, Step, Transmit, WakeReason};
+pub use item::{Item, ItemError, SecretKey};
 pub use node::Node;
 pub use secure_id::IdBinding;
 pub use snapshot::Snapshot;

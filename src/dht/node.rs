@@ -335,7 +335,7 @@ impl Node {
         if is_due(self.maintenance_at) {
             self.maintain(now);
         }
-        if is_due(self.server.store.next_expiry()) {
+        if is_due(self.server.next_expiry()) {
             self.server.expire(now);
         }
         self.drive(now);
@@ -360,7 +360,7 @@ impl Node {
             (self.paced_until, WakeReason::Query),
             (self.bootstrap.next, WakeReason::Bootstrap),
             (self.maintenance_at, WakeReason::Maintenance),
-            (self.server.store.next_expiry(), WakeReason::Expiry),
+            (self.server.next_expiry(), WakeReason::Expiry),
         ];
         wakes.into_iter().fold(None, |first, (at, reason)| {
             Wake::earliest(first, at.map(|at| Wake { at, reason }))
@@ -407,6 +407,12 @@ impl Node {
             self.server.store.torrent_count(),
             self.server.store.peer_count(),
         )
+    }
+
+    /// Items in the store (BEP 44).
+    #[must_use]
+    pub fn stored_items(&self) -> usize {
+        self.server.items.store.len()
     }
 
     /// Bytes of memory this node takes: the struct itself and, by capacity, everything it owns on

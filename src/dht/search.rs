@@ -542,6 +542,7 @@ const fn announce_method(
         info_hash,
         port,
         implied_port,
+        seed: false,
         token,
     }
 }

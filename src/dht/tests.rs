@@ -3,6 +3,7 @@
 mod bounds;
 mod hostile;
 mod identity;
+mod items;
 mod join;
 mod lookups;
 mod neighbours;

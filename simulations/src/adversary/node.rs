@@ -82,6 +82,7 @@ impl Misleader {
             nodes6: None,
             token: wants_peers.then_some(b"none"),
             values: if wants_peers { &values } else { &[] },
+            extra: trackless::krpc::Extra::None,
         }
         .write(&mut answer);
         Fate::Answered(answer)
@@ -215,6 +216,7 @@ mod tests {
             nodes6: None,
             token: None,
             values: &[],
+            extra: trackless::krpc::Extra::None,
         }
         .write(&mut response);
         assert_eq!(misleader.judge(own(), asker(), &response), Fate::Core);

@@ -51,6 +51,7 @@ fn stocked() -> Single {
             info_hash: TORRENT,
             port: 6881,
             implied_port: false,
+            seed: false,
             token: &answer.unwrap().1,
         };
         single.receive_query(from, &query(announce), true);
@@ -113,6 +114,7 @@ fn strangers_get_sixteen_peers_and_those_who_proved_their_address_get_all() {
         info_hash: InfoHash::new([1; 20]),
         port: 1,
         implied_port: false,
+        seed: false,
         token: &token,
     };
     single.receive_query(asker, &query(announce), true);
@@ -125,6 +127,7 @@ fn strangers_get_sixteen_peers_and_those_who_proved_their_address_get_all() {
         info_hash: TORRENT,
         port: 1,
         implied_port: false,
+        seed: false,
         token: &token,
     };
     single.receive_query(asker, &query(announce), true);
