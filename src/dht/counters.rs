@@ -123,6 +123,9 @@ counters! {
     address_changes,
     /// Of these, with a new id for us.
     id_changes,
+    /// Items in answers to our queries that are not what they should be: wrong hash, key or
+    /// signature.
+    bad_items,
     /// Lookups that ended at once because too many waited.
     lookups_refused,
     /// Datagrams dropped because the driver did not drain them.

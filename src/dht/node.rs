@@ -13,10 +13,12 @@ use tracing::{debug, trace};
 use super::bootstrap::Bootstrap;
 use super::config::{Config, LocalId};
 use super::counters::{Counters, Malformed};
+use super::estimate::{Estimate, Lookouts};
 use super::event::{Event, Transmit, WakeReason};
 use super::exchange::Exchange;
 use super::local_table::LocalTable;
 use super::lookup::Lookups;
+use super::own_items::OwnItems;
 use super::routing_table::Choice;
 use super::rpc::{Due, Pending, Purpose};
 use super::search::Failure;
@@ -39,6 +41,9 @@ pub struct Node {
     pub(super) tables: Vec<LocalTable>,
     pub(super) exchange: Exchange,
     pub(super) lookups: Lookups,
+    /// What lookups said of the size of the network, of IPv4 and of IPv6.
+    pub(super) lookouts: (Lookouts, Lookouts),
+    pub(super) own_items: OwnItems,
     pub(super) verification: Verification,
     pub(super) bootstrap: Bootstrap,
     pub(super) server: Server,
@@ -70,6 +75,8 @@ impl Node {
             server,
             exchange: Exchange::new(&config, random),
             lookups: Lookups::default(),
+            lookouts: (Lookouts::default(), Lookouts::default()),
+            own_items: OwnItems::new(config.own_items_max, config.item_interval),
             verification: Verification::default(),
             bootstrap: Bootstrap::default(),
             maintenance_at: None,
@@ -285,7 +292,7 @@ impl Node {
                 self.on_other_family(now, others, pending.to);
             }
             Purpose::Search(id) => self.on_search_answer(now, id, pending, response),
-            Purpose::Announce(id) => self.on_announced(id, pending, true),
+            Purpose::Announce(id) => self.on_announced(id, pending, Ok(())),
             Purpose::Ping(id) => self.on_ping_done(now, id, pending, &Ok(response.id)),
         }
     }
@@ -295,7 +302,7 @@ impl Node {
         match pending.purpose {
             Purpose::Verify(_) | Purpose::Bootstrap => {}
             Purpose::Search(id) => self.on_search_failed(now, id, pending, &failure),
-            Purpose::Announce(id) => self.on_announced(id, pending, false),
+            Purpose::Announce(id) => self.on_announced(id, pending, Err(&failure)),
             Purpose::Ping(id) => self.on_ping_done(now, id, pending, &Err(failure)),
         }
     }
@@ -335,6 +342,9 @@ impl Node {
         if is_due(self.maintenance_at) {
             self.maintain(now);
         }
+        if is_due(self.own_items.next()) {
+            self.republish(now);
+        }
         if is_due(self.server.next_expiry()) {
             self.server.expire(now);
         }
@@ -360,6 +370,7 @@ impl Node {
             (self.paced_until, WakeReason::Query),
             (self.bootstrap.next, WakeReason::Bootstrap),
             (self.maintenance_at, WakeReason::Maintenance),
+            (self.own_items.next(), WakeReason::Maintenance),
             (self.server.next_expiry(), WakeReason::Expiry),
         ];
         wakes.into_iter().fold(None, |first, (at, reason)| {
@@ -409,6 +420,16 @@ impl Node {
         )
     }
 
+    /// How many nodes of a family there are, as far as lookups can tell; `None` before sixteen
+    /// different ones have found eight nodes each.
+    #[must_use]
+    pub fn estimate(&self, family: Family) -> Option<Estimate> {
+        match family {
+            Family::V4 => self.lookouts.0.estimate(),
+            Family::V6 => self.lookouts.1.estimate(),
+        }
+    }
+
     /// Items in the store (BEP 44).
     #[must_use]
     pub fn stored_items(&self) -> usize {
@@ -429,6 +450,9 @@ impl Node {
                 .sum::<usize>()
             + self.exchange.memory_bytes()
             + self.lookups.memory_bytes()
+            + self.lookouts.0.memory_bytes()
+            + self.lookouts.1.memory_bytes()
+            + self.own_items.memory_bytes()
             + self.verification.memory_bytes()
             + self.bootstrap.memory_bytes()
             + self.server.memory_bytes()

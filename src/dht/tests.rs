@@ -3,6 +3,7 @@
 mod bounds;
 mod hostile;
 mod identity;
+mod item_lookups;
 mod items;
 mod join;
 mod lookups;

@@ -272,7 +272,7 @@ impl Node {
                     table.on_joined(secs, &self.config);
                 }
             }
-            Origin::User => {}
+            Origin::User | Origin::Republish => {}
         }
         self.wake_maintenance(now + REFRESH_PAUSE);
     }

@@ -69,6 +69,29 @@ struct Candidate {
     is_bound: bool,
     /// Write token it gave.
     token: Option<Box<[u8]>>,
+    /// It has the item that is looked for.
+    holds: bool,
+}
+
+/// A node at which something may be stored.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Storage<'a> {
+    pub(super) info: ContactInfo,
+    /// The write token it gave.
+    pub(super) token: &'a [u8],
+    /// It has a version of the item.
+    pub(super) holds: bool,
+}
+
+impl Candidate {
+    /// What it takes to store something there.
+    fn storage(&self) -> Option<Storage<'_>> {
+        Some(Storage {
+            info: self.info,
+            token: self.token.as_deref()?,
+            holds: self.holds,
+        })
+    }
 }
 
 /// Where a walk stands.
@@ -243,6 +266,13 @@ impl Walk {
         Some(candidate.hop)
     }
 
+    /// A candidate has the item that is looked for.
+    pub(super) fn on_holder(&mut self, address: SocketAddr) {
+        if let Some(candidate) = self.find(address) {
+            candidate.holds = true;
+        }
+    }
+
     /// A node that answered the same question outside the walk is a candidate that has answered.
     pub(super) fn on_answered_before(&mut self, info: ContactInfo) {
         self.add(info, 1);
@@ -301,6 +331,11 @@ impl Walk {
         self.chosen(|_| true).map(|candidate| candidate.info)
     }
 
+    /// Ids of all nodes that answered, closest first, whatever they are good for.
+    pub(super) fn nearest(&self) -> impl Iterator<Item = &NodeId> {
+        self.answered().map(|candidate| &candidate.info.id)
+    }
+
     /// Hop of the closest node that answered, with its distance.
     pub(super) fn closest_hop(&self) -> Option<(crate::id::Distance, u32)> {
         self.answered()
@@ -308,17 +343,17 @@ impl Walk {
             .next()
     }
 
-    /// The closest nodes that answered and gave a write token, with it.
-    pub(super) fn announce_to(&self) -> impl Iterator<Item = (ContactInfo, &[u8])> {
+    /// The closest nodes that answered and gave a write token.
+    pub(super) fn announce_to(&self) -> impl Iterator<Item = Storage<'_>> {
         self.chosen(|candidate| candidate.token.is_some())
-            .filter_map(|candidate| Some((candidate.info, candidate.token.as_deref()?)))
+            .filter_map(Candidate::storage)
     }
 
-    /// The write token that a node gave.
-    pub(super) fn token(&self, address: SocketAddr) -> Option<&[u8]> {
+    /// What it takes to store something at a node.
+    pub(super) fn storage(&self, address: SocketAddr) -> Option<Storage<'_>> {
         let mut answered = self.answered();
         let candidate = answered.find(|candidate| candidate.info.address == address)?;
-        candidate.token.as_deref()
+        candidate.storage()
     }
 
     /// Who has been asked and has not answered yet, with its hop.
@@ -413,6 +448,7 @@ impl Walk {
             state: State::New,
             is_bound: self.binding == IdBinding::Off || is_bound(&info.id, info.address.ip()),
             token: None,
+            holds: false,
         };
         self.candidates.insert(place, candidate);
     }

@@ -290,7 +290,11 @@ impl Run {
                 }
                 None => {}
             },
-            Event::Step { .. } | Event::AddressChanged { .. } | Event::TableChanged { .. } => {}
+            Event::Step { .. }
+            | Event::ItemFound { .. }
+            | Event::SamplesFound { .. }
+            | Event::AddressChanged { .. }
+            | Event::TableChanged { .. } => {}
         }
     }
 }

@@ -267,6 +267,12 @@ fn with_both_families() -> Node {
         node.server.store.announce(Instant::ZERO, TORRENT, v4);
         node.server.store.announce(Instant::ZERO, TORRENT, v6);
     }
+    for number in 0..50 {
+        let torrent = InfoHash::new([number; 20]);
+        node.server
+            .store
+            .announce(Instant::ZERO, torrent, ([7, 8, number, 1], 1).into());
+    }
     node
 }
 
@@ -301,6 +307,10 @@ fn the_bytes_that_a_forged_query_makes_us_send_are_bounded_for_each_kind() {
         ("find_node", with(&target), 640),
         ("get_peers", with(&torrent), 950),
         ("announce_peer", with(&bad_token), 100),
+        ("put", with("5:token1:x1:v0:"), 190),
+        ("get", with(&target), 700),
+        ("get_peers", with(&format!("{torrent}6:scrapei1e")), 1060),
+        ("sample_infohashes", with(&target), 1110),
         ("x", with(&target), 690),
         ("x", with(""), 230),
         ("x", String::new(), 200),

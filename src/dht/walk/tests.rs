@@ -86,7 +86,7 @@ fn the_search_ends_when_the_eight_closest_have_answered() {
     assert_eq!(walk.closest_hop().map(|(_, hop)| hop), Some(2));
     let tokens: Vec<_> = walk
         .announce_to()
-        .map(|(_, token)| token.to_vec())
+        .map(|storage| storage.token.to_vec())
         .collect();
     assert_eq!(tokens[7], [8]);
 }

@@ -206,7 +206,11 @@ impl Study {
                 Some(Purpose::Search(number)) => self.announces.on_searched(number, &report),
                 None => {}
             },
-            Event::Step { .. } | Event::AddressChanged { .. } | Event::TableChanged { .. } => {}
+            Event::Step { .. }
+            | Event::ItemFound { .. }
+            | Event::SamplesFound { .. }
+            | Event::AddressChanged { .. }
+            | Event::TableChanged { .. } => {}
         }
     }
 
