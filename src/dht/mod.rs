@@ -13,7 +13,7 @@
 //! - `external` finds out where others see us, and [`secure_id`] says which ids belong there,
 //!   `identity` keeps ours so;
 //! - `search` runs lookups: a `lookup` has one `walk` for each local address, `item_search` says
-//!   what is collected on the way, and `estimate` what follows for the size of the network;
+//!   what is collected on the way, `storing` what is told in the end, and `estimate` what follows for the size of the network;
 //! - `upkeep` verifies nodes before they enter a table, checks contacts and refreshes buckets;
 //!   `bootstrap` finds the way into the DHT; a [`snapshot`] brings back what was known before a
 //!   restart;
@@ -53,6 +53,7 @@ mod search;
 pub mod secure_id;
 mod server;
 pub mod snapshot;
+mod storing;
 pub mod throttle;
 pub mod token;
 mod upkeep;

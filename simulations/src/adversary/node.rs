@@ -112,12 +112,14 @@ impl Misleader {
 /// What is searched or announced; `None` of queries that name nothing.
 fn target_of(query: &Query<'_>) -> Option<NodeId> {
     match query.method {
-        Method::FindNode { target } => Some(target),
+        Method::FindNode { target }
+        | Method::Get { target, .. }
+        | Method::SampleInfohashes { target } => Some(target),
         Method::GetPeers { info_hash } | Method::AnnouncePeer { info_hash, .. } => {
             Some(NodeId::new(*info_hash.as_bytes()))
         }
         Method::Unknown { target, .. } => target,
-        Method::Ping => None,
+        Method::Ping | Method::Put(_) => None,
     }
 }
 

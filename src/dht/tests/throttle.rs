@@ -331,3 +331,34 @@ fn ping_and_find_node_for_one_family_stay_within_three_and_a_half_times_the_quer
         assert!(answer * 10 <= out.len() * 35, "{answer} for {}", out.len());
     }
 }
+
+#[test]
+fn a_forged_get_of_the_largest_item_gets_at_most_seventeen_and_a_half_times_its_bytes() {
+    let key = crate::dht::SecretKey::from_seed(&[1; 32]);
+    let value = format!("996:{}", "x".repeat(996));
+    let item = crate::dht::Item::mutable(&key, &[7; 64], i64::MAX, value.as_bytes()).unwrap();
+    let mut worst = 0;
+    for wants in [&b""[..], b"4:wantl2:n42:n6e", b"4:wantl2:n6e"] {
+        for from in ["9.9.9.9:9", "[2a00::9]:9"] {
+            let from: SocketAddr = from.parse().unwrap();
+            let mut node = with_both_families();
+            let own = NodeId::new([0; 20]);
+            let store = &mut node.server.items.store;
+            store.put(Instant::ZERO, item.clone(), &from, &own);
+            let local = super::super::LocalId(u8::from(from.is_ipv6()));
+            let target = item.target();
+            let parts: [&[u8]; 4] = [
+                b"d1:ad2:id20:abcdefghij01234567896:target20:",
+                target.as_bytes(),
+                wants,
+                b"e1:q3:get1:t1:a1:y1:qe",
+            ];
+            let payload = parts.concat();
+            node.handle_datagram(Instant::ZERO, local, from, &payload);
+            let sent = std::iter::from_fn(|| node.poll_transmit());
+            let sent: usize = sent.map(|transmit| transmit.payload.len()).sum();
+            worst = worst.max(sent * 100 / payload.len());
+        }
+    }
+    assert!((1_500..=1_750).contains(&worst), "{worst} %");
+}
