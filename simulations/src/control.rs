@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use trackless::dht::{Event, LookupId, LookupReport};
-use trackless::id::NodeId;
+use trackless::id::{Distance, NodeId};
 use trackless::krpc::{
     Body, ContactInfo, Message, Method, Query, Response, ResponseWriter, Want, write_query,
 };
@@ -218,10 +218,14 @@ impl ControlNode {
     }
 
     fn closest(&self, target: NodeId) -> Vec<ContactInfo> {
-        let mut near: Vec<ContactInfo> = self.contacts().collect();
-        near.sort_unstable_by_key(|contact| contact.id.distance(&target));
-        near.truncate(BUCKET);
-        near
+        let far = |contact: ContactInfo| (contact.id.distance(&target), contact);
+        let mut near: Vec<(Distance, ContactInfo)> = self.contacts().map(far).collect();
+        if near.len() > BUCKET {
+            near.select_nth_unstable_by_key(BUCKET, |(distance, _)| *distance);
+            near.truncate(BUCKET);
+        }
+        near.sort_unstable_by_key(|(distance, _)| *distance);
+        near.into_iter().map(|(_, contact)| contact).collect()
     }
 
     fn answer(&mut self, asker: SocketAddr, transaction: &[u8], query: &Query<'_>) {
@@ -350,9 +354,7 @@ impl ControlNode {
         if let Some(lookup) = self.lookups.get_mut(&pending.lookup) {
             lookup.in_flight -= 1;
             lookup.report.timed_out += 1;
-            let asked = lookup.candidates.iter_mut();
-            let mut asked = asked.filter(|candidate| Some(candidate.info.id) == pending.id);
-            if let Some(candidate) = asked.next() {
+            if let Some(candidate) = lookup.candidate(pending.id) {
                 candidate.state = State::Failed;
             }
             self.step(now, pending.lookup);
@@ -409,33 +411,41 @@ impl Lookup {
         own: NodeId,
     ) {
         let mut hop = 1;
-        if let Some(candidate) = self
-            .candidates
-            .iter_mut()
-            .find(|c| Some(c.info.id) == asked)
-        {
+        if let Some(candidate) = self.candidate(asked) {
             candidate.state = State::Answered;
             hop = candidate.hop;
         } else {
             self.add(answerer, State::Answered, 1);
+            if let Some(candidate) = self.candidate(Some(answerer.id)) {
+                candidate.state = State::Answered;
+            }
         }
         self.report.answered += 1;
         for info in named {
-            let is_known = self.candidates.iter().any(|c| c.info.id == info.id);
-            if !is_known && info.id != own {
+            if info.id != own {
                 self.add(*info, State::New, hop + 1);
             }
         }
     }
 
+    /// Where a node is among the candidates, or where it belongs.
+    fn place(&self, id: NodeId) -> Result<usize, usize> {
+        let distance = id.distance(&self.target);
+        let of = |candidate: &Candidate| candidate.info.id.distance(&self.target);
+        self.candidates.binary_search_by_key(&distance, of)
+    }
+
+    fn candidate(&mut self, id: Option<NodeId>) -> Option<&mut Candidate> {
+        let place = self.place(id?).ok()?;
+        self.candidates.get_mut(place)
+    }
+
+    /// Adds a candidate; one that is there stays as it is.
     fn add(&mut self, info: ContactInfo, state: State, hop: u32) {
-        let target = self.target;
-        let distance = info.id.distance(&target);
-        let place = self
-            .candidates
-            .partition_point(|candidate| candidate.info.id.distance(&target) < distance);
-        self.candidates
-            .insert(place, Candidate { info, state, hop });
+        if let Err(place) = self.place(info.id) {
+            self.candidates
+                .insert(place, Candidate { info, state, hop });
+        }
     }
 
     /// The closest candidate not asked yet, among the eight closest that have not failed.

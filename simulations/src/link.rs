@@ -29,6 +29,24 @@ const ACCESS_DELAYS: [u32; 17] = [
     14_886, 17_896, 23_416, 37_320,
 ];
 
+/// By how much a pair's latency is longer or shorter with [`Spread::LongTail`], in 1/1024, at 0/16 ...
+/// 16/16 of the pairs: a log-normal distribution with median 0.93 and sigma 0.62. Routes on the
+/// Internet are as far from straight, and some are beyond a full buffer.
+const DETOURS: [u32; 17] = [
+    244, 368, 467, 549, 627, 703, 782, 864, 952, 1_050, 1_160, 1_289, 1_447, 1_651, 1_943, 2_465,
+    3_719,
+];
+
+/// How round trips between random hosts are distributed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Spread {
+    /// Median 135 ms, 90th percentile 200 ms: homes with good lines.
+    #[default]
+    Even,
+    /// Median 120 ms, 90th percentile 300 ms: the same with a detour for each pair of hosts.
+    LongTail,
+}
+
 /// Greatest extra delay of one datagram or segment, in microseconds. Ours: what an idle line shows.
 const JITTER_MAX: u32 = 2_000;
 
@@ -79,7 +97,7 @@ impl Place {
         Self {
             x: random.below(PLANE_SIDE),
             y: random.below(PLANE_SIDE),
-            access: access_delay(random.next_u32()),
+            access: interpolated(&ACCESS_DELAYS, random.next_u32()),
         }
     }
 
@@ -91,13 +109,23 @@ impl Place {
     }
 }
 
-/// The access delay at the share `fraction` / 2^32 of [`ACCESS_DELAYS`], interpolated.
-fn access_delay(fraction: u32) -> u32 {
+/// The value at the share `fraction` / 2^32 of a table of 16 equal shares, interpolated.
+fn interpolated(values: &[u32; 17], fraction: u32) -> u32 {
     let step = usize::try_from(fraction >> 28).expect("four bits fit usize");
-    let (low, high) = (ACCESS_DELAYS[step], ACCESS_DELAYS[step + 1]);
+    let (low, high) = (values[step], values[step + 1]);
     let within = u64::from(fraction & 0x0fff_ffff);
     let added = (u64::from(high - low) * within) >> 28;
     low + u32::try_from(added).expect("a part of a 32-bit difference")
+}
+
+/// Of a pair of hosts, the same in both directions: a mix of their numbers (SplitMix64) chooses from
+/// [`DETOURS`].
+fn detour(a: HostId, b: HostId) -> u32 {
+    let pair = u64::from(a.0.min(b.0)) << 32 | u64::from(a.0.max(b.0));
+    let mut mixed = pair.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    interpolated(&DETOURS, u32::try_from(mixed >> 32).expect("32 bits"))
 }
 
 /// Latency and loss between all hosts.
@@ -105,6 +133,7 @@ fn access_delay(fraction: u32) -> u32 {
 pub struct Links {
     seeds: Seeds,
     places: Vec<Place>,
+    spread: Spread,
     impairments: Impairments,
     losses: Random,
     jitters: Random,
@@ -120,6 +149,7 @@ impl Links {
         Self {
             seeds,
             places: Vec::new(),
+            spread: Spread::default(),
             impairments,
             losses: seeds.stream("loss", 0),
             jitters: seeds.stream("jitter", 0),
@@ -134,6 +164,11 @@ impl Links {
         self.impairments = impairments;
     }
 
+    /// Changes how far hosts are from each other.
+    pub const fn set_spread(&mut self, spread: Spread) {
+        self.spread = spread;
+    }
+
     /// Gives the next host a place.
     pub fn add_host(&mut self) {
         let index = u64::try_from(self.places.len()).expect("hosts fit 64 bits");
@@ -144,7 +179,11 @@ impl Links {
     /// One-way latency without jitter; the same in both directions.
     #[must_use]
     pub fn latency(&self, from: HostId, to: HostId) -> Duration {
-        self.places[from.as_usize()].latency(&self.places[to.as_usize()])
+        let straight = self.places[from.as_usize()].latency(&self.places[to.as_usize()]);
+        match self.spread {
+            Spread::Even => straight,
+            Spread::LongTail => straight * detour(from, to) / 1024,
+        }
     }
 
     /// The extra delay of one datagram or segment.
@@ -277,6 +316,27 @@ mod tests {
     }
 
     #[test]
+    fn round_trips_have_the_percentiles_that_their_spread_promises() {
+        for (spread, median, high) in [
+            (Spread::Even, 128..142, 192..212),
+            (Spread::LongTail, 115..125, 285..315),
+        ] {
+            let mut links = Links::new(Seeds::new(1), Impairments::default());
+            links.set_spread(spread);
+            for _ in 0..2_000 {
+                links.add_host();
+            }
+            let pairs = (0..1_000).map(|host| (HostId(host), HostId(host + 1_000)));
+            let round_trip = |(from, to)| 2 * links.latency(from, to).as_millis() + 2;
+            let mut all: Vec<u128> = pairs.map(round_trip).collect();
+            all.sort_unstable();
+            let percentiles = (all[500], all[900]);
+            let is_right = median.contains(&percentiles.0) && high.contains(&percentiles.1);
+            assert!(is_right, "{spread:?}: {percentiles:?}");
+        }
+    }
+
+    #[test]
     fn more_hosts_do_not_move_those_before_them() {
         assert_eq!(links(3, 0).places, links(9, 0).places[..3]);
     }
@@ -342,9 +402,10 @@ mod tests {
 
     #[test]
     fn access_delays_are_interpolated_from_end_to_end() {
-        assert_eq!(access_delay(0), ACCESS_DELAYS[0]);
-        assert_eq!(access_delay(1 << 31), ACCESS_DELAYS[8]);
-        assert!((37_300..=37_320).contains(&access_delay(u32::MAX)));
+        let delay = |fraction| interpolated(&ACCESS_DELAYS, fraction);
+        assert_eq!(delay(0), ACCESS_DELAYS[0]);
+        assert_eq!(delay(1 << 31), ACCESS_DELAYS[8]);
+        assert!((37_300..=37_320).contains(&delay(u32::MAX)));
     }
 
     #[test]

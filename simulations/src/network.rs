@@ -16,7 +16,7 @@ use trackless::time::Instant;
 use crate::faults::{Faults, Passage};
 use crate::host::{HostId, STREAM_PORT};
 use crate::line::{Lines, Traffic};
-use crate::link::{AccessRates, Impairments, Links};
+use crate::link::{AccessRates, Impairments, Links, Spread};
 use crate::nat::{Dialled, Gateways, NatConfig, NatKind};
 use crate::pipe::{Owner, Pipe, PipeEnd, PipeId, Segment, Side};
 use crate::seeds::Seeds;
@@ -217,6 +217,11 @@ impl Network {
     /// Changes what links do to datagrams sent from now on.
     pub const fn set_impairments(&mut self, impairments: Impairments) {
         self.links.set_impairments(impairments);
+    }
+
+    /// Changes how far hosts are from each other.
+    pub const fn set_spread(&mut self, spread: Spread) {
+        self.links.set_spread(spread);
     }
 
     /// Sets what goes wrong, and when.

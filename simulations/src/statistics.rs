@@ -53,6 +53,12 @@ impl Series {
         self.add(duration.as_secs_f64());
     }
 
+    /// All of them in the order in which they came.
+    #[must_use]
+    pub fn values(&self) -> &[f64] {
+        &self.0
+    }
+
     /// How many there are.
     #[must_use]
     pub const fn len(&self) -> usize {

@@ -482,7 +482,7 @@ impl Connection {
     }
 
     /// Requests in flight, oldest first.
-    pub fn outstanding(&self) -> impl Iterator<Item = BlockRef> + '_ {
+    pub fn outstanding(&self) -> impl ExactSizeIterator<Item = BlockRef> + '_ {
         self.requests.outstanding()
     }
 

@@ -119,7 +119,7 @@ impl Requests {
     }
 
     /// Blocks asked for and not yet here, oldest first.
-    pub(super) fn outstanding(&self) -> impl Iterator<Item = BlockRef> + '_ {
+    pub(super) fn outstanding(&self) -> impl ExactSizeIterator<Item = BlockRef> + '_ {
         self.outstanding.iter().map(|request| request.block)
     }
 

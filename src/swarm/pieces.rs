@@ -102,6 +102,8 @@ pub(super) struct Picking<'a> {
     pub(super) on_parole: bool,
     /// Blocks wanted.
     pub(super) room: usize,
+    /// Blocks it was asked for that did not come yet.
+    pub(super) outstanding: usize,
 }
 
 /// What is to be asked of a peer.

@@ -123,8 +123,8 @@ fn source(report: &Report) -> String {
         settings.join(" ")
     );
     // As much as fits under the picture.
-    if text.chars().count() > 150 {
-        text = text.chars().take(149).chain(['…']).collect();
+    if text.chars().count() > 125 {
+        text = text.chars().take(124).chain(['…']).collect();
     }
     text
 }

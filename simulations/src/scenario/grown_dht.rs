@@ -20,12 +20,14 @@ pub(super) const KIND: Kind = Kind {
     simulate,
 };
 
-static SETTINGS: [Setting; 17] = [
+static SETTINGS: [Setting; 19] = [
     dht::NODES,
     dht::JOIN,
     dht::DURATION,
+    dht::LATENCY,
     dht::LOSS,
     dht::LOOKUPS,
+    dht::PACE,
     dht::ANNOUNCES,
     dht::BUCKET,
     dht::PARALLELISM,
@@ -48,7 +50,8 @@ fn simulate(settings: &Settings, context: &Context) -> Result<Outcome, SettingEr
         ));
     }
     let (lookups, announces) = (settings.count("lookups"), settings.count("announces"));
-    let end = duration + LOOKUP_SPACING * (lookups + announces) + LOOKUP_TIME * 2;
+    let pace = settings.duration("pace");
+    let end = duration + pace * lookups + LOOKUP_SPACING * announces + LOOKUP_TIME * 2;
     let mut study = Study::new(settings, context, end);
     let mut metrics = Metrics::default();
     study.grow(settings.count("nodes"), join);
@@ -58,8 +61,9 @@ fn simulate(settings: &Settings, context: &Context) -> Result<Outcome, SettingEr
     study.measure_upkeep(&mut metrics);
     study.measure_tables(&mut metrics);
     study.measure_load(&mut metrics);
+    let broken = study.broken_tables();
     study.silence(settings.share("dead"));
-    study.grade_lookups(lookups);
+    study.grade_lookups(lookups, pace);
     study.grades.measure(&mut metrics);
     let law = hops_law(settings.value("nodes"), settings.value("k"));
     metrics.add("hops_law", law);
@@ -68,6 +72,10 @@ fn simulate(settings: &Settings, context: &Context) -> Result<Outcome, SettingEr
     }
     study.announces.measure(&mut metrics);
     let mut outcome = Outcome::of(&study.world, metrics);
+    // The control has no such rules.
+    if study.population.policy == Policy::Shipping {
+        outcome.violations.extend(broken);
+    }
     outcome.charts = study.grades.charts();
     outcome.charts.extend(study.announces.chart());
     outcome.charts.push(population);

@@ -1,8 +1,8 @@
 //! Scenarios: what is simulated, and what must come out.
 //!
-//! A [`Scenario`] is a [file]: it names a [`Kind`] of experiment, its settings, variants and
+//! A [`Scenario`] is a [file](mod@file): it names a [`Kind`] of experiment, its settings, variants and
 //! checks. A kind is Rust: it declares [`Setting`]s, builds a world, gives it work and measures.
-//! [`run`] runs a resolved scenario with one or many seeds and grades it.
+//! [`run()`] runs a resolved scenario with one or many seeds and grades it.
 //!
 //! # Writing a kind
 //!
@@ -33,6 +33,7 @@
 //! Invariant: an outcome is a function of settings and seed. What a kind draws comes from named
 //! streams of [`Context::seeds`].
 
+mod bootstrap;
 mod dht;
 pub mod eclipse;
 pub mod file;
@@ -42,6 +43,7 @@ mod one_club;
 pub mod persistence;
 pub mod run;
 pub mod settings;
+mod size_estimate;
 pub mod split_dht;
 mod swarm;
 
@@ -81,6 +83,8 @@ pub const KINDS: &[Kind] = &[
     split_dht::KIND,
     persistence::KIND,
     eclipse::KIND,
+    bootstrap::KIND,
+    size_estimate::KIND,
     swarm::KIND,
     magnet::KIND,
     one_club::KIND,

@@ -1,7 +1,8 @@
 //! `persistence`: how long what was announced can be found.
 //!
 //! Torrents are announced by several nodes each, once or again and again. Later, random nodes look
-//! for them, and what they find is compared with who announced.
+//! for them, and what they find is compared with who announced. A forger, too, announces itself for
+//! each torrent to the nodes closest to it, with a token that nobody gave it; nobody must find it.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -9,12 +10,14 @@ use std::time::Duration;
 
 use trackless::dht::{LookupId, PeerPort};
 use trackless::id::InfoHash;
+use trackless::krpc::{Method, Query, Want, write_query};
 use trackless::random::Random;
 use trackless::time::Instant;
 
-use super::dht::{self, HOUR, LOOKUP_TIME, SETTLE, Study};
+use super::dht::{self, CLOSEST, HOUR, LOOKUP_TIME, SETTLE, Study};
 use super::{Context, Kind, Outcome, Setting, SettingError, Settings, Unit};
 use crate::host::{DATAGRAM_PORT, HostId};
+use crate::link::AccessRates;
 use crate::plot::{Chart, Shape};
 use crate::report::Metrics;
 use crate::statistics::{count, float};
@@ -98,6 +101,10 @@ struct Run {
     draws: Random,
     torrents: Vec<Torrent>,
     searches: BTreeMap<(HostId, LookupId), usize>,
+    /// Sends forged announces; no node runs there.
+    forger: HostId,
+    /// Searches that named the forger as a peer.
+    forged_found: usize,
 }
 
 fn simulate(settings: &Settings, context: &Context) -> Result<Outcome, SettingError> {
@@ -113,9 +120,11 @@ fn simulate(settings: &Settings, context: &Context) -> Result<Outcome, SettingEr
     study.run_until(Instant::ZERO + before);
     let mut run = Run {
         draws: study.seeds.stream("torrents", 0),
+        forger: study.world.add_host(AccessRates::FAST),
         study,
         torrents: Vec::new(),
         searches: BTreeMap::new(),
+        forged_found: 0,
     };
     run.draw_torrents(settings.count("torrents"), settings.count("announcers"));
     let metrics = run.measure(settings.duration("again"));
@@ -184,6 +193,7 @@ impl Run {
                 self.count(one, half, &mut metrics);
             }
         }
+        metrics.add("forged_found", count(self.forged_found));
         metrics
     }
 
@@ -215,6 +225,7 @@ impl Run {
                         node.announce(now, info_hash, PeerPort::Implied)
                     });
                 }
+                self.forge(info_hash);
             }
             Errand::Search(index) => {
                 self.torrents[index].found.clear();
@@ -231,6 +242,37 @@ impl Run {
         }
     }
 
+    /// The forger announces itself to the nodes closest to a torrent.
+    fn forge(&mut self, info_hash: InfoHash) {
+        let target = info_hash.as_target();
+        let query = Query {
+            id: target,
+            want: Want::default(),
+            method: Method::AnnouncePeer {
+                info_hash,
+                port: DATAGRAM_PORT,
+                implied_port: true,
+                token: b"forged!!",
+            },
+        };
+        let mut payload = Vec::new();
+        write_query(&mut payload, b"fo", false, &query);
+        let Study {
+            settled,
+            population,
+            world,
+            ..
+        } = &mut self.study;
+        settled[0].sort();
+        for id in settled[0].closest(target, target, CLOSEST) {
+            if let Some(host) = population.host_of(&id) {
+                let to = host.address(DATAGRAM_PORT);
+                let payload = payload.clone().into();
+                world.network_mut().send_datagram(self.forger, to, payload);
+            }
+        }
+    }
+
     fn run_until(&mut self, until: Instant) {
         while let Some(notice) = self.study.world.next(until) {
             if let Notice::Dht {
@@ -240,6 +282,8 @@ impl Run {
                 && let Some(index) = self.searches.get(&(*host, *lookup))
             {
                 self.torrents[*index].found.extend(peers);
+                let forger = self.forger.address(DATAGRAM_PORT);
+                self.forged_found += usize::from(peers.contains(&forger));
             }
             self.study.handle(notice);
         }

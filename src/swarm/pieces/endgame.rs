@@ -19,6 +19,10 @@ const GAIN_MIN: u32 = 2;
 /// that works needs for the second of work that it is given in advance.
 const WAIT_LONG: Duration = Duration::from_secs(10);
 
+/// Blocks that a peer may owe us while it takes over more. Ours: a peer that was measured as slow may send
+/// fast in fact, and until its next blocks prove that, no more than these are asked for twice.
+const OWED_MAX: usize = 16;
+
 impl Pieces {
     /// Takes blocks that others were asked for, those that would take longest first.
     ///
@@ -30,6 +34,11 @@ impl Pieces {
         outlook: &impl Outlook,
         picked: &mut Picked,
     ) {
+        picked.waits = !self.partial.is_empty();
+        let room = peer.room.min(OWED_MAX.saturating_sub(peer.outstanding));
+        if picked.blocks.len() >= room {
+            return;
+        }
         let nothing_left = self.open == 0 && self.picker.candidates() == 0;
         let own = |more: usize| {
             outlook
@@ -40,10 +49,9 @@ impl Pieces {
         if !nothing_left {
             least = least.max(WAIT_LONG);
         }
-        picked.waits = !self.partial.is_empty();
         for (wait, block) in self.slow_blocks(peer, outlook.late_blocks(least)) {
             let more = picked.blocks.len();
-            if more >= peer.room || wait < own(more) {
+            if more >= room || wait < own(more) {
                 return;
             }
             if let Some(Block::Requested(of)) = self.block_mut(&block) {

@@ -90,6 +90,7 @@ impl Bench {
             pieces: &self.all,
             on_parole,
             room,
+            outstanding,
         };
         let mut asked = Vec::new();
         for (&piece, partial) in &self.pieces.partial {
@@ -257,6 +258,18 @@ fn a_block_that_comes_as_soon_from_whoever_was_asked_is_not_asked_for_twice() {
     assert_eq!(bench.pick(3, 9).len(), 1);
     // Nor of somebody who has much to do.
     assert_eq!(bench.pick_as(4, 9, false, 20, |_| false), []);
+    bench.check();
+}
+
+#[test]
+fn whoever_owes_us_much_takes_over_nothing_and_others_take_over_little() {
+    let mut bench = Bench::new(12);
+    bench.waits = BTreeMap::from([(1, 10_000), (2, 1)]);
+    assert_eq!(bench.pick(1, 100).len(), 35);
+    // Its answers would come soon, as far as is known.
+    assert_eq!(bench.pick_as(2, 100, false, 16, |_| false), []);
+    assert_eq!(bench.pick_as(2, 100, false, 12, |_| false).len(), 4);
+    assert_eq!(bench.pick(2, 100).len(), 16);
     bench.check();
 }
 

@@ -69,6 +69,7 @@ impl Torrent {
             pieces: field,
             on_parole: peer.on_parole,
             room,
+            outstanding: peer.connection.outstanding().len(),
         };
         let now = self.now;
         let neighbours = Neighbours {

@@ -103,6 +103,9 @@ impl Announces {
 impl Study {
     /// Plans a number of announces, each followed by a search, and runs until all have ended.
     pub(crate) fn announce_and_search(&mut self, announces: u32) {
+        if announces == 0 {
+            return;
+        }
         let start = self.world.now();
         for number in 0..announces {
             let at = start + LOOKUP_SPACING * (number + 1);

@@ -7,7 +7,7 @@ use trackless::random::Random;
 
 use crate::churn::Churn;
 use crate::lifetime::Lifetime;
-use crate::link::PartsPerMillion;
+use crate::link::{PartsPerMillion, Spread};
 use crate::nat::NatKind;
 use crate::scenario::settings::SWITCH;
 use crate::scenario::{Setting, Settings, Unit};
@@ -55,6 +55,16 @@ pub(crate) const LOSS: Setting = Setting {
     about: "share of the datagrams that get lost",
 };
 
+/// Setting: how far hosts are from each other.
+pub(crate) const LATENCY: Setting = Setting {
+    key: "latency",
+    default: "even",
+    unit: Unit::Choice(&["even", "long-tail"]),
+    min: 0,
+    max: 1,
+    about: "round trips: median 135 ms and 90 % below 200, or median 120 ms and 90 % below 300",
+};
+
 /// Setting: graded lookups.
 pub(crate) const LOOKUPS: Setting = Setting {
     key: "lookups",
@@ -63,6 +73,16 @@ pub(crate) const LOOKUPS: Setting = Setting {
     min: 1,
     max: 1_000_000,
     about: "graded lookups of random targets by random nodes",
+};
+
+/// Setting: time between lookups.
+pub(crate) const PACE: Setting = Setting {
+    key: "pace",
+    default: "250ms",
+    unit: Unit::Duration,
+    min: 100,
+    max: HOUR,
+    about: "between two graded lookups",
 };
 
 /// Setting: announced torrents.
@@ -199,6 +219,14 @@ pub(crate) const DEAD: Setting = Setting {
     max: 900_000,
     about: "share of the nodes that falls silent just before the lookups",
 };
+
+/// How far hosts are from each other.
+pub(crate) fn spread(settings: &Settings) -> Spread {
+    match settings.find("latency") {
+        Some(1) => Spread::LongTail,
+        _ => Spread::Even,
+    }
+}
 
 /// What stands in front of a host in the mix that was measured: 36 % of the nodes of the live DHT
 /// were well connected, 10.6 % behind a firewall, 31.3 % behind a port-restricted or symmetric

@@ -11,7 +11,7 @@ use super::CLOSEST;
 use crate::oracle::GroundTruth;
 use crate::plot::{Chart, Shape};
 use crate::report::Metrics;
-use crate::statistics::{Series, count};
+use crate::statistics::{Series, count, float};
 
 /// Figures of the graded lookups.
 #[derive(Debug, Default, Clone)]
@@ -22,6 +22,8 @@ pub(crate) struct Grades {
     pub(crate) latency: Series,
     pub(crate) queries: Series,
     pub(crate) timeouts: Series,
+    /// Nodes in all, guessed from how close those are that a lookup found.
+    pub(crate) sizes: Series,
     /// When a lookup ended, and its closest-8 recall.
     pub(crate) log: Vec<(Instant, f64)>,
 }
@@ -50,6 +52,9 @@ impl Grades {
         let recall = count(hits) / count(wanted.len().max(1));
         self.closest_8.add(recall);
         self.log.push((ended, recall));
+        if let Some(size) = guessed_size(target, &found) {
+            self.sizes.add(size);
+        }
         self.hops.add(f64::from(report.hops));
         self.latency.add_duration(report.duration);
         self.queries
@@ -83,11 +88,24 @@ impl Grades {
     }
 }
 
+/// (k - 1) / d, where d is the distance of the k-th closest node as a share of the space of ids;
+/// `None` of fewer than [`CLOSEST`].
+fn guessed_size(target: NodeId, found: &[NodeId]) -> Option<f64> {
+    let farthest = found.get(CLOSEST - 1)?;
+    let (head, _) = farthest.as_bytes().as_chunks::<8>();
+    let (wanted, _) = target.as_bytes().as_chunks::<8>();
+    // 64 bits of the distance are more than a float holds.
+    let distance = u64::from_be_bytes(*head.first()?) ^ u64::from_be_bytes(*wanted.first()?);
+    let share = float(distance) / float(u64::MAX);
+    Some(count(CLOSEST - 1) / share)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::net::SocketAddr;
     use trackless::krpc::ContactInfo;
+    use trackless::random::Random;
 
     fn id(first: u8) -> NodeId {
         let mut bytes = [0; 20];
@@ -126,5 +144,20 @@ mod tests {
         assert_eq!(grade(&[0, 1, 2, 3, 4, 5, 6, 7]), (Some(1.0), Some(1.0)));
         let dead = grade(&[1, 2, 3, 4, 5, 6, 7, 30]);
         assert_eq!(dead, (Some(1.0), Some(0.875)));
+    }
+
+    #[test]
+    fn the_size_is_guessed_right_on_average() {
+        let mut random = Random::from_seed(3);
+        let mut sizes = Series::default();
+        for _ in 0..400 {
+            let target = NodeId::new(random.bytes());
+            let mut ids: Vec<NodeId> = (0..300).map(|_| NodeId::new(random.bytes())).collect();
+            ids.sort_unstable_by_key(|id| id.distance(&target));
+            sizes.add(guessed_size(target, &ids[..CLOSEST]).unwrap());
+        }
+        let mean = sizes.mean().unwrap();
+        assert!((285.0..315.0).contains(&mean), "{mean}");
+        assert_eq!(guessed_size(id(0), &[id(1)]), None);
     }
 }

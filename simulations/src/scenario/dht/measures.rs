@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use trackless::id::NodeId;
 use trackless::krpc::ContactInfo;
 use trackless::time::Instant;
 
@@ -64,12 +65,13 @@ impl Study {
     /// What the nodes have and have sent up to now. Bytes are those of each node that is there, and
     /// for each second that it is.
     pub(crate) fn measure_upkeep(&self, metrics: &mut Metrics) {
-        let mut contacts = Series::default();
+        let (mut contacts, mut memory) = (Series::default(), Series::default());
         let mut malformed = 0;
         for host in self.population.iter() {
             contacts.add(count(self.contact_count(host)));
             if let Some(dht) = &self.world.host(host).dht {
                 malformed += dht.node().stats().malformed;
+                memory.add(count(dht.node().memory_bytes()));
             }
         }
         let (packets, bytes) = self.sent_per_node();
@@ -79,6 +81,7 @@ impl Study {
         let (_, _, all_bytes) = self.sent();
         metrics.add("bytes_per_node_per_second", float(all_bytes) / uptime);
         metrics.add("contacts_per_node", contacts.mean());
+        metrics.add("memory_per_node", memory.mean());
         metrics.add("malformed", float(malformed));
     }
 
@@ -99,6 +102,43 @@ impl Study {
         metrics.add("stale_contacts", share(stale, all));
         if self.has_gateways() {
             metrics.add("unreachable_contacts", share(unreachable, all));
+        }
+    }
+
+    /// Rules of a routing table that some nodes break, in words: nobody is in it twice, the node
+    /// itself is not, and no bucket holds more than it may.
+    pub(crate) fn broken_tables(&self) -> Vec<String> {
+        let nodes = self.population.iter().step_by(7);
+        let rule = |host| Some((host, self.broken_rule(host)?));
+        let told = |(host, rule): (HostId, &str)| format!("node {}: {rule}", host.0);
+        nodes.filter_map(rule).map(told).take(8).collect()
+    }
+
+    fn broken_rule(&self, host: HostId) -> Option<&'static str> {
+        let own = self.population.id(host)?;
+        let contacts = self.contacts(host);
+        // The last bucket holds all depths from its own on, so no depth has more than a bucket.
+        let mut depths: Vec<u32> = contacts
+            .iter()
+            .map(|contact| own.common_prefix(&contact.id))
+            .collect();
+        depths.sort_unstable();
+        let mut ids: Vec<NodeId> = contacts.iter().map(|contact| contact.id).collect();
+        ids.sort_unstable();
+        let mut addresses: Vec<_> = contacts.iter().map(|contact| contact.address).collect();
+        addresses.sort_unstable();
+        let is_twice = |pair: &[NodeId]| pair[0] == pair[1];
+        let size = self.config.bucket_size;
+        if contacts.iter().any(|contact| contact.id == own) {
+            Some("its own id is in its table")
+        } else if ids.windows(2).any(is_twice) {
+            Some("an id is in its table twice")
+        } else if addresses.windows(2).any(|pair| pair[0] == pair[1]) {
+            Some("an address is in its table twice")
+        } else if depths.chunk_by(|a, b| a == b).any(|run| run.len() > size) {
+            Some("a bucket holds more contacts than it may")
+        } else {
+            None
         }
     }
 

@@ -38,7 +38,7 @@ pub(crate) const CLOSEST: usize = 8;
 /// join is judged: far more than the few round trips it takes.
 pub(crate) const SETTLE: Duration = Duration::from_secs(60);
 
-/// Between the starts of two graded lookups: they overlap, as they do in real life.
+/// Between the starts of two lookups, unless it is set: they overlap, as they do in real life.
 pub(crate) const LOOKUP_SPACING: Duration = Duration::from_millis(250);
 
 /// After the last lookup was started: far more than any may take.
@@ -119,8 +119,10 @@ impl Study {
     /// A study without nodes. `end` is when it is expected to end.
     pub(crate) fn new(settings: &Settings, context: &Context, end: Duration) -> Self {
         let seeds = context.seeds;
+        let mut world = context.world(settings.share("loss"), Instant::ZERO + end);
+        world.network_mut().set_spread(spread(settings));
         Self {
-            world: context.world(settings.share("loss"), Instant::ZERO + end),
+            world,
             seeds,
             config: config(settings),
             population: Population::new(settings),
@@ -138,13 +140,13 @@ impl Study {
         self.world.plan(at, task.encode());
     }
 
-    /// Plans a number of graded lookups, evenly spaced from now on, and runs until all have ended.
-    pub(crate) fn grade_lookups(&mut self, lookups: u32) {
+    /// Plans a number of graded lookups, one each `pace` from now on, and runs until all have ended.
+    pub(crate) fn grade_lookups(&mut self, lookups: u32, pace: Duration) {
         let start = self.world.now();
         for index in 1..=lookups {
-            self.plan(start + LOOKUP_SPACING * index, Task::Lookup);
+            self.plan(start + pace * index, Task::Lookup);
         }
-        self.run_until(start + LOOKUP_SPACING * lookups + LOOKUP_TIME);
+        self.run_until(start + pace * lookups + LOOKUP_TIME);
     }
 
     /// Lets time pass.
