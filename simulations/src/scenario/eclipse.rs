@@ -33,11 +33,12 @@ pub(super) const KIND: Kind = Kind {
     simulate,
 };
 
-static SETTINGS: [Setting; 9] = [
+static SETTINGS: [Setting; 10] = [
     dht::NODES,
     dht::JOIN,
     dht::DURATION,
     dht::LOSS,
+    dht::BEP42,
     Setting {
         key: "targets",
         default: "10",

@@ -208,10 +208,10 @@ impl Study {
                 Some(Purpose::Search(number)) => self.announces.on_searched(number, &report),
                 None => {}
             },
+            Event::AddressChanged { id, .. } => self.population.rename(host, id),
             Event::Step { .. }
             | Event::ItemFound { .. }
             | Event::SamplesFound { .. }
-            | Event::AddressChanged { .. }
             | Event::TableChanged { .. } => {}
         }
     }
