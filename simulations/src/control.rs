@@ -230,9 +230,14 @@ impl ControlNode {
 
     fn answer(&mut self, asker: SocketAddr, transaction: &[u8], query: &Query<'_>) {
         let target = match query.method {
-            Method::FindNode { target } => Some(target),
+            Method::FindNode { target }
+            | Method::Get { target, .. }
+            | Method::SampleInfohashes { target } => Some(target),
             Method::GetPeers { info_hash } => Some(info_hash.as_target()),
-            Method::Ping | Method::AnnouncePeer { .. } | Method::Unknown { .. } => None,
+            Method::Ping
+            | Method::AnnouncePeer { .. }
+            | Method::Put(_)
+            | Method::Unknown { .. } => None,
         };
         let nodes = target.map(|target| self.closest(target));
         let mut out = Vec::new();
@@ -244,6 +249,7 @@ impl ControlNode {
             nodes6: None,
             token: None,
             values: &[],
+            extra: trackless::krpc::Extra::None,
         }
         .write(&mut out);
         self.transmits.push_back((asker, out.into()));

@@ -56,6 +56,28 @@ impl<'a> Value<'a> {
     }
 }
 
+impl Value<'_> {
+    /// Whether this is the one form that bencode has for it: keys of dictionaries in ascending
+    /// order, each once. Integers and lengths are canonical already, unless the scan was lenient.
+    ///
+    /// It calls itself once for each level, and the scan bounds the levels.
+    #[must_use]
+    pub fn is_canonical(&self) -> bool {
+        match self {
+            Self::Integer(_) | Self::Bytes(_) => true,
+            Self::List(list) => list.iter().all(|value| value.is_canonical()),
+            Self::Dictionary(dictionary) => {
+                let mut last: Option<&[u8]> = None;
+                dictionary.iter().all(|(key, value)| {
+                    let ascends = last.is_none_or(|last| last < key);
+                    last = Some(key);
+                    ascends && value.is_canonical()
+                })
+            }
+        }
+    }
+}
+
 /// A dictionary, its entries in the order of the input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Dictionary<'a> {
@@ -264,6 +286,16 @@ mod tests {
         assert!(value.as_bytes().is_none());
         assert!(value.as_integer().is_none());
         assert!(value.as_dictionary().is_none());
+    }
+
+    #[test]
+    fn a_dictionary_is_canonical_when_its_keys_ascend() {
+        let is_canonical = |input: &[u8]| read(input, &Limits::KRPC).unwrap().is_canonical();
+        assert!(is_canonical(b"i7e") && is_canonical(b"0:") && is_canonical(b"le"));
+        assert!(is_canonical(b"d0:0:1:a0:1:bd1:xi1eee"));
+        assert!(!is_canonical(b"d1:b0:1:a0:e"));
+        assert!(!is_canonical(b"d1:a0:1:a0:e"));
+        assert!(!is_canonical(b"ld1:a0:2:ab0:1:b0:ed2:ab0:1:a0:ee"));
     }
 
     #[test]

@@ -180,7 +180,10 @@ async fn follow(mut lookup: Lookup, global: &Global, outcome: &mut Outcome) {
             }
             Event::PeersFound { peers, .. } => outcome.peers.extend(peers),
             Event::LookupDone { report, .. } => outcome.report = Some(report),
-            Event::TableChanged { .. } => {}
+            Event::ItemFound { .. }
+            | Event::SamplesFound { .. }
+            | Event::AddressChanged { .. }
+            | Event::TableChanged { .. } => {}
         }
     }
 }

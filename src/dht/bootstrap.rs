@@ -311,7 +311,11 @@ impl Node {
     pub(super) fn want_joining(&self) -> Want {
         let has = |family| self.tables.iter().any(|table| table.family == family);
         if has(Family::V4) && has(Family::V6) {
-            Want { v4: true, v6: true }
+            Want {
+                v4: true,
+                v6: true,
+                ..Want::default()
+            }
         } else {
             Want::default()
         }

@@ -72,6 +72,11 @@ where
         Some(self.contacts.swap_remove(newest))
     }
 
+    /// Takes out all.
+    pub(super) fn take_all(&mut self) -> Vec<Contact<N>> {
+        std::mem::take(&mut self.contacts)
+    }
+
     /// Forgets those `unwanted` chooses.
     pub(super) fn remove(&mut self, unwanted: impl Fn(&Contact<N>) -> bool) {
         self.contacts.retain(|contact| !unwanted(contact));

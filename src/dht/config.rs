@@ -3,6 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use super::secure_id::IdBinding;
 use super::throttle::ThrottleConfig;
 use super::token::TOKEN_LIFETIME;
 use crate::id::NodeId;
@@ -84,6 +85,23 @@ pub struct Config {
     pub store_torrents_max: usize,
     /// Peers of one torrent in the store. Default 500.
     pub store_peers_max: usize,
+    /// Items in the store (BEP 44). Default 700.
+    pub store_items_max: usize,
+    /// Bytes of all these. Default 1 MiB; an item takes up to 1,350.
+    pub store_item_bytes_max: usize,
+    /// How long an item is kept after it was put last. Default 2 hours (BEP 44).
+    pub item_lifetime: Duration,
+    /// Signatures that are verified a second for one host that puts items, at least 1. Default 10,
+    /// which cost half a millisecond.
+    pub item_verifications_per_second: u32,
+    /// Items of our own that are put again; of more, the one put longest ago is forgotten. Default
+    /// 1,024.
+    pub own_items_max: usize,
+    /// Time between two puts of an item of our own. Default 1 hour (BEP 44).
+    pub item_interval: Duration,
+    /// How long a sample of the stored torrents stays the same (BEP 51), at most 6 hours. Default
+    /// 30 minutes, the life of a peer.
+    pub sample_interval: Duration,
     /// Peers in one answer. Default 100; no more than 1,024 bytes hold in any case (BEP 32).
     pub answer_peers_max: usize,
     /// Contacts of one /24 (IPv4) or /64 (IPv6) in a bucket, candidates of one in a lookup. Default
@@ -92,6 +110,10 @@ pub struct Config {
     /// How much others may ask and get. `None`: as much as they like. Default: see
     /// [`ThrottleConfig`].
     pub throttle: Option<ThrottleConfig>,
+    /// What ids that do not follow from their address mean (BEP 42). Default
+    /// [`IdBinding::Prefer`]. Unless it is [`IdBinding::Off`], an id that is not configured follows
+    /// from our address as soon as that is known.
+    pub id_binding: IdBinding,
     /// BEP 43: queries carry `ro`, nothing is answered. Default `false`.
     pub read_only: bool,
     /// Emit [`Event::Step`](super::Event::Step) for each answer and time-out of a lookup. Default
@@ -126,9 +148,17 @@ impl Default for Config {
             token_lifetime: TOKEN_LIFETIME,
             store_torrents_max: 2000,
             store_peers_max: 500,
+            store_items_max: 700,
+            store_item_bytes_max: 1 << 20,
+            item_lifetime: Duration::from_secs(2 * 3600),
+            item_verifications_per_second: 10,
+            own_items_max: 1024,
+            item_interval: Duration::from_secs(3600),
+            sample_interval: Duration::from_secs(30 * 60),
             answer_peers_max: 100,
             network_max: 2,
             throttle: Some(ThrottleConfig::default()),
+            id_binding: IdBinding::default(),
             read_only: false,
             report_steps: false,
         }
@@ -140,7 +170,8 @@ impl Default for Config {
 pub struct Local {
     /// Its address as far as known; an unspecified one decides the family only.
     pub address: SocketAddr,
-    /// The id to use there. `None`: a random one, or that of a restored snapshot.
+    /// The id to use there, whatever BEP 42 says. `None`: a random one, or that of a restored
+    /// snapshot, until our address is known.
     pub id: Option<NodeId>,
 }
 
@@ -160,6 +191,15 @@ pub struct LocalId(pub u8);
 /// Number of a lookup, unique within a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LookupId(pub u64);
+
+/// What a peer has of a torrent (BEP 33).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum PeerKind {
+    /// All of it.
+    Seed,
+    /// Not all of it, or it does not say.
+    Peer,
+}
 
 /// Which port an announce tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

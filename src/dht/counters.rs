@@ -70,7 +70,13 @@ counters! {
     answered_get_peers,
     /// `announce_peer` queries answered: peers stored.
     answered_announce,
-    /// Errors sent; the sum of the next three.
+    /// `get` queries answered.
+    answered_get,
+    /// `put` queries answered: items stored, or kept alive.
+    answered_put,
+    /// `sample_infohashes` queries answered.
+    answered_sample,
+    /// Errors sent; the sum of the next four.
     errors_sent,
     /// Of `errors_sent`: because arguments were missing or wrong.
     refused_arguments,
@@ -78,6 +84,11 @@ counters! {
     refused_methods,
     /// Of `errors_sent`: because the write token was wrong, too old or of somebody else.
     refused_tokens,
+    /// Of `errors_sent`: because an item was too big, its signature wrong, another version stored,
+    /// or because too many came.
+    refused_items,
+    /// Stored items that gave way to others because the store was full.
+    evicted_items,
     /// Stored torrents that gave way to others because the store was full.
     evicted_torrents,
     /// Stored peers that gave way to others because the list of their torrent was full.
@@ -108,6 +119,13 @@ counters! {
     /// Nodes that answered but are not in the table: their address or network has its share, or
     /// their id belongs to another address.
     contacts_refused,
+    /// Times that others agreed on an address of ours that was not known before (BEP 42).
+    address_changes,
+    /// Of these, with a new id for us.
+    id_changes,
+    /// Items in answers to our queries that are not what they should be: wrong hash, key or
+    /// signature.
+    bad_items,
     /// Lookups that ended at once because too many waited.
     lookups_refused,
     /// Datagrams dropped because the driver did not drain them.

@@ -1,11 +1,13 @@
 //! What a node hands out: datagrams, events, reports, and why it wants to be woken.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 
 use super::config::{LocalId, LookupId};
+use super::item::Item;
 use crate::id::{InfoHash, NodeId};
 use crate::krpc::ContactInfo;
 
@@ -16,7 +18,7 @@ pub struct Transmit {
     pub from: LocalId,
     /// To whom.
     pub to: SocketAddr,
-    /// Its bytes, at most 1,024.
+    /// Its bytes, at most 1,024, or 1,400 with an item.
     pub payload: Bytes,
 }
 
@@ -33,6 +35,26 @@ pub enum Event {
         /// Addresses, each once within one lookup.
         peers: Vec<SocketAddr>,
     },
+    /// A node has an item, or a newer version of it than all before (BEP 44). It was verified.
+    ItemFound {
+        /// The lookup.
+        lookup: LookupId,
+        /// The item.
+        item: Arc<Item>,
+    },
+    /// A node told torrents of which it stores peers (BEP 51).
+    SamplesFound {
+        /// The lookup.
+        lookup: LookupId,
+        /// Who told.
+        from: ContactInfo,
+        /// The sample.
+        info_hashes: Vec<InfoHash>,
+        /// How many torrents there are in all, as it says.
+        num: u64,
+        /// After this time it will tell others.
+        interval: Duration,
+    },
     /// A lookup or a single ping ended. Each that was started and not cancelled ends once.
     LookupDone {
         /// The lookup.
@@ -47,6 +69,16 @@ pub enum Event {
         lookup: LookupId,
         /// The query.
         step: Step,
+    },
+    /// Others see a local socket at an address that was not known, or is another than before (BEP
+    /// 42). Lookups, announces and contacts go on.
+    AddressChanged {
+        /// The socket.
+        local: LocalId,
+        /// Its address.
+        address: IpAddr,
+        /// Our id there from now on, for the state file.
+        id: NodeId,
     },
     /// The number of good contacts passed from 0 to more, or back.
     TableChanged {
@@ -93,10 +125,29 @@ pub struct LookupReport {
     pub peers: u32,
     /// Closest nodes that answered, closest first, at most `bucket_size` for each local address.
     pub closest: Vec<ContactInfo>,
-    /// Nodes that acknowledged the announce.
+    /// Nodes that acknowledged the announce, or stored the item.
     pub stored: u32,
+    /// KRPC errors in answer to announces or puts: code and how often, at most eight codes.
+    pub errors: Vec<(i64, u32)>,
+    /// The number of the newest version of a mutable item (BEP 44).
+    pub seq: Option<i64>,
+    /// Nodes that had the newest version, or the immutable item.
+    pub copies: u32,
+    /// How many have the torrent (BEP 33); `None` when that was not asked.
+    pub scrape: Option<Scrape>,
     /// Time from start to end.
     pub duration: Duration,
+}
+
+/// How many have a torrent, estimated from what several nodes store (BEP 33).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Scrape {
+    /// Those who have all of it.
+    pub seeds: u32,
+    /// The others.
+    pub peers: u32,
+    /// Nodes that counted; without any, `peers` are those that were named.
+    pub filters: u32,
 }
 
 /// Why the node wants to be woken.
@@ -104,9 +155,9 @@ pub struct LookupReport {
 pub enum WakeReason {
     /// A query passes its soft or hard time-out, or a lookup has waited long enough for a contact.
     Query,
-    /// A contact is checked, a bucket refreshed.
+    /// A contact is checked, a bucket refreshed, an item of our own put again.
     Maintenance,
-    /// Stored peers expire.
+    /// Stored peers or items expire.
     Expiry,
     /// Nobody is known: the bootstrap list is asked again.
     Bootstrap,

@@ -6,7 +6,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::config::{Config, Local, LocalId, LookupId};
+use super::external::External;
 use super::routing_table::{Choice, Inserted, RoutingTable};
+use crate::address::Scope;
 use crate::id::NodeId;
 use crate::krpc::{ContactInfo, Family};
 use crate::random::Random;
@@ -46,6 +48,8 @@ pub(super) struct LocalTable {
     /// As configured.
     pub(super) address: SocketAddr,
     pub(super) family: Family,
+    /// Where others see it.
+    pub(super) external: External,
     pub(super) joining: Joining,
     /// The bucket refresh that runs; one at a time.
     pub(super) refreshing: Option<LookupId>,
@@ -67,10 +71,13 @@ impl LocalTable {
     pub(super) fn new(id: LocalId, local: &Local, config: &Config, random: &mut Random) -> Self {
         let own = local.id.unwrap_or_else(|| NodeId::new(random.bytes()));
         let family = Family::of(&local.address);
+        let ip = local.address.ip().to_canonical();
+        let is_global = Scope::of(ip) == Some(Scope::Global);
         Self {
             id,
             address: local.address,
             family,
+            external: External::configured(is_global.then_some(ip)),
             joining: Joining::Alone,
             refreshing: None,
             rejoin_at_secs: None,
@@ -84,6 +91,17 @@ impl LocalTable {
         if self.len() == 0 {
             self.table = Table::new(self.family, own, config);
         }
+    }
+
+    /// Takes another id with all contacts; it will be looked up soon.
+    pub(super) fn change_own(&mut self, now_secs: u32, own: NodeId) {
+        either!(&mut self.table, table => table.set_own(now_secs, own));
+        self.rejoin(now_secs);
+    }
+
+    /// Our own id is looked up when the next lookup of this address is due.
+    pub(super) const fn rejoin(&mut self, now_secs: u32) {
+        self.rejoin_at_secs = Some(now_secs);
     }
 
     /// Our own id has been looked up. As long as fewer than `bucket_size` good contacts are known
@@ -228,7 +246,7 @@ impl LocalTable {
 
     /// See [`RoutingTable::memory_bytes`].
     pub(super) fn memory_bytes(&self) -> usize {
-        either!(&self.table, table => table.memory_bytes())
+        self.external.memory_bytes() + either!(&self.table, table => table.memory_bytes())
     }
 }
 

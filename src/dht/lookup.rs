@@ -5,14 +5,16 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::net::SocketAddr;
+use std::time::Duration;
 
-use super::config::{LocalId, LookupId, PeerPort};
+use super::config::{LocalId, LookupId, PeerKind, PeerPort};
 use super::event::{Event, LookupReport, Step};
+use super::item_search::{Collected, Finding};
 use super::outbox::Outbox;
 use super::walk::{Phase, Walk};
 use crate::address;
 use crate::id::{InfoHash, NodeId};
-use crate::krpc::{CompactPeers, ContactInfo, Method, Want};
+use crate::krpc::{CompactPeers, ContactInfo, Method, Response, Want};
 use crate::time::Instant;
 
 /// What a lookup is for.
@@ -23,7 +25,15 @@ pub(super) enum Kind {
     /// Peers of a torrent.
     FindPeers(InfoHash),
     /// Peers of a torrent, and to be one of them.
-    Announce(InfoHash, PeerPort),
+    Announce(InfoHash, PeerPort, PeerKind),
+    /// How many have a torrent (BEP 33).
+    Scrape(InfoHash),
+    /// Torrents that nodes on the way store peers of (BEP 51).
+    Sample,
+    /// The item that is stored under the target (BEP 44).
+    GetItem,
+    /// To have an item stored under the target.
+    PutItem,
     /// Nothing but an answer of one node.
     Ping(SocketAddr),
 }
@@ -32,24 +42,41 @@ impl Kind {
     /// The torrent that is looked for.
     pub(super) const fn info_hash(self) -> Option<InfoHash> {
         match self {
-            Self::FindPeers(info_hash) | Self::Announce(info_hash, _) => Some(info_hash),
-            Self::FindNode | Self::Ping(_) => None,
+            Self::FindPeers(info_hash)
+            | Self::Announce(info_hash, ..)
+            | Self::Scrape(info_hash) => Some(info_hash),
+            Self::FindNode | Self::Sample | Self::GetItem | Self::PutItem | Self::Ping(_) => None,
         }
     }
 
-    /// The torrent that is announced, and the port.
-    pub(super) const fn announced(self) -> Option<(InfoHash, PeerPort)> {
+    /// The torrent that is announced.
+    pub(super) const fn announced(self) -> Option<InfoHash> {
         match self {
-            Self::Announce(info_hash, port) => Some((info_hash, port)),
-            Self::FindNode | Self::FindPeers(_) | Self::Ping(_) => None,
+            Self::Announce(info_hash, ..) => Some(info_hash),
+            Self::FindNode
+            | Self::FindPeers(_)
+            | Self::Scrape(_)
+            | Self::Sample
+            | Self::GetItem
+            | Self::PutItem
+            | Self::Ping(_) => None,
         }
+    }
+
+    /// Whether something is stored at the closest nodes in the end.
+    pub(super) const fn is_storing(self) -> bool {
+        matches!(self, Self::Announce(..) | Self::PutItem)
     }
 
     /// The query that is sent to each node on the way.
     pub(super) const fn method(self, target: NodeId) -> Method<'static> {
-        match self.info_hash() {
-            Some(info_hash) => Method::GetPeers { info_hash },
-            None => Method::FindNode { target },
+        match self {
+            Self::FindPeers(info_hash)
+            | Self::Announce(info_hash, ..)
+            | Self::Scrape(info_hash) => Method::GetPeers { info_hash },
+            Self::GetItem | Self::PutItem => Method::Get { target, seq: None },
+            Self::Sample => Method::SampleInfohashes { target },
+            Self::FindNode | Self::Ping(_) => Method::FindNode { target },
         }
     }
 
@@ -57,7 +84,9 @@ impl Kind {
     const fn method_name(self) -> &'static str {
         match self {
             Self::FindNode => "find_node",
-            Self::FindPeers(_) | Self::Announce(..) => "get_peers",
+            Self::FindPeers(_) | Self::Announce(..) | Self::Scrape(_) => "get_peers",
+            Self::GetItem | Self::PutItem => "get",
+            Self::Sample => "sample_infohashes",
             Self::Ping(_) => "ping",
         }
     }
@@ -72,6 +101,8 @@ pub(super) enum Origin {
     Join(LocalId),
     /// The node itself: a bucket that has been unchanged for long.
     Refresh(LocalId),
+    /// The node itself: an item that others would forget.
+    Republish,
 }
 
 /// A lookup.
@@ -83,6 +114,7 @@ pub(super) struct Lookup {
     pub(super) target: NodeId,
     pub(super) walks: Vec<Walk>,
     pub(super) report: LookupReport,
+    pub(super) collected: Collected,
     /// Something changed, so the walks have to be asked what they want.
     pub(super) dirty: bool,
     /// When it ends if there is still nobody to ask.
@@ -107,6 +139,7 @@ impl Lookup {
             target,
             walks: Vec::new(),
             report: LookupReport::default(),
+            collected: Collected::default(),
             dirty: true,
             wait_until: now,
             started: now,
@@ -122,9 +155,15 @@ impl Lookup {
     /// Which families of nodes its queries want; `joining` is what they want while the node gets
     /// in.
     pub(super) fn want(&self, joining: Want) -> Want {
-        match self.origin {
+        let families = match self.origin {
             Origin::Join(_) => joining,
-            Origin::User | Origin::Refresh(_) => Want::default(),
+            Origin::User | Origin::Refresh(_) | Origin::Republish => Want::default(),
+        };
+        Want {
+            scrape: matches!(self.kind, Kind::Scrape(_)),
+            // BEP 33: one who has everything has no use for others of the kind.
+            no_seeds: matches!(self.kind, Kind::Announce(.., PeerKind::Seed)),
+            ..families
         }
     }
 
@@ -141,9 +180,13 @@ impl Lookup {
         }
         match self.kind {
             Kind::Ping(_) => self.report.answered + self.report.timed_out > 0,
-            Kind::FindNode | Kind::FindPeers(_) | Kind::Announce(..) => {
-                done > 0 || self.walks.is_empty()
-            }
+            Kind::FindNode
+            | Kind::FindPeers(_)
+            | Kind::Announce(..)
+            | Kind::Scrape(_)
+            | Kind::Sample
+            | Kind::GetItem
+            | Kind::PutItem => done > 0 || self.walks.is_empty(),
         }
     }
 
@@ -197,6 +240,43 @@ impl Lookup {
         }
     }
 
+    /// A node answered: what it says besides nodes and peers. Returns whether it has the item.
+    pub(super) fn on_collected(
+        &mut self,
+        response: &Response<'_>,
+        from: ContactInfo,
+        named_max: usize,
+        outbox: &mut Outbox,
+    ) -> bool {
+        let lookup = self.id;
+        let is_told = self.origin == Origin::User;
+        if let (Kind::Sample, Some(samples), true) = (self.kind, response.samples, is_told) {
+            let hashes = samples.chunks_exact(crate::id::ID_LENGTH);
+            outbox.tell(Event::SamplesFound {
+                lookup,
+                from,
+                info_hashes: hashes.filter_map(InfoHash::from_slice).collect(),
+                num: response.num,
+                interval: Duration::from_secs(response.interval_secs.into()),
+            });
+        }
+        let finding = self.collected.on_answer(&self.target, response, named_max);
+        match finding {
+            Finding::None => false,
+            Finding::Held => true,
+            Finding::Newer(item) => {
+                if is_told {
+                    outbox.tell(Event::ItemFound { lookup, item });
+                }
+                true
+            }
+            Finding::Lie => {
+                outbox.stats.bad_items += 1;
+                false
+            }
+        }
+    }
+
     /// A query of this lookup was answered or failed.
     pub(super) fn step(
         &self,
@@ -244,6 +324,7 @@ impl Lookup {
             self.report.hops = hop;
         }
         self.report.peers = u32::try_from(self.peers.len()).unwrap_or(u32::MAX);
+        self.collected.report(&mut self.report);
         self.report.duration = now.saturating_since(self.started);
         outbox.tell(Event::LookupDone {
             lookup: self.id,

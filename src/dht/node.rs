@@ -13,10 +13,12 @@ use tracing::{debug, trace};
 use super::bootstrap::Bootstrap;
 use super::config::{Config, LocalId};
 use super::counters::{Counters, Malformed};
+use super::estimate::{Estimate, Lookouts};
 use super::event::{Event, Transmit, WakeReason};
 use super::exchange::Exchange;
 use super::local_table::LocalTable;
 use super::lookup::Lookups;
+use super::own_items::OwnItems;
 use super::routing_table::Choice;
 use super::rpc::{Due, Pending, Purpose};
 use super::search::Failure;
@@ -39,6 +41,9 @@ pub struct Node {
     pub(super) tables: Vec<LocalTable>,
     pub(super) exchange: Exchange,
     pub(super) lookups: Lookups,
+    /// What lookups said of the size of the network, of IPv4 and of IPv6.
+    pub(super) lookouts: (Lookouts, Lookouts),
+    pub(super) own_items: OwnItems,
     pub(super) verification: Verification,
     pub(super) bootstrap: Bootstrap,
     pub(super) server: Server,
@@ -64,12 +69,14 @@ impl Node {
             .map(|(id, local)| LocalTable::new(LocalId(id), local, &config, &mut random))
             .collect();
         let server = Server::new(&config, random.bytes());
-        Self {
+        let mut node = Self {
             now,
             tables,
             server,
             exchange: Exchange::new(&config, random),
             lookups: Lookups::default(),
+            lookouts: (Lookouts::default(), Lookouts::default()),
+            own_items: OwnItems::new(config.own_items_max, config.item_interval),
             verification: Verification::default(),
             bootstrap: Bootstrap::default(),
             maintenance_at: None,
@@ -78,7 +85,9 @@ impl Node {
             paced_until: None,
             is_known: false,
             config,
-        }
+        };
+        node.bind_ids();
+        node
     }
 
     /// A datagram came in on a local socket. Whatever it holds, it is dealt with or dropped.
@@ -159,7 +168,7 @@ impl Node {
             Body::Query(_) => {}
             Body::Response(response) => {
                 if let Some(ours) = message.external {
-                    self.on_told(local, from, ours);
+                    self.on_told(now, local, from, ours);
                 }
                 self.on_response(now, &pending, response);
             }
@@ -241,16 +250,6 @@ impl Node {
         self.server.refuse(now, &asker, refusal, &mut self.exchange);
     }
 
-    /// Somebody told us our address. Only a node that has something to be found for and does not
-    /// know where it is bound needs that.
-    fn on_told(&mut self, local: LocalId, by: SocketAddr, ours: SocketAddr) {
-        let table = self.tables.get(usize::from(local.0));
-        let is_hidden = table.is_some_and(|table| table.address.ip().is_unspecified());
-        if is_hidden && self.server.own_torrents.has_any() {
-            self.server.own_torrents.on_told(by, ours);
-        }
-    }
-
     fn on_response(&mut self, now: Instant, pending: &Pending, response: &Response<'_>) {
         if let Some(asked) = pending.contact()
             && asked.id != response.id
@@ -293,7 +292,7 @@ impl Node {
                 self.on_other_family(now, others, pending.to);
             }
             Purpose::Search(id) => self.on_search_answer(now, id, pending, response),
-            Purpose::Announce(id) => self.on_announced(id, pending, true),
+            Purpose::Announce(id) => self.on_announced(id, pending, Ok(())),
             Purpose::Ping(id) => self.on_ping_done(now, id, pending, &Ok(response.id)),
         }
     }
@@ -303,7 +302,7 @@ impl Node {
         match pending.purpose {
             Purpose::Verify(_) | Purpose::Bootstrap => {}
             Purpose::Search(id) => self.on_search_failed(now, id, pending, &failure),
-            Purpose::Announce(id) => self.on_announced(id, pending, false),
+            Purpose::Announce(id) => self.on_announced(id, pending, Err(&failure)),
             Purpose::Ping(id) => self.on_ping_done(now, id, pending, &Err(failure)),
         }
     }
@@ -343,7 +342,10 @@ impl Node {
         if is_due(self.maintenance_at) {
             self.maintain(now);
         }
-        if is_due(self.server.store.next_expiry()) {
+        if is_due(self.own_items.next()) {
+            self.republish(now);
+        }
+        if is_due(self.server.next_expiry()) {
             self.server.expire(now);
         }
         self.drive(now);
@@ -368,7 +370,8 @@ impl Node {
             (self.paced_until, WakeReason::Query),
             (self.bootstrap.next, WakeReason::Bootstrap),
             (self.maintenance_at, WakeReason::Maintenance),
-            (self.server.store.next_expiry(), WakeReason::Expiry),
+            (self.own_items.next(), WakeReason::Maintenance),
+            (self.server.next_expiry(), WakeReason::Expiry),
         ];
         wakes.into_iter().fold(None, |first, (at, reason)| {
             Wake::earliest(first, at.map(|at| Wake { at, reason }))
@@ -417,6 +420,22 @@ impl Node {
         )
     }
 
+    /// How many nodes of a family there are, as far as lookups can tell; `None` before sixteen
+    /// different ones have found eight nodes each.
+    #[must_use]
+    pub fn estimate(&self, family: Family) -> Option<Estimate> {
+        match family {
+            Family::V4 => self.lookouts.0.estimate(),
+            Family::V6 => self.lookouts.1.estimate(),
+        }
+    }
+
+    /// Items in the store (BEP 44).
+    #[must_use]
+    pub fn stored_items(&self) -> usize {
+        self.server.items.store.len()
+    }
+
     /// Bytes of memory this node takes: the struct itself and, by capacity, everything it owns on
     /// the heap. Of the store of peers it is an estimate; what the allocator adds does not count.
     #[must_use]
@@ -431,6 +450,9 @@ impl Node {
                 .sum::<usize>()
             + self.exchange.memory_bytes()
             + self.lookups.memory_bytes()
+            + self.lookouts.0.memory_bytes()
+            + self.lookouts.1.memory_bytes()
+            + self.own_items.memory_bytes()
             + self.verification.memory_bytes()
             + self.bootstrap.memory_bytes()
             + self.server.memory_bytes()

@@ -17,9 +17,10 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use super::config::PeerKind;
 use crate::address::Scope;
 use crate::id::InfoHash;
-use crate::krpc::Family;
+use crate::krpc::{BloomFilter, Family};
 use crate::random::Random;
 use crate::time::Instant;
 
@@ -78,6 +79,7 @@ struct Announcer<const N: usize> {
     seen_secs: u32,
     ip: [u8; N],
     port: u16,
+    kind: PeerKind,
 }
 
 /// Peers of one family, oldest announce first.
@@ -102,10 +104,22 @@ impl PeerStore {
         }
     }
 
+    /// A peer that does not say it has everything announced a torrent; see
+    /// [`PeerStore::announce_as`].
+    pub fn announce(&mut self, now: Instant, info_hash: InfoHash, peer: SocketAddr) -> Evicted {
+        self.announce_as(now, info_hash, peer, PeerKind::Peer)
+    }
+
     /// A peer announced a torrent. An address with port 0 is nobody and is not stored.
     ///
     /// Returns what gave way to it.
-    pub fn announce(&mut self, now: Instant, info_hash: InfoHash, peer: SocketAddr) -> Evicted {
+    pub fn announce_as(
+        &mut self,
+        now: Instant,
+        info_hash: InfoHash,
+        peer: SocketAddr,
+        kind: PeerKind,
+    ) -> Evicted {
         let mut evicted = Evicted::default();
         if peer.port() == 0 || self.torrents_max == 0 || self.peers_max == 0 {
             return evicted;
@@ -119,12 +133,12 @@ impl PeerStore {
         let is_one_per_ip = Scope::of(peer.ip()) == Some(Scope::Global);
         evicted.peers = u64::from(match peer.ip().to_canonical() {
             IpAddr::V4(ip) => torrent.v4.announce(
-                Announcer::new(seen_secs, ip.octets(), peer.port()),
+                Announcer::new(seen_secs, ip.octets(), peer.port(), kind),
                 is_one_per_ip,
                 self.peers_max,
             ),
             IpAddr::V6(ip) => torrent.v6.announce(
-                Announcer::new(seen_secs, ip.octets(), peer.port()),
+                Announcer::new(seen_secs, ip.octets(), peer.port(), kind),
                 is_one_per_ip,
                 self.peers_max,
             ),
@@ -155,6 +169,49 @@ impl PeerStore {
             Family::V4 => torrent.v4.sample(oldest_secs, max, random, out),
             Family::V6 => torrent.v6.sample(oldest_secs, max, random, out),
         }
+    }
+
+    /// The same without seeds, for somebody who has no use for them (BEP 33).
+    pub fn sample_unfinished(
+        &self,
+        now: Instant,
+        info_hash: InfoHash,
+        family: Family,
+        max: usize,
+        random: &mut Random,
+        out: &mut Vec<SocketAddr>,
+    ) {
+        let Some(torrent) = self.torrents.get(&info_hash) else {
+            return;
+        };
+        let oldest_secs = self.oldest_alive_secs(now);
+        match family {
+            Family::V4 => torrent.v4.unfinished(oldest_secs, max, random, out),
+            Family::V6 => torrent.v6.unfinished(oldest_secs, max, random, out),
+        }
+    }
+
+    /// All seeds of a torrent and all other peers of it, counted (BEP 33); `None` when none is
+    /// stored.
+    #[must_use]
+    pub fn filters(&self, now: Instant, info_hash: InfoHash) -> Option<(BloomFilter, BloomFilter)> {
+        let torrent = self.torrents.get(&info_hash)?;
+        let oldest_secs = self.oldest_alive_secs(now);
+        let (mut seeds, mut peers) = (BloomFilter::new(), BloomFilter::new());
+        let v4 = torrent.v4.alive(oldest_secs);
+        let v6 = torrent.v6.alive(oldest_secs);
+        for (ip, kind) in v4.chain(v6) {
+            match kind {
+                PeerKind::Seed => seeds.insert(ip),
+                PeerKind::Peer => peers.insert(ip),
+            }
+        }
+        (!seeds.is_empty() || !peers.is_empty()).then_some((seeds, peers))
+    }
+
+    /// The torrents of which peers are stored.
+    pub fn info_hashes(&self) -> impl Iterator<Item = &InfoHash> {
+        self.torrents.keys()
     }
 
     /// Frees what has expired.
@@ -277,11 +334,12 @@ impl<const N: usize> Announcer<N> {
     /// Bytes of the address that name its network: a /24 of IPv4, a /64 of IPv6.
     const NETWORK_LENGTH: usize = if N == 4 { 3 } else { 8 };
 
-    fn new(seen_secs: u32, ip: [u8; N], port: u16) -> Self {
+    const fn new(seen_secs: u32, ip: [u8; N], port: u16, kind: PeerKind) -> Self {
         Self {
             seen_secs,
             ip,
             port,
+            kind,
         }
     }
 
@@ -355,6 +413,28 @@ impl<const N: usize> Announced<N>
 where
     IpAddr: From<[u8; N]>,
 {
+    /// Addresses that have not expired, with what is there.
+    fn alive(&self, oldest_secs: u32) -> impl Iterator<Item = (IpAddr, PeerKind)> + '_ {
+        let alive = &self.0[self.alive_from(oldest_secs)..];
+        alive.iter().map(|peer| (IpAddr::from(peer.ip), peer.kind))
+    }
+
+    /// See [`PeerStore::sample_unfinished`].
+    fn unfinished(
+        &self,
+        oldest_secs: u32,
+        max: usize,
+        random: &mut Random,
+        out: &mut Vec<SocketAddr>,
+    ) {
+        let alive = &self.0[self.alive_from(oldest_secs)..];
+        let start = random.index(alive.len()).unwrap_or(0);
+        let (end, front) = alive.split_at(start);
+        let run = front.iter().chain(end);
+        let run = run.filter(|peer| peer.kind == PeerKind::Peer).take(max);
+        out.extend(run.map(|peer| SocketAddr::new(IpAddr::from(peer.ip), peer.port)));
+    }
+
     /// See [`PeerStore::sample`].
     fn sample(&self, oldest_secs: u32, max: usize, random: &mut Random, out: &mut Vec<SocketAddr>) {
         let alive = &self.0[self.alive_from(oldest_secs)..];

@@ -5,8 +5,9 @@
 //! there our own id falls. The contacts lie in one vector, bucket after bucket.
 //!
 //! Who may enter: nodes that answered a query of ours, once per id, once per address, and for
-//! global addresses once per IP and a few times per network and bucket. Who is there stays while it answers: a newcomer takes the place of
-//! a bad contact or waits as a replacement.
+//! global addresses once per IP and a few times per network and bucket. Who is there stays while it
+//! answers: a newcomer takes the place of a bad contact or waits as a replacement. Only one whose id
+//! follows from its address (BEP 42) takes the place of one whose id does not.
 //!
 //! Invariant: every contact is in the bucket its id belongs to, and no bucket holds more than
 //! `bucket_size` contacts.
@@ -19,6 +20,7 @@ use super::bucket::{Bucket, Replacements};
 use super::config::Config;
 use super::contact::{Contact, pack_ip};
 use super::host::Network;
+use super::secure_id::{IdBinding, is_bound};
 use crate::address::Scope;
 use crate::id::{ID_LENGTH, NodeId};
 use crate::krpc::ContactInfo;
@@ -70,6 +72,8 @@ pub(super) struct RoutingTable<const N: usize> {
     network_max: usize,
     /// The refresh interval.
     interval_secs: u32,
+    /// Ids that follow from addresses win places.
+    prefers_bound: bool,
     contacts: Vec<Contact<N>>,
     /// At least one.
     buckets: Vec<Bucket>,
@@ -87,6 +91,7 @@ where
             bucket_size: config.bucket_size.clamp(1, BUCKET_SIZE_MAX),
             network_max: config.network_max.max(1),
             interval_secs: u32::try_from(config.refresh_interval.as_secs()).unwrap_or(u32::MAX),
+            prefers_bound: config.id_binding != IdBinding::Off,
             contacts: Vec::new(),
             buckets: vec![Bucket {
                 start: 0,
@@ -99,6 +104,23 @@ where
     /// Our id.
     pub(super) const fn own(&self) -> NodeId {
         self.own
+    }
+
+    /// Takes another id. The contacts are sorted into buckets around it; those that find no place
+    /// wait as replacements.
+    pub(super) fn set_own(&mut self, now_secs: u32, own: NodeId) {
+        let contacts = std::mem::take(&mut self.contacts);
+        let waiting = self.replacements.take_all();
+        self.own = own;
+        self.buckets = vec![Bucket {
+            start: 0,
+            refresh_at_secs: now_secs.saturating_add(self.interval_secs),
+        }];
+        for contact in contacts.into_iter().chain(waiting) {
+            if *contact.id() != own {
+                self.place(now_secs, contact);
+            }
+        }
     }
 
     /// A node answered a query of ours: it is inserted, or noted as alive.
@@ -178,6 +200,11 @@ where
                 return Inserted::Added;
             }
             if bucket + 1 < self.buckets.len() || self.buckets.len() >= BUCKETS_MAX {
+                if let Some(unbound) = self.loser_to(&newcomer, range) {
+                    self.contacts[unbound] = newcomer;
+                    self.touch(bucket, now_secs);
+                    return Inserted::Added;
+                }
                 let (own, last) = (self.own, self.buckets.len() - 1);
                 self.replacements
                     .push(newcomer, |id| bucket_index(&own, id, last) == bucket);
@@ -185,6 +212,22 @@ where
             }
             self.split(now_secs);
         }
+    }
+
+    /// Whether BEP 42 speaks for a contact, or is not asked.
+    fn is_preferred(&self, contact: &Contact<N>) -> bool {
+        !self.prefers_bound || is_bound(contact.id(), IpAddr::from(*contact.ip()))
+    }
+
+    /// The contact of a full bucket that gives way to a newcomer because only the newcomer's id
+    /// follows from its address: the one that was silent for longest.
+    fn loser_to(&self, newcomer: &Contact<N>, bucket: std::ops::Range<usize>) -> Option<usize> {
+        if !self.prefers_bound || !self.is_preferred(newcomer) {
+            return None;
+        }
+        bucket
+            .filter(|&at| !self.is_preferred(&self.contacts[at]))
+            .min_by_key(|&at| self.contacts[at].seen_secs())
     }
 
     /// Replaces the last bucket by two.
@@ -242,7 +285,8 @@ where
         }
         range.len() < self.bucket_size
             || (bucket + 1 == self.buckets.len() && self.buckets.len() < BUCKETS_MAX)
-            || self.contacts[range].iter().any(Contact::is_bad)
+            || self.contacts[range.clone()].iter().any(Contact::is_bad)
+            || self.loser_to(&newcomer, range).is_some()
     }
 
     /// A contact left a query unanswered. A bad one gives way to a replacement, which is returned:
@@ -261,7 +305,15 @@ where
             bucket_index(&own, waiting.id(), last) == bucket
                 && !is_crowded(rivals, waiting, network_max)
         };
-        if let Some(replacement) = self.replacements.take(fits) {
+        let prefers_bound = self.prefers_bound;
+        let is_preferred = |waiting: &Contact<N>| {
+            !prefers_bound || is_bound(waiting.id(), IpAddr::from(*waiting.ip()))
+        };
+        let replacement = self
+            .replacements
+            .take(|waiting| is_preferred(waiting) && fits(waiting))
+            .or_else(|| self.replacements.take(fits));
+        if let Some(replacement) = replacement {
             self.contacts[index] = replacement;
             self.touch(bucket, now_secs);
             return Some(replacement.info());

@@ -9,15 +9,18 @@
 //! `LookupDone`.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use tracing::debug;
 
-use super::config::{LookupId, PeerPort};
-use super::event::Step;
+use super::config::{LocalId, LookupId, PeerKind, PeerPort};
+use super::event::{Event, Step};
 use super::exchange::Ask;
+use super::item_search::{Collected, Putting};
 use super::lookup::{Kind, Lookup, Origin};
 use super::node::Node;
 use super::rpc::{Pending, Purpose};
+use super::storing::{close_storing, storing_method};
 use super::walk::{Next, Phase, Walk};
 use crate::id::{ID_LENGTH, InfoHash, NodeId};
 use crate::krpc::{ContactInfo, Family, Method, Response, Want};
@@ -34,9 +37,21 @@ impl Node {
     /// [`Config::peer_lifetime`](super::Config::peer_lifetime) from now on, whoever asks us for its
     /// peers is told that we are one, if we know where the asker reaches us.
     pub fn announce(&mut self, now: Instant, info_hash: InfoHash, port: PeerPort) -> LookupId {
+        self.announce_as(now, info_hash, port, PeerKind::Peer)
+    }
+
+    /// The same for a peer that may have all of the torrent (BEP 33); then it finds peers that do
+    /// not, as far as nodes know the difference.
+    pub fn announce_as(
+        &mut self,
+        now: Instant,
+        info_hash: InfoHash,
+        port: PeerPort,
+        peer_kind: PeerKind,
+    ) -> LookupId {
         let own_torrents = &mut self.server.own_torrents;
         own_torrents.announce(now.max(self.now), info_hash, port);
-        let kind = Kind::Announce(info_hash, port);
+        let kind = Kind::Announce(info_hash, port, peer_kind);
         self.start(now, kind, info_hash.as_target())
     }
 
@@ -61,17 +76,29 @@ impl Node {
     /// used for the tables.
     pub fn cancel(&mut self, lookup: LookupId) {
         let cancelled = self.lookups.cancel(lookup);
-        if let Some((info_hash, _)) = cancelled.and_then(Kind::announced) {
+        if let Some(info_hash) = cancelled.and_then(Kind::announced) {
             self.withdraw(info_hash);
         }
     }
 
-    /// A lookup of the caller: it waits for its turn, which comes at once if there is room.
+    /// A lookup of the caller that collects nothing but nodes and peers.
     fn start(&mut self, now: Instant, kind: Kind, target: NodeId) -> LookupId {
+        self.start_collecting(now, kind, target, Collected::Nothing)
+    }
+
+    /// A lookup of the caller: it waits for its turn, which comes at once if there is room.
+    pub(super) fn start_collecting(
+        &mut self,
+        now: Instant,
+        kind: Kind,
+        target: NodeId,
+        collected: Collected,
+    ) -> LookupId {
         let now = self.advance(now);
         self.hurry_bootstrap(now);
         let id = self.lookups.next_id();
-        let lookup = Lookup::new(now, id, kind, Origin::User, target);
+        let mut lookup = Lookup::new(now, id, kind, Origin::User, target);
+        lookup.collected = collected;
         let queued_max = self.config.lookups_queued_max.max(1);
         if let Some(refused) = self.lookups.enqueue(lookup, queued_max) {
             self.exchange.outbox.stats.lookups_refused += 1;
@@ -99,6 +126,38 @@ impl Node {
                 .extend(tables.map(|table| Walk::new(now, &self.config, table, target)));
         }
         self.lookups.active.push(lookup);
+    }
+
+    /// Puts an item of ours again.
+    pub(super) fn start_republishing(
+        &mut self,
+        now: Instant,
+        target: NodeId,
+        collected: Collected,
+    ) {
+        let id = self.lookups.next_id();
+        let mut lookup = Lookup::new(now, id, Kind::PutItem, Origin::Republish, target);
+        lookup.wait_until = now + self.config.lookup_wait;
+        lookup.collected = collected;
+        lookup.walks = self.walks(now, Kind::PutItem, target);
+        self.lookups.active.push(lookup);
+    }
+
+    /// The walks of a lookup. Announces go over every local address, because each announces itself;
+    /// for anything else one of each family will do, the first that has contacts (BEP 45: the same
+    /// nodes should not be asked from several sockets at once).
+    fn walks(&self, now: Instant, kind: Kind, target: NodeId) -> Vec<Walk> {
+        let is_walked = |id: LocalId, family: Family| {
+            let mut alike = self.tables.iter().filter(|table| table.family == family);
+            let first = alike.clone().next();
+            let best = alike.find(|table| table.len() > 0).or(first);
+            kind.announced().is_some() || best.is_some_and(|best| best.id == id)
+        };
+        self.tables
+            .iter()
+            .filter(|table| is_walked(table.id, table.family))
+            .map(|table| Walk::new(now, &self.config, table, target))
+            .collect()
     }
 
     /// Lets the lookups take their steps, starts those whose turn has come, and pings who waits for
@@ -133,19 +192,24 @@ impl Node {
         if let Kind::Ping(to) = lookup.kind {
             self.send_ping(now, &mut lookup, to);
         } else {
-            let tables = self.tables.iter();
-            lookup
-                .walks
-                .extend(tables.map(|table| Walk::new(now, &self.config, table, lookup.target)));
+            lookup.walks = self.walks(now, lookup.kind, lookup.target);
             self.tell_stored(now, &mut lookup);
         }
         self.lookups.active.push(lookup);
         true
     }
 
-    /// Tells the peers that announced themselves to us: in a small network we are one of the nodes
-    /// closest to the torrent, and nobody else may have them.
+    /// Tells what is in our own store: in a small network we are one of the nodes closest to the
+    /// target, and nobody else may have it.
     fn tell_stored(&mut self, now: Instant, lookup: &mut Lookup) {
+        if let Collected::Versions(versions) = &mut lookup.collected
+            && let Some(item) = self.server.items.store.get(now, &lookup.target)
+        {
+            let item = versions.on_found(item.clone());
+            let lookup = lookup.id;
+            let found = Event::ItemFound { lookup, item };
+            self.exchange.outbox.tell(found);
+        }
         let Some(info_hash) = lookup.kind.info_hash() else {
             return;
         };
@@ -182,11 +246,12 @@ impl Node {
             kind: lookup.kind,
             target: lookup.target,
             want,
-            cost: match (lookup.origin, lookup.kind) {
-                (Origin::Join(_) | Origin::Refresh(_), _) => 0,
-                // What is asked will be told, too.
-                (Origin::User, Kind::Announce(..)) => 2,
-                (Origin::User, Kind::FindNode | Kind::FindPeers(_) | Kind::Ping(_)) => 1,
+            putting: lookup.collected.putting(),
+            cost: match lookup.origin {
+                Origin::Join(_) | Origin::Refresh(_) => 0,
+                // Who is asked will be told, too.
+                Origin::User | Origin::Republish if lookup.kind.is_storing() => 2,
+                Origin::User | Origin::Republish => 1,
             },
         };
         let mut queries = 0;
@@ -240,19 +305,20 @@ impl Node {
             }
         }
         let mut open = 0;
-        if let Some((info_hash, port)) = header.kind.announced() {
-            for (contact, token) in walk.announce_to() {
-                let port = announced_port(port, table.address.port());
-                let ask = Ask {
-                    to: contact.address,
-                    id: Some(contact.id),
-                    method: announce_method(info_hash, port, token),
-                    want: Want::default(),
-                    purpose: Purpose::Announce(header.id),
-                };
-                // What does not fit into the queries in flight is left out: the others store it.
-                open += u32::from(self.exchange.query(now, table, &ask));
-            }
+        for storage in walk.announce_to() {
+            let (local_port, putting) = (table.address.port(), header.putting.as_deref());
+            let Some(method) = storing_method(header.kind, putting, local_port, &storage) else {
+                break;
+            };
+            let ask = Ask {
+                to: storage.info.address,
+                id: Some(storage.info.id),
+                method,
+                want: Want::default(),
+                purpose: Purpose::Announce(header.id),
+            };
+            // What does not fit into the queries in flight is left out: the others store it.
+            open += u32::from(self.exchange.query(now, table, &ask));
         }
         walk.phase = if open > 0 {
             Phase::Announcing { open }
@@ -273,6 +339,18 @@ impl Node {
             "lookup ends"
         );
         let (origin, target) = (lookup.origin, lookup.target);
+        for walk in &lookup.walks {
+            let lookouts = match walk.family {
+                Family::V4 => &mut self.lookouts.0,
+                Family::V6 => &mut self.lookouts.1,
+            };
+            lookouts.on_lookup(&target, walk.nearest());
+        }
+        if let (Origin::Republish, Collected::Versions(versions)) = (origin, &lookup.collected) {
+            let (stored, seq) = (lookup.report.stored, versions.seq());
+            self.own_items.on_put(now, &target, stored, seq);
+            self.republish(now);
+        }
         let report_steps = self.config.report_steps;
         lookup.finish(now, &mut self.exchange.outbox, report_steps);
         self.on_own_done(now, origin, target);
@@ -325,6 +403,11 @@ impl Node {
             id: response.id,
             address: pending.to,
         };
+        if lookup.on_collected(response, asked, peers_max, outbox)
+            && let Some(walk) = lookup.walk(pending.local)
+        {
+            walk.on_holder(pending.to);
+        }
         lookup.step(outbox, report_steps, || Step {
             rtt: Some(now.saturating_since(pending.sent)),
             nodes: nodes.len(),
@@ -380,6 +463,7 @@ impl Node {
         };
         lookup.dirty = true;
         let (kind, target, want) = (lookup.kind, lookup.target, lookup.want(want));
+        let putting = lookup.collected.putting();
         let Some(walk) = lookup.walk(pending.local) else {
             return;
         };
@@ -401,31 +485,22 @@ impl Node {
             return;
         }
         // Who answered the search is there, so it is the datagram that is missing.
-        let first = kind.announced().filter(|_| !pending.is_resent);
-        if let (Some((info_hash, port)), Some(token)) = (first, walk.token(pending.to)) {
-            let port = announced_port(port, table.address.port());
-            let method = announce_method(info_hash, port, token);
-            let ask = Ask { method, ..ask };
+        let storage = walk.storage(pending.to).filter(|_| !pending.is_resent);
+        let local_port = table.address.port();
+        let method = storage
+            .as_ref()
+            .and_then(|storage| storing_method(kind, putting.as_deref(), local_port, storage));
+        if let Some(method) = method {
+            let ask = Ask {
+                method,
+                want: Want::default(),
+                ..ask
+            };
             self.exchange.resend(now, table, &ask, pending);
             lookup.report.resent += 1;
         } else {
-            close_announce(walk);
+            close_storing(walk);
             lookup.report.timed_out += 1;
-        }
-    }
-
-    /// An announce was acknowledged, or failed after `is_stored` = `false`.
-    pub(super) fn on_announced(&mut self, id: LookupId, pending: &Pending, is_stored: bool) {
-        let Some(lookup) = self.lookups.get(id) else {
-            return;
-        };
-        lookup.dirty = true;
-        lookup.report.stored += u32::from(is_stored);
-        // One that passed its soft time-out is no longer waited for.
-        if pending.soft.is_some()
-            && let Some(walk) = lookup.walk(pending.local)
-        {
-            close_announce(walk);
         }
     }
 
@@ -471,12 +546,14 @@ impl Node {
 }
 
 /// What the queries of one lookup have in common.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Header {
     id: LookupId,
     kind: Kind,
     target: NodeId,
     want: Want,
+    /// The item that is put in the end.
+    putting: Option<Arc<Putting>>,
     /// Queries that asking one node counts as for it.
     cost: u32,
 }
@@ -506,42 +583,5 @@ impl Failure {
             Self::TimedOut => None,
             Self::Error(..) | Self::Impostor => Some(now.saturating_since(pending.sent)),
         }
-    }
-}
-
-/// One announce less is waited for.
-fn close_announce(walk: &mut Walk) {
-    if let Phase::Announcing { open } = walk.phase {
-        walk.phase = match open.saturating_sub(1) {
-            0 => Phase::Done,
-            open => Phase::Announcing { open },
-        };
-    }
-}
-
-/// The arguments `port` and `implied_port` of an announce from a socket with this port, 0 when
-/// unknown.
-///
-/// BEP 5 wants a port beside `implied_port`, to be ignored; for nodes that do not know that
-/// argument it should be as right as possible, and it must not be 0, which some refuse.
-const fn announced_port(port: PeerPort, local_port: u16) -> (u16, bool) {
-    match (port, local_port) {
-        (PeerPort::Explicit(port), _) => (port, false),
-        (PeerPort::Implied, 0) => (1, true),
-        (PeerPort::Implied, local_port) => (local_port, true),
-    }
-}
-
-/// What announces us to a node that gave this token.
-const fn announce_method(
-    info_hash: InfoHash,
-    (port, implied_port): (u16, bool),
-    token: &[u8],
-) -> Method<'_> {
-    Method::AnnouncePeer {
-        info_hash,
-        port,
-        implied_port,
-        token,
     }
 }

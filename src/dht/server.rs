@@ -1,14 +1,15 @@
-//! Answers to queries (BEP 5, BEP 32).
+//! Answers to queries (BEP 5, 32, 33, 44, 51).
 //!
 //! A query is decoded before it comes here, and the asker is offered to the table; this part looks
 //! things up, and keeps to what the throttle lets the asker have.
 //!
-//! Invariant: a query changes nothing but the store of peers, and that only with a token issued to
-//! the asker's address for that torrent; and each answer to a stranger is paid for.
+//! Invariant: a query changes nothing but the stores, and these only with a token issued to the
+//! asker's address for that torrent or item; and each answer to a stranger is paid for.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
-use super::config::{Config, LocalId};
+use super::config::{Config, LocalId, PeerKind};
 use super::counters::Counters;
 use super::exchange::Exchange;
 use super::local_table::LocalTable;
@@ -19,10 +20,17 @@ use super::throttle::{Standing, Throttle};
 use super::token::Tokens;
 use crate::id::{InfoHash, NodeId};
 use crate::krpc::{
-    ContactInfo, ErrorCode, Family, Method, Query, ResponseWriter, Want, write_error,
+    ContactInfo, ErrorCode, Extra, Family, Filters, Method, Query, ResponseWriter, Want,
+    write_error,
 };
 use crate::random::Random;
 use crate::time::Instant;
+
+mod items;
+mod samples;
+
+use items::Items;
+use samples::Sampler;
 
 /// An error instead of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +57,8 @@ impl Refusal {
 pub(super) struct Server {
     pub(super) store: PeerStore,
     pub(super) own_torrents: OwnTorrents,
+    pub(super) items: Items,
+    sampler: Sampler,
     tokens: Tokens,
     /// `None`: others may ask as much as they like.
     throttle: Option<Throttle>,
@@ -81,6 +91,8 @@ impl Server {
                 config.peer_lifetime,
             ),
             own_torrents: OwnTorrents::new(config.peer_lifetime),
+            items: Items::new(config),
+            sampler: Sampler::new(config.sample_interval),
             tokens: Tokens::with_lifetime(key, config.token_lifetime),
             throttle: config.throttle.as_ref().map(Throttle::new),
             bucket_size: config.bucket_size,
@@ -127,7 +139,14 @@ impl Server {
     /// Frees what has expired.
     pub(super) fn expire(&mut self, now: Instant) {
         self.store.expire(now);
+        self.items.store.expire(now);
         self.sweep(now);
+    }
+
+    /// When [`Server::expire`] next has something to do.
+    pub(super) fn next_expiry(&self) -> Option<Instant> {
+        let items = self.items.store.next_expiry();
+        self.store.next_expiry().into_iter().chain(items).min()
     }
 
     /// Forgets askers that there is no reason to remember.
@@ -155,8 +174,9 @@ impl Server {
             nodes6: None,
             token: None,
             values: &[],
+            extra: Extra::None,
         };
-        let is_announce = matches!(query.method, Method::AnnouncePeer { .. });
+        let is_announce = matches!(query.method, Method::AnnouncePeer { .. } | Method::Put(_));
         // A token may prove that the asker is no stranger.
         if !is_announce && self.withholds(now, asker, &mut exchange.outbox.stats) {
             return;
@@ -185,7 +205,25 @@ impl Server {
                 let ours = ours.peer_for(now, info_hash, &asker.address, &own.address);
                 let nodes = std::mem::take(&mut self.nodes);
                 let response = with_nodes(plain, &nodes, split);
-                self.answer_get_peers(now, response, (info_hash, ours), asker, exchange);
+                let wanted = (info_hash, query.want, ours);
+                self.answer_get_peers(now, response, wanted, asker, exchange);
+                self.nodes = nodes;
+            }
+            Method::Get { target, seq } => {
+                let split = self.gather(now, tables, own, asker, query.want, &target);
+                let nodes = std::mem::take(&mut self.nodes);
+                let response = with_nodes(plain, &nodes, split);
+                self.answer_get(now, response, (target, seq), asker, exchange);
+                self.nodes = nodes;
+            }
+            Method::Put(put) => {
+                self.answer_put(now, &own.own(), &plain, asker, &put, exchange);
+            }
+            Method::SampleInfohashes { target } => {
+                let split = self.gather(now, tables, own, asker, query.want, &target);
+                let nodes = std::mem::take(&mut self.nodes);
+                let response = with_nodes(plain, &nodes, split);
+                self.answer_sample(now, response, asker, exchange);
                 self.nodes = nodes;
             }
             Method::AnnouncePeer { .. } => {
@@ -202,14 +240,20 @@ impl Server {
         &mut self,
         now: Instant,
         response: ResponseWriter<'_>,
-        (info_hash, ours): (InfoHash, Option<SocketAddr>),
+        (info_hash, want, ours): (InfoHash, Want, Option<SocketAddr>),
         asker: &Asker<'_>,
         exchange: &mut Exchange,
     ) {
         let token = self.tokens.issue(now, asker.address.ip(), info_hash);
         let family = Family::of(&asker.address);
+        let filters = want.scrape.then(|| self.store.filters(now, info_hash));
+        let filters = filters.flatten();
         let response = ResponseWriter {
             token: Some(&token),
+            extra: match &filters {
+                Some((seeds, peers)) => Extra::Scrape(Filters { seeds, peers }),
+                None => Extra::None,
+            },
             ..response
         };
         let max = response.values_max(family).min(self.answer_peers_max);
@@ -219,8 +263,13 @@ impl Server {
         };
         let mut peers = Vec::from_iter(ours);
         let random = &mut exchange.random;
-        self.store
-            .sample(now, info_hash, family, max, random, &mut peers);
+        if want.no_seeds {
+            self.store
+                .sample_unfinished(now, info_hash, family, max, random, &mut peers);
+        } else {
+            self.store
+                .sample(now, info_hash, family, max, random, &mut peers);
+        }
         peers.truncate(max);
         let response = ResponseWriter {
             values: &peers,
@@ -228,6 +277,26 @@ impl Server {
         };
         let is_sent = self.reply(now, asker, exchange, |out| response.write(out));
         exchange.outbox.stats.answered_get_peers += u64::from(is_sent);
+    }
+
+    /// Adds a sample of the torrents in store.
+    fn answer_sample(
+        &mut self,
+        now: Instant,
+        response: ResponseWriter<'_>,
+        asker: &Asker<'_>,
+        exchange: &mut Exchange,
+    ) {
+        // `reply` needs the whole server; the sampler comes back behind it.
+        let mut sampler = std::mem::replace(&mut self.sampler, Sampler::new(Duration::ZERO));
+        let samples = sampler.sample(now, &self.store, &mut exchange.random);
+        let response = ResponseWriter {
+            extra: Extra::Samples(samples),
+            ..response
+        };
+        let is_sent = self.reply(now, asker, exchange, |out| response.write(out));
+        exchange.outbox.stats.answered_sample += u64::from(is_sent);
+        self.sampler = sampler;
     }
 
     /// Stores a peer that brings back a token.
@@ -243,6 +312,7 @@ impl Server {
             info_hash,
             port,
             implied_port,
+            seed,
             token,
         } = *method
         else {
@@ -260,7 +330,8 @@ impl Server {
             port
         };
         let peer = SocketAddr::new(ip, port);
-        let evicted = self.store.announce(now, info_hash, peer);
+        let kind = if seed { PeerKind::Seed } else { PeerKind::Peer };
+        let evicted = self.store.announce_as(now, info_hash, peer, kind);
         let stats = &mut exchange.outbox.stats;
         stats.evicted_torrents += evicted.torrents;
         stats.evicted_peers += evicted.peers;
@@ -298,6 +369,16 @@ impl Server {
                 code: ErrorCode::MethodUnknown,
                 ..
             } => stats.refused_methods += 1,
+            Refusal {
+                code:
+                    ErrorCode::ValueTooBig
+                    | ErrorCode::InvalidSignature
+                    | ErrorCode::SaltTooBig
+                    | ErrorCode::CasMismatch
+                    | ErrorCode::SeqTooOld
+                    | ErrorCode::Server,
+                ..
+            } => stats.refused_items += 1,
             Refusal { .. } => stats.refused_arguments += 1,
         }
     }
@@ -356,15 +437,10 @@ impl Server {
         want: Want,
         target: &NodeId,
     ) -> Split {
-        let is_wanted = |family| match family {
-            Family::V4 if want != Want::default() => want.v4,
-            Family::V6 if want != Want::default() => want.v6,
-            Family::V4 | Family::V6 => family == own.family,
-        };
         self.nodes.clear();
         let (max, except) = (self.bucket_size, Some(asker.address));
         let mut collect = |family| {
-            if !is_wanted(family) {
+            if !want.includes(family, own.family) {
                 return None;
             }
             let first = self.nodes.len();
@@ -390,6 +466,8 @@ impl Server {
         const PEER_BYTES: usize = 24;
         self.nodes.capacity() * size_of::<ContactInfo>()
             + self.own_torrents.memory_bytes()
+            + self.items.memory_bytes()
+            + self.sampler.memory_bytes()
             + self.throttle.as_ref().map_or(0, Throttle::memory_bytes)
             + self.store.torrent_count() * TORRENT_BYTES
             + self.store.peer_count() * PEER_BYTES

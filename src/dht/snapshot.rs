@@ -38,6 +38,7 @@ impl Node {
                 }
             }
         }
+        self.bind_ids();
         for table in &self.tables {
             let contacts = snapshot.contacts.iter();
             let reachable = contacts.filter(|contact| table.reaches(&contact.address));

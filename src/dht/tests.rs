@@ -2,6 +2,9 @@
 
 mod bounds;
 mod hostile;
+mod identity;
+mod item_lookups;
+mod items;
 mod join;
 mod lookups;
 mod neighbours;

@@ -260,6 +260,10 @@ impl Node {
                 table.joining = Joining::Joined;
                 table.on_joined(secs, &self.config);
                 table.spread_refreshes(secs, &mut self.exchange.random);
+                if target != table.own() {
+                    // It was changed meanwhile.
+                    table.rejoin(secs);
+                }
             }
             Origin::Join(_) => table.joining = Joining::Alone,
             Origin::Refresh(_) => {
@@ -268,7 +272,7 @@ impl Node {
                     table.on_joined(secs, &self.config);
                 }
             }
-            Origin::User => {}
+            Origin::User | Origin::Republish => {}
         }
         self.wake_maintenance(now + REFRESH_PAUSE);
     }

@@ -11,7 +11,9 @@
 //!
 //! Nobody's word is taken for more than it is worth: one answer adds two buckets of candidates at
 //! most, each address is asked once, each global IP too, of each global network only a few are, and
-//! the queries of a walk are limited.
+//! the queries of a walk are limited. Nodes whose ids do not follow from their addresses (BEP 42)
+//! count less: they are neither a reason to end the walk, until there are twice as many as wanted,
+//! nor among the closest, if there are enough others.
 //!
 //! Invariant: the candidates are sorted, each address is among them once, and there are no more
 //! than `candidates_max`.
@@ -22,6 +24,7 @@ use super::config::{Config, LocalId};
 use super::host::Network;
 use super::local_table::LocalTable;
 use super::routing_table::Choice;
+use super::secure_id::{IdBinding, is_bound};
 use crate::address;
 use crate::id::NodeId;
 use crate::krpc::{ContactInfo, Family};
@@ -62,8 +65,33 @@ struct Candidate {
     /// 1 for a contact of our table, else one more than the node that named it.
     hop: u32,
     state: State,
+    /// Its id follows from its address, or that does not matter.
+    is_bound: bool,
     /// Write token it gave.
     token: Option<Box<[u8]>>,
+    /// It has the item that is looked for.
+    holds: bool,
+}
+
+/// A node at which something may be stored.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Storage<'a> {
+    pub(super) info: ContactInfo,
+    /// The write token it gave.
+    pub(super) token: &'a [u8],
+    /// It has a version of the item.
+    pub(super) holds: bool,
+}
+
+impl Candidate {
+    /// What it takes to store something there.
+    fn storage(&self) -> Option<Storage<'_>> {
+        Some(Storage {
+            info: self.info,
+            token: self.token.as_deref()?,
+            holds: self.holds,
+        })
+    }
 }
 
 /// Where a walk stands.
@@ -93,6 +121,14 @@ pub(super) enum Next {
     Finished,
 }
 
+/// Places among the closest that are taken.
+#[derive(Debug, Clone, Copy, Default)]
+struct Places {
+    all: usize,
+    /// By nodes whose ids follow from their addresses.
+    bound: usize,
+}
+
 /// A search for the nodes closest to a target.
 #[derive(Debug)]
 pub(super) struct Walk {
@@ -105,6 +141,7 @@ pub(super) struct Walk {
     candidates: Vec<Candidate>,
     /// How many closest nodes are wanted.
     wanted: usize,
+    binding: IdBinding,
     parallelism: usize,
     candidates_max: usize,
     /// Candidates of one network that have not failed.
@@ -127,6 +164,7 @@ impl Walk {
             },
             candidates: Vec::new(),
             wanted: config.bucket_size.max(1),
+            binding: config.id_binding,
             parallelism: config.lookup_parallelism.max(1),
             candidates_max: config.lookup_candidates_max.max(config.bucket_size),
             network_max: config.network_max.max(1),
@@ -153,8 +191,8 @@ impl Walk {
 
     /// What to do next in the search.
     ///
-    /// The `wanted` closest candidates count that have neither failed nor stalled: the first of
-    /// them that was not asked is asked, and when all have answered the search is over, save that
+    /// The `wanted` closest candidates count that have neither failed nor stalled (more, if ids do
+    /// not follow from addresses): the first of them that was not asked is asked, and when all have answered the search is over, save that
     /// it waits for a closer one that is asked a second time. If nobody answered yet, it waits for
     /// the stalled ones too.
     pub(super) fn next(&self) -> Next {
@@ -166,24 +204,38 @@ impl Walk {
         }
         let may_ask = in_flight < self.parallelism
             && self.queries < self.wanted.saturating_mul(QUERIES_PER_NODE);
-        let (mut answered, mut asked, mut again) = (0, 0, 0);
+        let (mut has_answered, mut waits) = (false, false);
+        let mut taken = Places::default();
         for candidate in &self.candidates {
-            match candidate.state {
+            let counts = match candidate.state {
                 State::New if may_ask => return Next::Ask(candidate.info),
-                State::New => asked += usize::from(in_flight > 0),
-                State::Asked => asked += 1,
-                State::AskedAgain => again += 1,
-                State::Answered => answered += 1,
-                State::Stalled | State::StalledAgain | State::Failed => {}
-            }
-            if answered + asked >= self.wanted {
+                State::New => in_flight > 0,
+                State::Asked | State::Answered => true,
+                State::AskedAgain | State::Stalled | State::StalledAgain | State::Failed => false,
+            };
+            has_answered |= candidate.state == State::Answered;
+            waits |= candidate.state == State::AskedAgain
+                || (counts && candidate.state != State::Answered);
+            taken.all += usize::from(counts);
+            taken.bound += usize::from(counts && candidate.is_bound);
+            if self.is_enough(taken) {
                 break;
             }
         }
-        if asked > 0 || again > 0 || (answered == 0 && stalled) {
+        if waits || (!has_answered && stalled) {
             Next::Wait
         } else {
             Next::Finished
+        }
+    }
+
+    /// Whether the closest nodes are those that were counted. BEP 42: what does not comply is no
+    /// valid response when a lookup asks whether it may end.
+    const fn is_enough(&self, taken: Places) -> bool {
+        match self.binding {
+            IdBinding::Off => taken.all >= self.wanted,
+            IdBinding::Prefer => taken.bound >= self.wanted || taken.all >= 2 * self.wanted,
+            IdBinding::Enforce => taken.bound >= self.wanted,
         }
     }
 
@@ -212,6 +264,13 @@ impl Walk {
         };
         candidate.token = token.map(Box::from);
         Some(candidate.hop)
+    }
+
+    /// A candidate has the item that is looked for.
+    pub(super) fn on_holder(&mut self, address: SocketAddr) {
+        if let Some(candidate) = self.find(address) {
+            candidate.holds = true;
+        }
     }
 
     /// A node that answered the same question outside the walk is a candidate that has answered.
@@ -269,9 +328,12 @@ impl Walk {
 
     /// The closest nodes that answered, closest first.
     pub(super) fn closest(&self) -> impl Iterator<Item = ContactInfo> + '_ {
-        self.answered()
-            .map(|candidate| candidate.info)
-            .take(self.wanted)
+        self.chosen(|_| true).map(|candidate| candidate.info)
+    }
+
+    /// Ids of all nodes that answered, closest first, whatever they are good for.
+    pub(super) fn nearest(&self) -> impl Iterator<Item = &NodeId> {
+        self.answered().map(|candidate| &candidate.info.id)
     }
 
     /// Hop of the closest node that answered, with its distance.
@@ -281,18 +343,17 @@ impl Walk {
             .next()
     }
 
-    /// The closest nodes that answered and gave a write token, with it.
-    pub(super) fn announce_to(&self) -> impl Iterator<Item = (ContactInfo, &[u8])> {
-        self.answered()
-            .filter_map(|candidate| Some((candidate.info, candidate.token.as_deref()?)))
-            .take(self.wanted)
+    /// The closest nodes that answered and gave a write token.
+    pub(super) fn announce_to(&self) -> impl Iterator<Item = Storage<'_>> {
+        self.chosen(|candidate| candidate.token.is_some())
+            .filter_map(Candidate::storage)
     }
 
-    /// The write token that a node gave.
-    pub(super) fn token(&self, address: SocketAddr) -> Option<&[u8]> {
+    /// What it takes to store something at a node.
+    pub(super) fn storage(&self, address: SocketAddr) -> Option<Storage<'_>> {
         let mut answered = self.answered();
         let candidate = answered.find(|candidate| candidate.info.address == address)?;
-        candidate.token.as_deref()
+        candidate.storage()
     }
 
     /// Who has been asked and has not answered yet, with its hop.
@@ -310,6 +371,35 @@ impl Walk {
     pub(super) fn memory_bytes(&self) -> usize {
         let tokens = self.candidates.iter().filter_map(|c| c.token.as_deref());
         self.candidates.capacity() * size_of::<Candidate>() + tokens.map(<[u8]>::len).sum::<usize>()
+    }
+
+    /// The nodes closest to the target among those that answered and are `eligible`, closest first:
+    /// as many as are wanted. Of twice as many those whose ids follow from their addresses come
+    /// before the others; if that is enforced, the others never come.
+    fn chosen(&self, eligible: impl Fn(&Candidate) -> bool) -> impl Iterator<Item = &Candidate> {
+        let window = match self.binding {
+            IdBinding::Off => self.wanted,
+            IdBinding::Prefer => 2 * self.wanted,
+            IdBinding::Enforce => usize::MAX,
+        };
+        let near = self.answered().filter(|candidate| eligible(candidate));
+        let near: Vec<_> = near.take(window).collect();
+        let bound = near.iter().filter(|candidate| candidate.is_bound).count();
+        let mut bound = bound.min(self.wanted);
+        let mut others = match self.binding {
+            IdBinding::Off | IdBinding::Prefer => self.wanted - bound,
+            IdBinding::Enforce => 0,
+        };
+        near.into_iter().filter(move |candidate| {
+            let places = if candidate.is_bound {
+                &mut bound
+            } else {
+                &mut others
+            };
+            let has_place = *places > 0;
+            *places = places.saturating_sub(1);
+            has_place
+        })
     }
 
     fn answered(&self) -> impl Iterator<Item = &Candidate> {
@@ -356,7 +446,9 @@ impl Walk {
             info,
             hop,
             state: State::New,
+            is_bound: self.binding == IdBinding::Off || is_bound(&info.id, info.address.ip()),
             token: None,
+            holds: false,
         };
         self.candidates.insert(place, candidate);
     }

@@ -1,13 +1,14 @@
 //! Writing messages in canonical form: dictionary keys in order, nothing superfluous.
 //!
 //! Invariant: what is written here, [`Message::decode`](super::Message::decode) reads, and no
-//! response is longer than [`REPLY_MAX`] bytes.
+//! response is longer than [`REPLY_MAX`] bytes, or [`VALUE_REPLY_MAX`] with the value of an item.
 
 use std::net::SocketAddr;
 
 use super::compact::{write_node, write_peer};
 use super::{
-    ContactInfo, ERROR_TEXT_MAX, ErrorCode, Family, Method, Query, REPLY_MAX, VERSION, Want,
+    BLOOM_LENGTH, ContactInfo, ERROR_TEXT_MAX, ErrorCode, Extra, Family, KEY_LENGTH, Method, Put,
+    Query, REPLY_MAX, SIGNATURE_LENGTH, VALUE_REPLY_MAX, VERSION,
 };
 use crate::bencode::Writer;
 use crate::id::{ID_LENGTH, NodeId};
@@ -21,9 +22,23 @@ mod tests;
 pub fn write_query(out: &mut Vec<u8>, transaction: &[u8], read_only: bool, query: &Query<'_>) {
     let mut writer = Writer::new(out);
     writer.begin_dictionary().key("a").begin_dictionary();
+    if let Method::Put(Put {
+        signed: Some(signed),
+        ..
+    }) = &query.method
+        && let Some(cas) = signed.cas
+    {
+        writer.key("cas").integer(cas);
+    }
     writer.key("id").bytes(query.id.as_bytes());
     write_arguments(&mut writer, &query.method);
-    if query.want != Want::default() {
+    if query.want.no_seeds {
+        writer.key("noseed").integer(1);
+    }
+    if query.want.scrape {
+        writer.key("scrape").integer(1);
+    }
+    if query.want.v4 || query.want.v6 {
         writer.key("want").begin_list();
         if query.want.v4 {
             writer.bytes(b"n4");
@@ -45,7 +60,14 @@ pub fn write_query(out: &mut Vec<u8>, transaction: &[u8], read_only: bool, query
 fn write_arguments(writer: &mut Writer<'_>, method: &Method<'_>) {
     match *method {
         Method::Ping => {}
-        Method::FindNode { target } => {
+        Method::Get { target, seq } => {
+            if let Some(seq) = seq {
+                writer.key("seq").integer(seq);
+            }
+            writer.key("target").bytes(target.as_bytes());
+        }
+        Method::Put(put) => write_put(writer, &put),
+        Method::FindNode { target } | Method::SampleInfohashes { target } => {
             writer.key("target").bytes(target.as_bytes());
         }
         Method::GetPeers { info_hash } => {
@@ -55,6 +77,7 @@ fn write_arguments(writer: &mut Writer<'_>, method: &Method<'_>) {
             info_hash,
             port,
             implied_port,
+            seed,
             token,
         } => {
             if implied_port {
@@ -62,6 +85,9 @@ fn write_arguments(writer: &mut Writer<'_>, method: &Method<'_>) {
             }
             writer.key("info_hash").bytes(info_hash.as_bytes());
             writer.key("port").integer(i64::from(port));
+            if seed {
+                writer.key("seed").integer(1);
+            }
             writer.key("token").bytes(token);
         }
         Method::Unknown { target, .. } => {
@@ -70,6 +96,20 @@ fn write_arguments(writer: &mut Writer<'_>, method: &Method<'_>) {
             }
         }
     }
+}
+
+/// Appends the arguments of a `put` behind `id`.
+fn write_put(writer: &mut Writer<'_>, put: &Put<'_>) {
+    if let Some(signed) = put.signed {
+        writer.key("k").bytes(signed.key);
+        if !signed.salt.is_empty() {
+            writer.key("salt").bytes(signed.salt);
+        }
+        writer.key("seq").integer(signed.seq);
+        writer.key("sig").bytes(signed.signature);
+    }
+    writer.key("token").bytes(put.token);
+    writer.key("v").raw(put.value);
 }
 
 /// Appends an error message; of `text` at most [`ERROR_TEXT_MAX`] bytes, cut between characters.
@@ -111,6 +151,8 @@ pub struct ResponseWriter<'a> {
     pub token: Option<&'a [u8]>,
     /// Peers; the key is left out when there are none.
     pub values: &'a [SocketAddr],
+    /// What only some methods are answered with.
+    pub extra: Extra<'a>,
 }
 
 /// `6:valuesl` and `e`: what a list of peers costs beside its entries.
@@ -125,7 +167,8 @@ impl<'a> ResponseWriter<'a> {
         room.saturating_sub(VALUES_OVERHEAD) / string_length(family.peer_length())
     }
 
-    /// Appends the response. It has at most [`REPLY_MAX`] bytes: peers that do not fit are left
+    /// Appends the response. It has at most [`REPLY_MAX`] bytes, or
+    /// [`VALUE_REPLY_MAX`] with the value of an item: peers that do not fit are left
     /// out, then contacts, each from the end of its list.
     pub fn write(&self, out: &mut Vec<u8>) {
         // Written without `Writer`, which needs each string in one piece: nodes are packed on the
@@ -134,8 +177,27 @@ impl<'a> ResponseWriter<'a> {
         let (nodes, nodes6, room) = self.fitting_nodes();
         out.extend_from_slice(b"d2:ip");
         write_peer_string(out, &self.asker);
-        out.extend_from_slice(b"1:rd2:id");
+        out.extend_from_slice(b"1:rd");
+        if let Extra::Scrape(filters) = self.extra {
+            out.extend_from_slice(b"4:BFpe");
+            write_string(out, filters.peers.as_bytes());
+            out.extend_from_slice(b"4:BFsd");
+            write_string(out, filters.seeds.as_bytes());
+        }
+        out.extend_from_slice(b"2:id");
         write_string(out, self.id.as_bytes());
+        match self.extra {
+            Extra::Samples(samples) => {
+                let secs = i64::from(samples.interval_secs);
+                Writer::new(out).key("interval").integer(secs);
+            }
+            Extra::Item(item) => {
+                if let Some(key) = item.key {
+                    Writer::new(out).key("k").bytes(key);
+                }
+            }
+            Extra::None | Extra::Scrape(_) => {}
+        }
         if let Some(nodes) = nodes {
             out.extend_from_slice(b"5:nodes");
             write_nodes(out, nodes, Family::V4);
@@ -144,9 +206,13 @@ impl<'a> ResponseWriter<'a> {
             out.extend_from_slice(b"6:nodes6");
             write_nodes(out, nodes, Family::V6);
         }
+        self.write_stored(out);
         if let Some(token) = self.token {
             out.extend_from_slice(b"5:token");
             write_string(out, token);
+        }
+        if let Some(value) = self.value() {
+            Writer::new(out).key("v").raw(value);
         }
         self.write_values(out, room);
         out.extend_from_slice(b"e1:t");
@@ -154,7 +220,44 @@ impl<'a> ResponseWriter<'a> {
         out.extend_from_slice(b"1:v");
         write_string(out, &VERSION);
         out.extend_from_slice(b"1:y1:re");
-        debug_assert!(out.len() - start <= REPLY_MAX);
+        debug_assert!(out.len() - start <= self.length_max());
+    }
+
+    /// Appends what stands between the contacts and the token.
+    fn write_stored(&self, out: &mut Vec<u8>) {
+        let mut writer = Writer::new(out);
+        match self.extra {
+            Extra::Samples(samples) => {
+                let num = i64::try_from(samples.num).unwrap_or(i64::MAX);
+                writer.key("num").integer(num);
+                writer.key("samples").bytes(samples.hashes);
+            }
+            Extra::Item(item) => {
+                if let Some(seq) = item.seq {
+                    writer.key("seq").integer(seq);
+                }
+                if let Some(signature) = item.signature {
+                    writer.key("sig").bytes(signature);
+                }
+            }
+            Extra::None | Extra::Scrape(_) => {}
+        }
+    }
+
+    /// The value of an item, bencoded.
+    const fn value(&self) -> Option<&'a [u8]> {
+        match self.extra {
+            Extra::Item(item) => item.value,
+            Extra::None | Extra::Scrape(_) | Extra::Samples(_) => None,
+        }
+    }
+
+    /// Bytes this response may have.
+    const fn length_max(&self) -> usize {
+        match self.value() {
+            Some(_) => VALUE_REPLY_MAX,
+            None => REPLY_MAX,
+        }
     }
 
     /// Appends as many peers as fit into `room` bytes, and nothing if that is none.
@@ -181,7 +284,7 @@ impl<'a> ResponseWriter<'a> {
 
     /// The contacts of each family that fit, and the bytes that stay free for peers.
     fn fitting_nodes(&self) -> (Option<&'a [ContactInfo]>, Option<&'a [ContactInfo]>, usize) {
-        let mut room = REPLY_MAX.saturating_sub(self.bare_length());
+        let mut room = self.length_max().saturating_sub(self.bare_length());
         let nodes = fitting(self.nodes, Family::V4, b"5:nodes".len(), &mut room);
         let nodes6 = fitting(self.nodes6, Family::V6, b"6:nodes6".len(), &mut room);
         (nodes, nodes6, room)
@@ -198,6 +301,7 @@ impl<'a> ResponseWriter<'a> {
             + string_length(ID_LENGTH)
             + string_length(self.transaction.len())
             + token
+            + extra_length(&self.extra)
     }
 }
 
@@ -223,6 +327,37 @@ fn fitting<'a>(
     let contacts = &contacts[..count];
     *room -= key_length + string_length(count * family.node_length());
     Some(contacts)
+}
+
+/// Bytes of what only some methods are answered with, keys included.
+fn extra_length(extra: &Extra<'_>) -> usize {
+    match extra {
+        Extra::None => 0,
+        Extra::Scrape(_) => 2 * (b"4:BFpe".len() + string_length(BLOOM_LENGTH)),
+        Extra::Samples(samples) => {
+            let keys = b"8:interval3:num7:samples".len();
+            let num = i64::try_from(samples.num).unwrap_or(i64::MAX);
+            keys + integer_length(samples.interval_secs.into())
+                + integer_length(num)
+                + string_length(samples.hashes.len())
+        }
+        Extra::Item(item) => {
+            let key = item.key.map_or(0, |_| 3 + string_length(KEY_LENGTH));
+            let seq = item.seq.map_or(0, |seq| 5 + integer_length(seq));
+            let signature = item
+                .signature
+                .map_or(0, |_| 5 + string_length(SIGNATURE_LENGTH));
+            let value = item.value.map_or(0, |value| 3 + value.len());
+            key + seq + signature + value
+        }
+    }
+}
+
+/// Bytes of a bencoded integer.
+fn integer_length(value: i64) -> usize {
+    let digits = value.unsigned_abs().checked_ilog10().unwrap_or(0) + 1;
+    let digits = usize::try_from(digits).expect("an integer has at most 19 digits");
+    2 + digits + usize::from(value < 0)
 }
 
 /// Bytes of a bencoded string of `length` bytes.

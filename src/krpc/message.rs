@@ -4,9 +4,12 @@
 
 use std::net::SocketAddr;
 
+use super::arguments::{Arguments, Refusal};
 use super::compact::read_peer;
+use super::stored::SAMPLE_INTERVAL_MAX_SECS;
 use super::{
-    CompactNodes, CompactPeers, ERROR_TEXT_MAX, Family, MAX_DATAGRAM, TOKEN_MAX, TRANSACTION_MAX,
+    BloomFilter, CompactNodes, CompactPeers, ERROR_TEXT_MAX, Family, ItemView, MAX_DATAGRAM, Put,
+    TOKEN_MAX, TRANSACTION_MAX,
 };
 use crate::bencode::{Dictionary, Limits, List, Value, read};
 use crate::id::{ID_LENGTH, InfoHash, NodeId};
@@ -35,7 +38,7 @@ pub enum Body<'a> {
     Response(Response<'a>),
     /// `y` is `e`.
     Error {
-        /// 201 to 204 in BEP 5; anything from a stranger.
+        /// 201 to 204 in BEP 5, 205 to 207, 301 and 302 in BEP 44; anything from a stranger.
         code: i64,
         /// The sender's words, at most [`ERROR_TEXT_MAX`] bytes, not necessarily UTF-8.
         text: &'a [u8],
@@ -47,19 +50,47 @@ pub enum Body<'a> {
 pub struct Query<'a> {
     /// The sender's id.
     pub id: NodeId,
-    /// Families of nodes wanted in the answer (BEP 32).
+    /// What is wanted in the answer (BEP 32, BEP 33).
     pub want: Want,
     /// The method with its arguments.
     pub method: Method<'a>,
 }
 
-/// Which families of nodes the asker wants (BEP 32); both `false` means the family it asks over.
+/// What the asker wants in the answer: families of nodes (BEP 32), where both `false` means the
+/// family it asks over, and how it wants peers (BEP 33).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Want {
     /// `n4`: `nodes` is wanted.
     pub v4: bool,
     /// `n6`: `nodes6` is wanted.
     pub v6: bool,
+    /// `scrape`: the peers are wanted counted, too.
+    pub scrape: bool,
+    /// `noseed`: peers that have everything are of no use.
+    pub no_seeds: bool,
+}
+
+impl Want {
+    /// Whether nodes of a family are wanted by somebody who asks over `own`.
+    #[must_use]
+    pub fn includes(&self, family: Family, own: Family) -> bool {
+        match family {
+            _ if !self.v4 && !self.v6 => family == own,
+            Family::V4 => self.v4,
+            Family::V6 => self.v6,
+        }
+    }
+
+    /// BEP 32: other strings in the list "must be silently ignored"; so is what is not a list.
+    pub(super) fn read_families(&mut self, value: Value<'_>) {
+        for value in value.as_list().into_iter().flat_map(|list| list.iter()) {
+            match value.as_bytes() {
+                Some(b"n4") => self.v4 = true,
+                Some(b"n6") => self.v6 = true,
+                Some(_) | None => {}
+            }
+        }
+    }
 }
 
 /// A method and its arguments.
@@ -85,8 +116,24 @@ pub enum Method<'a> {
         port: u16,
         /// The source port of the datagram counts instead of `port`.
         implied_port: bool,
+        /// The peer has all of the torrent (BEP 33).
+        seed: bool,
         /// From the answer to an earlier `get_peers`.
         token: &'a [u8],
+    },
+    /// Which item is stored under this target (BEP 44)?
+    Get {
+        /// Where it is stored.
+        target: NodeId,
+        /// The value is wanted only if its number is higher than this.
+        seq: Option<i64>,
+    },
+    /// An item to store (BEP 44).
+    Put(Put<'a>),
+    /// Which torrents do you store peers of, and which nodes are closest to this id (BEP 51)?
+    SampleInfohashes {
+        /// The id.
+        target: NodeId,
     },
     /// Any other method; with a target it may be answered like `find_node`, else with error 204.
     Unknown {
@@ -106,6 +153,9 @@ impl<'a> Method<'a> {
             Self::FindNode { .. } => b"find_node",
             Self::GetPeers { .. } => b"get_peers",
             Self::AnnouncePeer { .. } => b"announce_peer",
+            Self::Get { .. } => b"get",
+            Self::Put(_) => b"put",
+            Self::SampleInfohashes { .. } => b"sample_infohashes",
             Self::Unknown { name, .. } => name,
         }
     }
@@ -125,9 +175,35 @@ pub struct Response<'a> {
     pub nodes6: CompactNodes<'a>,
     /// `values`: peers.
     pub values: CompactPeers<'a>,
+    /// `v`, `k`, `seq` and `sig`: an item (BEP 44).
+    pub item: ItemView<'a>,
+    /// `BFsd` and `BFpe`: who has the torrent, counted (BEP 33).
+    pub filters: Counted<'a>,
+    /// `samples`: info hashes, one after the other (BEP 51).
+    pub samples: Option<&'a [u8]>,
+    /// `interval`: seconds until there are other samples, at most 21,600.
+    pub interval_secs: u32,
+    /// `num`: torrents that are stored in all.
+    pub num: u64,
 }
 
-/// Error codes of BEP 5.
+/// The Bloom filters of a response; a string of another length than 256 bytes is none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counted<'a> {
+    seeds: Option<&'a [u8]>,
+    peers: Option<&'a [u8]>,
+}
+
+impl Counted<'_> {
+    /// Those who have all of the torrent, and the others; `None` unless there are both filters.
+    #[must_use]
+    pub fn read(&self) -> Option<(BloomFilter, BloomFilter)> {
+        let seeds = BloomFilter::from_slice(self.seeds?)?;
+        Some((seeds, BloomFilter::from_slice(self.peers?)?))
+    }
+}
+
+/// Error codes of BEP 5 and BEP 44.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ErrorCode {
     /// Generic error.
@@ -138,6 +214,16 @@ pub enum ErrorCode {
     Protocol = 203,
     /// Method unknown.
     MethodUnknown = 204,
+    /// The value of an item is too big.
+    ValueTooBig = 205,
+    /// The signature of an item is wrong.
+    InvalidSignature = 206,
+    /// The salt of an item is too big.
+    SaltTooBig = 207,
+    /// The stored item is not the version that was to be replaced.
+    CasMismatch = 301,
+    /// The stored item is newer.
+    SeqTooOld = 302,
 }
 
 impl ErrorCode {
@@ -149,6 +235,11 @@ impl ErrorCode {
             Self::Server => 202,
             Self::Protocol => 203,
             Self::MethodUnknown => 204,
+            Self::ValueTooBig => 205,
+            Self::InvalidSignature => 206,
+            Self::SaltTooBig => 207,
+            Self::CasMismatch => 301,
+            Self::SeqTooOld => 302,
         }
     }
 }
@@ -189,23 +280,6 @@ pub enum Garbage {
     /// `y` is neither `q` nor `r` nor `e`.
     #[error("neither query, response nor error")]
     Kind,
-}
-
-/// Why a query is refused: the error that answers it.
-#[derive(Debug, Clone, Copy)]
-struct Refusal {
-    code: ErrorCode,
-    text: &'static str,
-}
-
-impl Refusal {
-    /// Error 203: an argument breaks BEP 5.
-    const fn protocol(text: &'static str) -> Self {
-        Self {
-            code: ErrorCode::Protocol,
-            text,
-        }
-    }
 }
 
 impl<'a> Message<'a> {
@@ -300,7 +374,13 @@ impl<'a> Root<'a> {
             .ok_or(Refusal::protocol("missing method"))?;
         let known = matches!(
             name,
-            b"ping" | b"find_node" | b"get_peers" | b"announce_peer"
+            b"ping"
+                | b"find_node"
+                | b"get_peers"
+                | b"announce_peer"
+                | b"get"
+                | b"put"
+                | b"sample_infohashes"
         );
         let arguments = self.arguments.and_then(|value| value.as_dictionary());
         let arguments = match (arguments, known) {
@@ -334,6 +414,11 @@ impl<'a> Root<'a> {
             nodes: CompactNodes::new(&[], Family::V4),
             nodes6: CompactNodes::new(&[], Family::V6),
             values: CompactPeers { list: None },
+            item: ItemView::default(),
+            filters: Counted::default(),
+            samples: None,
+            interval_secs: 0,
+            num: 0,
         };
         for (key, value) in values.iter() {
             match key {
@@ -342,6 +427,15 @@ impl<'a> Root<'a> {
                 b"nodes" => response.nodes = nodes(value, Family::V4),
                 b"nodes6" => response.nodes6 = nodes(value, Family::V6),
                 b"values" => response.values.list = value.as_list(),
+                b"v" => response.item.value = values.get_raw(b"v"),
+                b"k" => response.item.key = as_array(value),
+                b"sig" => response.item.signature = as_array(value),
+                b"seq" => response.item.seq = value.as_integer(),
+                b"BFsd" => response.filters.seeds = value.as_bytes(),
+                b"BFpe" => response.filters.peers = value.as_bytes(),
+                b"samples" => response.samples = value.as_bytes().filter(|s| is_ids(s)),
+                b"interval" => response.interval_secs = as_interval(value),
+                b"num" => response.num = as_count(value),
                 _ => {}
             }
         }
@@ -362,122 +456,50 @@ impl<'a> Root<'a> {
     }
 }
 
-/// The arguments of a query, found in one pass and not yet checked.
-#[derive(Default)]
-struct Arguments<'a> {
-    id: Option<Value<'a>>,
-    target: Option<Value<'a>>,
-    info_hash: Option<Value<'a>>,
-    port: Option<Value<'a>>,
-    implied_port: Option<Value<'a>>,
-    token: Option<Value<'a>>,
-    want: Want,
-}
-
-impl<'a> Arguments<'a> {
-    fn collect(arguments: Dictionary<'a>) -> Self {
-        let mut found = Self::default();
-        for (key, value) in arguments.iter() {
-            match key {
-                b"id" => keep_first(&mut found.id, Some(value)),
-                b"target" => keep_first(&mut found.target, Some(value)),
-                b"info_hash" => keep_first(&mut found.info_hash, Some(value)),
-                b"port" => keep_first(&mut found.port, Some(value)),
-                b"implied_port" => keep_first(&mut found.implied_port, Some(value)),
-                b"token" => keep_first(&mut found.token, Some(value)),
-                b"want" => found.want = want(value),
-                _ => {}
-            }
-        }
-        found
-    }
-
-    fn method(&self, name: &'a [u8]) -> Result<Method<'a>, Refusal> {
-        match name {
-            b"ping" => Ok(Method::Ping),
-            b"find_node" => Ok(Method::FindNode {
-                target: self
-                    .target
-                    .and_then(as_id)
-                    .ok_or(Refusal::protocol("invalid or missing target"))?,
-            }),
-            b"get_peers" => Ok(Method::GetPeers {
-                info_hash: self.info_hash()?,
-            }),
-            b"announce_peer" => self.announce(),
-            _ => Ok(Method::Unknown {
-                name,
-                target: self.target.or(self.info_hash).and_then(as_id),
-            }),
-        }
-    }
-
-    fn info_hash(&self) -> Result<InfoHash, Refusal> {
-        self.info_hash
-            .and_then(|value| InfoHash::from_slice(value.as_bytes()?))
-            .ok_or(Refusal::protocol("invalid or missing info_hash"))
-    }
-
-    fn announce(&self) -> Result<Method<'a>, Refusal> {
-        // BEP 5 names 0 and 1; every other number than 0 is meant as "yes" by those who send it.
-        let implied_port = match self.implied_port {
-            Some(value) if value.as_integer().is_none() => {
-                return Err(Refusal::protocol("invalid implied_port"));
-            }
-            Some(value) => is_true(value),
-            None => false,
-        };
-        let port = self
-            .port
-            .and_then(|value| u16::try_from(value.as_integer()?).ok());
-        let port = match port {
-            Some(port) if port != 0 || implied_port => port,
-            None if implied_port => 0,
-            Some(_) | None => return Err(Refusal::protocol("invalid or missing port")),
-        };
-        Ok(Method::AnnouncePeer {
-            info_hash: self.info_hash()?,
-            port,
-            implied_port,
-            token: self
-                .token
-                .and_then(|value| value.as_bytes())
-                .ok_or(Refusal::protocol("invalid or missing token"))?,
-        })
-    }
-}
-
 /// Keeps the value that came first under a key.
-fn keep_first<T>(field: &mut Option<T>, value: Option<T>) {
+pub(super) fn keep_first<T>(field: &mut Option<T>, value: Option<T>) {
     if field.is_none() {
         *field = value;
     }
 }
 
 /// A flag: any integer but 0.
-fn is_true(value: Value<'_>) -> bool {
+pub(super) fn is_true(value: Value<'_>) -> bool {
     value.as_integer().is_some_and(|flag| flag != 0)
 }
 
 /// An id: a string of exactly 20 bytes.
-fn as_id(value: Value<'_>) -> Option<NodeId> {
+pub(super) fn as_id(value: Value<'_>) -> Option<NodeId> {
     NodeId::from_slice(value.as_bytes()?)
+}
+
+/// A string of exactly so many bytes.
+fn as_array<'a, const N: usize>(value: Value<'a>) -> Option<&'a [u8; N]> {
+    value.as_bytes()?.try_into().ok()
+}
+
+/// Whether a string is a whole number of ids.
+const fn is_ids(bytes: &[u8]) -> bool {
+    bytes.len().is_multiple_of(ID_LENGTH)
+}
+
+/// Seconds, cut to what BEP 51 permits.
+fn as_interval(value: Value<'_>) -> u32 {
+    let secs = value.as_integer().unwrap_or(0).max(0);
+    u32::try_from(secs).map_or(SAMPLE_INTERVAL_MAX_SECS, |secs| {
+        secs.min(SAMPLE_INTERVAL_MAX_SECS)
+    })
+}
+
+/// A number of things; 0 for what is none.
+fn as_count(value: Value<'_>) -> u64 {
+    value
+        .as_integer()
+        .and_then(|count| u64::try_from(count).ok())
+        .unwrap_or(0)
 }
 
 /// The entries of a string of nodes; none of anything else.
 fn nodes(value: Value<'_>, family: Family) -> CompactNodes<'_> {
     CompactNodes::new(value.as_bytes().unwrap_or_default(), family)
-}
-
-/// BEP 32: other strings in the list "must be silently ignored"; so is what is not a list.
-fn want(value: Value<'_>) -> Want {
-    let mut want = Want::default();
-    for value in value.as_list().into_iter().flat_map(|list| list.iter()) {
-        match value.as_bytes() {
-            Some(b"n4") => want.v4 = true,
-            Some(b"n6") => want.v6 = true,
-            Some(_) | None => {}
-        }
-    }
-    want
 }

@@ -1,4 +1,4 @@
-//! KRPC: the messages of the DHT (BEP 5, 32, 42, 43), read and written without allocation.
+//! KRPC: the messages of the DHT (BEP 5, 32, 33, 42, 43, 44, 51), read and written without allocation.
 //!
 //! [`Message::decode`] runs the structural scan of [`crate::bencode`] over a datagram and gives
 //! back a view into it: ids are copied, everything else borrows. [`compact`] reads and writes the
@@ -6,23 +6,37 @@
 //!
 //! Invariant: what `decode` returns has passed every length and range rule of BEP 5, so that the
 //! code which answers looks at values only; and no reply written here is longer than [`REPLY_MAX`]
-//! bytes.
+//! bytes, or [`VALUE_REPLY_MAX`] if it has an item's value.
 
+mod arguments;
+mod bloom;
 pub mod compact;
 mod encode;
 pub mod message;
+mod stored;
 #[cfg(test)]
 mod tests;
 
+pub use bloom::{BLOOM_LENGTH, BloomFilter};
 pub use compact::{CompactNodes, CompactPeers, ContactInfo, Family};
 pub use encode::{ResponseWriter, write_error, write_query};
-pub use message::{Body, DecodeError, ErrorCode, Garbage, Message, Method, Query, Response, Want};
+pub use message::{
+    Body, Counted, DecodeError, ErrorCode, Garbage, Message, Method, Query, Response, Want,
+};
+pub use stored::{
+    Extra, Filters, ItemView, KEY_LENGTH, Put, SALT_MAX, SAMPLE_INTERVAL_MAX_SECS,
+    SIGNATURE_LENGTH, Samples, SignedPut, VALUE_MAX,
+};
 
 /// Longest datagram that is read, in bytes; anything longer is garbage. BEP 32 lets senders use
 /// 1,024, BEP 44 values need about 1,400, and what is beyond twice the rule is not worth parsing.
 pub const MAX_DATAGRAM: usize = 2048;
 
-/// Longest datagram that is sent, in bytes. BEP 32: "must not send UDP datagrams with a payload
+/// Longest reply with the value of an item (BEP 44), in bytes. Ours: a value of 1,000 bytes with key
+/// and signature and some nodes, below what an Ethernet frame carries.
+pub const VALUE_REPLY_MAX: usize = 1400;
+
+/// Longest reply that is sent, in bytes. BEP 32: "must not send UDP datagrams with a payload
 /// larger than 1024 octets".
 pub const REPLY_MAX: usize = 1024;
 

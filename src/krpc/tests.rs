@@ -6,6 +6,7 @@ use super::*;
 use crate::id::{InfoHash, NodeId};
 
 mod properties;
+mod stored;
 
 const ALICE: NodeId = NodeId::new(*b"abcdefghij0123456789");
 const BOB: NodeId = NodeId::new(*b"mnopqrstuvwxyz123456");
@@ -83,6 +84,7 @@ fn the_queries_of_bep_5_are_read_and_written() {
             info_hash: TORRENT,
             port: 6881,
             implied_port: true,
+            seed: false,
             token: b"aoeusnth",
         },
     );
@@ -303,6 +305,7 @@ fn ports_out_of_range_are_refused() {
         Method::AnnouncePeer {
             port: 65535,
             implied_port: false,
+            seed: false,
             ..
         }
     ));
@@ -342,6 +345,7 @@ fn any_integer_but_zero_implies_the_port() {
                     info_hash: TORRENT,
                     port: expected,
                     implied_port: true,
+                    seed: false,
                     token: b"x",
                 }
             );
@@ -352,6 +356,7 @@ fn any_integer_but_zero_implies_the_port() {
         Method::AnnouncePeer {
             port: 80,
             implied_port: false,
+            seed: false,
             ..
         }
     ));
@@ -417,7 +422,15 @@ fn families_wanted_are_read_and_other_strings_ignored() {
             &format!("6:target20:mnopqrstuvwxyz1234564:want{list}"),
         );
         match Message::decode(bytes.as_bytes()).unwrap().body {
-            Body::Query(query) => assert_eq!(query.want, Want { v4, v6 }, "{list}"),
+            Body::Query(query) => assert_eq!(
+                query.want,
+                Want {
+                    v4,
+                    v6,
+                    ..Want::default()
+                },
+                "{list}"
+            ),
             other => panic!("{other:?}"),
         }
     }

@@ -407,7 +407,9 @@ impl Driver {
                 Some(slot) => slot.on_peers(lookup, info_hash, peers),
                 None => 0,
             },
-            Event::Step { lookup, .. } => match self.lookups.get(&lookup) {
+            Event::Step { lookup, .. }
+            | Event::ItemFound { lookup, .. }
+            | Event::SamplesFound { lookup, .. } => match self.lookups.get(&lookup) {
                 Some(slot) => usize::from(slot.events.try_send(event).is_err()),
                 None => 0,
             },
@@ -415,6 +417,10 @@ impl Driver {
                 Some(slot) => slot.on_done(event),
                 None => 0,
             },
+            Event::AddressChanged { local, address, id } => {
+                tracing::debug!(?local, %address, %id, "DHT address");
+                0
+            }
             Event::TableChanged { contacts } => {
                 tracing::debug!(contacts, "DHT contacts");
                 0

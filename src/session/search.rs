@@ -128,7 +128,12 @@ impl Search {
             }
             LookupInput::Event(Event::Step { step, .. }) => self.tally.on_step(&step),
             LookupInput::Event(Event::LookupDone { report, .. }) => self.report = Some(report),
-            LookupInput::Event(Event::TableChanged { .. }) => {}
+            LookupInput::Event(
+                Event::ItemFound { .. }
+                | Event::SamplesFound { .. }
+                | Event::AddressChanged { .. }
+                | Event::TableChanged { .. },
+            ) => {}
             LookupInput::Done(due) => self.on_done(now, due),
         }
         Vec::new()

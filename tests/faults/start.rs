@@ -1,8 +1,8 @@
 //! What is in the way at the start: ports, address families, other instances, dead nodes.
 
-use std::fs;
 use std::net::{TcpListener, UdpSocket};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+use std::{fs, io};
 
 use crate::content::Content;
 use crate::lab::{Lab, address, run, socket};
@@ -46,6 +46,20 @@ fn ports(seeder: &mut Program) -> Vec<String> {
         .collect()
 }
 
+/// Binds as soon as the port is free. A program that another test is starting just now holds our sockets
+/// too, closed ones as well, until it is executed.
+fn once_free<T>(bind: impl Fn() -> io::Result<T>) -> T {
+    let end = Instant::now() + FAILS_WITHIN;
+    loop {
+        match bind() {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < end => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            bound => return bound.unwrap(),
+        }
+    }
+}
+
 #[test]
 fn an_explicit_port_that_is_taken_ends_the_start_and_is_named() {
     let Some(lab) = Lab::open() else { return };
@@ -60,8 +74,8 @@ fn an_explicit_port_that_is_taken_ends_the_start_and_is_named() {
         (&slices(&seed), false),
     ];
     for (command, by_tcp) in commands {
-        let _tcp = by_tcp.then(|| TcpListener::bind(&taken).unwrap());
-        let _udp = (!by_tcp).then(|| UdpSocket::bind(&taken).unwrap());
+        let _tcp = by_tcp.then(|| once_free(|| TcpListener::bind(&taken)));
+        let _udp = (!by_tcp).then(|| once_free(|| UdpSocket::bind(&taken)));
         let mut program = lab.trackless(HOST, command);
         assert_eq!(program.wait(FAILS_WITHIN), Some(1), "{command:?}");
         assert!(program.said().contains(&taken), "{}", program.tail());

@@ -82,6 +82,7 @@ impl Misleader {
             nodes6: None,
             token: wants_peers.then_some(b"none"),
             values: if wants_peers { &values } else { &[] },
+            extra: trackless::krpc::Extra::None,
         }
         .write(&mut answer);
         Fate::Answered(answer)
@@ -111,12 +112,14 @@ impl Misleader {
 /// What is searched or announced; `None` of queries that name nothing.
 fn target_of(query: &Query<'_>) -> Option<NodeId> {
     match query.method {
-        Method::FindNode { target } => Some(target),
+        Method::FindNode { target }
+        | Method::Get { target, .. }
+        | Method::SampleInfohashes { target } => Some(target),
         Method::GetPeers { info_hash } | Method::AnnouncePeer { info_hash, .. } => {
             Some(NodeId::new(*info_hash.as_bytes()))
         }
         Method::Unknown { target, .. } => target,
-        Method::Ping => None,
+        Method::Ping | Method::Put(_) => None,
     }
 }
 
@@ -215,6 +218,7 @@ mod tests {
             nodes6: None,
             token: None,
             values: &[],
+            extra: trackless::krpc::Extra::None,
         }
         .write(&mut response);
         assert_eq!(misleader.judge(own(), asker(), &response), Fate::Core);

@@ -33,11 +33,12 @@ pub(super) const KIND: Kind = Kind {
     simulate,
 };
 
-static SETTINGS: [Setting; 9] = [
+static SETTINGS: [Setting; 10] = [
     dht::NODES,
     dht::JOIN,
     dht::DURATION,
     dht::LOSS,
+    dht::BEP42,
     Setting {
         key: "targets",
         default: "10",
@@ -290,7 +291,11 @@ impl Run {
                 }
                 None => {}
             },
-            Event::Step { .. } | Event::TableChanged { .. } => {}
+            Event::Step { .. }
+            | Event::ItemFound { .. }
+            | Event::SamplesFound { .. }
+            | Event::AddressChanged { .. }
+            | Event::TableChanged { .. } => {}
         }
     }
 }

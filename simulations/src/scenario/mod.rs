@@ -1,8 +1,8 @@
 //! Scenarios: what is simulated, and what must come out.
 //!
-//! A [`Scenario`] is a [file]: it names a [`Kind`] of experiment, its settings, variants and
+//! A [`Scenario`] is a [file](mod@file): it names a [`Kind`] of experiment, its settings, variants and
 //! checks. A kind is Rust: it declares [`Setting`]s, builds a world, gives it work and measures.
-//! [`run`] runs a resolved scenario with one or many seeds and grades it.
+//! [`run()`] runs a resolved scenario with one or many seeds and grades it.
 //!
 //! # Writing a kind
 //!

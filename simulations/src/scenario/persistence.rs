@@ -253,6 +253,7 @@ impl Run {
                 port: DATAGRAM_PORT,
                 implied_port: true,
                 token: b"forged!!",
+                seed: false,
             },
         };
         let mut payload = Vec::new();

@@ -137,7 +137,11 @@ fn peers_of_one_lookup_are_bounded() {
         match event {
             Event::PeersFound { peers, .. } => found += peers.len(),
             Event::LookupDone { report, .. } => reported = report.peers,
-            Event::Step { .. } | Event::TableChanged { .. } => {}
+            Event::Step { .. }
+            | Event::ItemFound { .. }
+            | Event::SamplesFound { .. }
+            | Event::AddressChanged { .. }
+            | Event::TableChanged { .. } => {}
         }
     }
     assert_eq!((found, reported), (40, 40));

@@ -446,6 +446,7 @@ pub(super) fn bare_response(transaction: &[u8], id: NodeId) -> ResponseWriter<'_
         nodes6: None,
         token: None,
         values: &[],
+        extra: crate::krpc::Extra::None,
     }
 }
 

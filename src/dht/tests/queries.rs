@@ -126,7 +126,11 @@ fn want_chooses_the_families_of_the_answer() {
         let has = |key: &[u8]| payload.windows(key.len()).any(|window| window == key);
         assert_eq!((has(b"5:nodes"), has(b"6:nodes6")), expected, "{want:?}");
     };
-    let want = |v4, v6| Want { v4, v6 };
+    let want = |v4, v6| Want {
+        v4,
+        v6,
+        ..Want::default()
+    };
     check(want(false, false), (true, false));
     check(want(true, false), (true, false));
     check(want(false, true), (false, true));
@@ -150,6 +154,7 @@ fn get_peers_gives_a_token_with_which_an_announce_is_stored() {
         info_hash: TORRENT,
         port: 6881,
         implied_port: false,
+        seed: false,
         token: &token,
     };
     ask(&mut single, &query(announce), |response| {
@@ -184,6 +189,7 @@ fn an_announce_with_a_wrong_old_or_foreign_token_is_refused_with_203() {
             info_hash,
             port: 6881,
             implied_port: false,
+            seed: false,
             token,
         };
         let mut out = Vec::new();
@@ -316,6 +322,7 @@ fn an_answer_with_many_peers_fits_into_1024_bytes() {
             info_hash: TORRENT,
             port: 1,
             implied_port: true,
+            seed: false,
             token: response.token.unwrap(),
         };
         let mut out = Vec::new();

@@ -277,6 +277,7 @@ fn a_hundred_thousand_info_hashes_from_one_address_leave_the_useful_entries() {
             info_hash,
             port: 1,
             implied_port: true,
+            seed: false,
             token: response.token.unwrap(),
         };
         ask(single, method);

@@ -51,6 +51,7 @@ fn stocked() -> Single {
             info_hash: TORRENT,
             port: 6881,
             implied_port: false,
+            seed: false,
             token: &answer.unwrap().1,
         };
         single.receive_query(from, &query(announce), true);
@@ -113,6 +114,7 @@ fn strangers_get_sixteen_peers_and_those_who_proved_their_address_get_all() {
         info_hash: InfoHash::new([1; 20]),
         port: 1,
         implied_port: false,
+        seed: false,
         token: &token,
     };
     single.receive_query(asker, &query(announce), true);
@@ -125,6 +127,7 @@ fn strangers_get_sixteen_peers_and_those_who_proved_their_address_get_all() {
         info_hash: TORRENT,
         port: 1,
         implied_port: false,
+        seed: false,
         token: &token,
     };
     single.receive_query(asker, &query(announce), true);
@@ -264,6 +267,12 @@ fn with_both_families() -> Node {
         node.server.store.announce(Instant::ZERO, TORRENT, v4);
         node.server.store.announce(Instant::ZERO, TORRENT, v6);
     }
+    for number in 0..50 {
+        let torrent = InfoHash::new([number; 20]);
+        node.server
+            .store
+            .announce(Instant::ZERO, torrent, ([7, 8, number, 1], 1).into());
+    }
     node
 }
 
@@ -298,6 +307,10 @@ fn the_bytes_that_a_forged_query_makes_us_send_are_bounded_for_each_kind() {
         ("find_node", with(&target), 640),
         ("get_peers", with(&torrent), 950),
         ("announce_peer", with(&bad_token), 100),
+        ("put", with("5:token1:x1:v0:"), 170),
+        ("get", with(&target), 700),
+        ("get_peers", with(&format!("{torrent}6:scrapei1e")), 1040),
+        ("sample_infohashes", with(&target), 940),
         ("x", with(&target), 690),
         ("x", with(""), 230),
         ("x", String::new(), 200),
@@ -317,4 +330,35 @@ fn ping_and_find_node_for_one_family_stay_within_three_and_a_half_times_the_quer
         let answer = single.sent_answer().payload.len();
         assert!(answer * 10 <= out.len() * 35, "{answer} for {}", out.len());
     }
+}
+
+#[test]
+fn a_forged_get_of_the_largest_item_gets_at_most_seventeen_and_a_half_times_its_bytes() {
+    let key = crate::dht::SecretKey::from_seed(&[1; 32]);
+    let value = format!("996:{}", "x".repeat(996));
+    let item = crate::dht::Item::mutable(&key, &[7; 64], i64::MAX, value.as_bytes()).unwrap();
+    let mut worst = 0;
+    for wants in [&b""[..], b"4:wantl2:n42:n6e", b"4:wantl2:n6e"] {
+        for from in ["9.9.9.9:9", "[2a00::9]:9"] {
+            let from: SocketAddr = from.parse().unwrap();
+            let mut node = with_both_families();
+            let own = NodeId::new([0; 20]);
+            let store = &mut node.server.items.store;
+            store.put(Instant::ZERO, item.clone(), &from, &own);
+            let local = super::super::LocalId(u8::from(from.is_ipv6()));
+            let target = item.target();
+            let parts: [&[u8]; 4] = [
+                b"d1:ad2:id20:abcdefghij01234567896:target20:",
+                target.as_bytes(),
+                wants,
+                b"e1:q3:get1:t1:a1:y1:qe",
+            ];
+            let payload = parts.concat();
+            node.handle_datagram(Instant::ZERO, local, from, &payload);
+            let sent = std::iter::from_fn(|| node.poll_transmit());
+            let sent: usize = sent.map(|transmit| transmit.payload.len()).sum();
+            worst = worst.max(sent * 100 / payload.len());
+        }
+    }
+    assert!((1_500..=1_750).contains(&worst), "{worst} %");
 }

@@ -86,7 +86,7 @@ fn the_search_ends_when_the_eight_closest_have_answered() {
     assert_eq!(walk.closest_hop().map(|(_, hop)| hop), Some(2));
     let tokens: Vec<_> = walk
         .announce_to()
-        .map(|(_, token)| token.to_vec())
+        .map(|storage| storage.token.to_vec())
         .collect();
     assert_eq!(tokens[7], [8]);
 }
@@ -258,4 +258,51 @@ fn the_queries_of_a_walk_are_limited() {
     }
     assert_eq!(queries, 96);
     assert_eq!(walk.next(), Next::Finished);
+}
+
+/// A node at a global address whose id, close to the target, does not follow from it.
+fn unbound(distance: u8) -> ContactInfo {
+    ContactInfo {
+        address: ([20, 1, distance, 1], 6881).into(),
+        ..node(distance)
+    }
+}
+
+/// Of 30 nodes that all answer, the nearest twenty have ids that do not follow from their
+/// addresses. Gives how many were asked, and the distances of those chosen.
+fn chosen_by(id_binding: IdBinding) -> (usize, Vec<u8>) {
+    let config = Config {
+        id_binding,
+        ..Config::default()
+    };
+    let mut walk = walk(&config);
+    let namer = "10.0.0.200".parse().unwrap();
+    walk.on_named((1..=10).map(unbound), namer, 2);
+    walk.on_named((11..=20).map(unbound), namer, 2);
+    walk.on_named((21..=30).map(node), namer, 2);
+    let mut asked = 0;
+    while let Next::Ask(contact) = walk.next() {
+        asked += 1;
+        walk.on_asked(contact.address);
+        walk.on_answer(contact.address, contact.id, Some(b"t"));
+    }
+    assert_eq!(walk.next(), Next::Finished);
+    let chosen = walk.announce_to();
+    let chosen = chosen.map(|storage| storage.info.id.as_bytes()[19]);
+    (asked, chosen.collect())
+}
+
+#[test]
+fn without_bep_42_the_eight_closest_are_all_that_counts() {
+    assert_eq!(chosen_by(IdBinding::Off), (8, (1..=8).collect()));
+}
+
+#[test]
+fn in_the_time_of_grace_a_walk_ends_with_the_sixteen_closest_of_all() {
+    assert_eq!(chosen_by(IdBinding::Prefer), (16, (1..=8).collect()));
+}
+
+#[test]
+fn enforced_a_walk_goes_on_to_eight_that_comply_and_stores_there_only() {
+    assert_eq!(chosen_by(IdBinding::Enforce), (28, (21..=28).collect()));
 }

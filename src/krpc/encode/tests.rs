@@ -31,6 +31,7 @@ fn a_response_is_written_in_canonical_order() {
         nodes6: Some(&[]),
         token: Some(b"tok"),
         values: &["97.120.106.101:11893".parse().unwrap()],
+        extra: Extra::None,
     }
     .write(&mut out);
     let mut expected = b"d2:ip6:\x01\x02\x03\x04\x01\x021:rd2:id20:mnopqrstuvwxyz123456".to_vec();
@@ -54,6 +55,7 @@ fn the_largest_ordinary_reply_has_room_for_peers_of_both_families() {
         nodes6: Some(&nodes6),
         token: Some(&[1; 8]),
         values: &[],
+        extra: Extra::None,
     };
     assert!(response.values_max(Family::V4) >= 40);
     assert!(response.values_max(Family::V6) >= 15);
@@ -81,10 +83,10 @@ proptest! {
             0 => Method::Ping,
             1 => Method::FindNode { target },
             2 => Method::GetPeers { info_hash },
-            3 => Method::AnnouncePeer { info_hash, port, implied_port, token: &token },
+            3 => Method::AnnouncePeer { info_hash, port, implied_port, seed: port % 2 == 1, token: &token },
             _ => Method::Unknown { name: b"vote", target: v4.then_some(target) },
         };
-        let query = Query { id: NodeId::new(id), want: Want { v4, v6 }, method };
+        let query = Query { id: NodeId::new(id), want: crate::krpc::Want { v4, v6, ..Default::default() }, method };
         let mut out = Vec::new();
         write_query(&mut out, &transaction, read_only, &query);
         let message = Message::decode(&out).unwrap();
@@ -130,6 +132,7 @@ proptest! {
             nodes6: nodes6.as_deref(),
             token: token.as_deref(),
             values: &values,
+            extra: Extra::None,
         };
         let mut out = Vec::new();
         writer.write(&mut out);

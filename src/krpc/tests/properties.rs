@@ -111,6 +111,7 @@ fn full_response() -> Vec<u8> {
         nodes6: Some(&[]),
         token: Some(b"aoeusnth"),
         values: &values,
+        extra: Extra::None,
     }
     .write(&mut out);
     out

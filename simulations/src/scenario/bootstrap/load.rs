@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use trackless::dht::{Config, Node};
 use trackless::id::NodeId;
-use trackless::krpc::{Body, Message, Method, Query, ResponseWriter, Want, write_query};
+use trackless::krpc::{Body, Extra, Message, Method, Query, ResponseWriter, Want, write_query};
 use trackless::random::Random;
 use trackless::time::Instant;
 
@@ -272,6 +272,7 @@ impl Load {
                     nodes6: None,
                     token: None,
                     values: &[],
+                    extra: Extra::None,
                 }
                 .write(&mut out);
                 self.network.send_datagram(to, from, out.into());

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use trackless::dht::secure_id::IdBinding;
 use trackless::dht::{BUCKET_SIZE, Config, LOOKUP_PARALLELISM};
 use trackless::random::Random;
 
@@ -115,6 +116,16 @@ pub(crate) const PARALLELISM: Setting = Setting {
     about: "queries in flight per lookup",
 };
 
+/// Setting: what ids that do not follow from their address mean.
+pub(crate) const BEP42: Setting = Setting {
+    key: "bep42",
+    default: "prefer",
+    unit: Unit::Choice(&["off", "prefer", "enforce"]),
+    min: 0,
+    max: 2,
+    about: "ids bound to addresses: not at all, preferred (what ships), or the only ones that store",
+};
+
 /// What a node runs with: the shipping defaults, except for what is set.
 pub(crate) fn config(settings: &Settings) -> Config {
     let number = |key: &str, default: usize| {
@@ -123,7 +134,13 @@ pub(crate) fn config(settings: &Settings) -> Config {
             .and_then(|value| usize::try_from(value).ok());
         set.unwrap_or(default)
     };
+    let id_binding = match settings.find("bep42") {
+        None | Some(1) => IdBinding::Prefer,
+        Some(0) => IdBinding::Off,
+        Some(_) => IdBinding::Enforce,
+    };
     Config {
+        id_binding,
         bucket_size: number("k", BUCKET_SIZE),
         lookup_parallelism: number("alpha", LOOKUP_PARALLELISM),
         ..Config::default()

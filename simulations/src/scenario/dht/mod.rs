@@ -208,7 +208,11 @@ impl Study {
                 Some(Purpose::Search(number)) => self.announces.on_searched(number, &report),
                 None => {}
             },
-            Event::Step { .. } | Event::TableChanged { .. } => {}
+            Event::AddressChanged { id, .. } => self.population.rename(host, id),
+            Event::Step { .. }
+            | Event::ItemFound { .. }
+            | Event::SamplesFound { .. }
+            | Event::TableChanged { .. } => {}
         }
     }
 

@@ -143,6 +143,14 @@ impl Population {
     }
 
     /// Its id, if it was there.
+    /// A node behind a gateway learnt its address and took an id that follows from it (BEP 42).
+    pub(super) fn rename(&mut self, host: HostId, id: NodeId) {
+        if let Some(resident) = self.residents.get_mut(&host) {
+            self.by_id.remove(&std::mem::replace(&mut resident.id, id));
+            self.by_id.insert(id, host);
+        }
+    }
+
     fn remove(&mut self, now: Instant, host: HostId) -> Option<NodeId> {
         let Resident { since, place, id } = self.residents.remove(&host)?;
         self.hosts.swap_remove(place);

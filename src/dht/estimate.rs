@@ -1,0 +1,185 @@
+//! How many nodes there are, estimated from lookups.
+//!
+//! Ids are spread evenly, so the closest nodes of a target are the nearer the more there are: the
+//! i-th of n is i / (n + 1) of the id space away on average. A lookup gives one sample: the line
+//! through the origin that fits its closest eight best (least squares). A lookup that missed
+//! somebody, or met nodes that ground their ids, gives one that is far off and is left out.
+//!
+//! Invariant: one sample for each target, at most [`SAMPLES_MAX`] of them, and nothing is estimated
+//! from fewer than [`SAMPLES_MIN`].
+
+use std::collections::VecDeque;
+
+use crate::id::NodeId;
+
+/// Closest nodes that make a sample.
+const CLOSEST: u64 = 8;
+
+/// Sum of the squares of 1 to [`CLOSEST`].
+const SQUARES: u128 = 204;
+
+/// Samples that an estimate needs. Ours: each is off by about a third, sixteen by a tenth.
+pub(super) const SAMPLES_MIN: usize = 16;
+
+/// Samples that are kept, 16 bytes each; the oldest gives way.
+const SAMPLES_MAX: usize = 32;
+
+/// A sample this many times larger or smaller than the middle one is left out. Ours: among true
+/// ones fewer than one in a thousand is.
+const OUTLIER: u64 = 4;
+
+/// How many nodes there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Estimate {
+    /// Nodes of the family.
+    pub nodes: u64,
+    /// Lookups from which that follows, at least 16.
+    pub lookups: usize,
+}
+
+/// The lookups of late in one family.
+#[derive(Debug, Default)]
+pub(super) struct Lookouts {
+    /// Beginning of the target, and the space one node has to itself, as a share of 2^64.
+    samples: VecDeque<(u32, u64)>,
+}
+
+impl Lookouts {
+    /// A lookup has ended; `closest` are the nodes that answered, closest first.
+    pub(super) fn on_lookup<'a>(
+        &mut self,
+        target: &NodeId,
+        closest: impl Iterator<Item = &'a NodeId>,
+    ) {
+        let distance = |id: &NodeId| u128::from(head(id) ^ head(target));
+        let weighted = (1..=CLOSEST).zip(closest);
+        let (mut count, mut sum) = (0, 0);
+        for (place, id) in weighted {
+            count += 1;
+            sum += u128::from(place) * distance(id);
+        }
+        if count < CLOSEST {
+            return;
+        }
+        let share = u64::try_from(sum / SQUARES).unwrap_or(u64::MAX);
+        let key = u32::try_from(head(target) >> 32).unwrap_or(u32::MAX);
+        self.samples.retain(|(known, _)| *known != key);
+        if self.samples.len() >= SAMPLES_MAX {
+            self.samples.pop_front();
+        }
+        if self.samples.len() == self.samples.capacity() {
+            self.samples.reserve_exact(SAMPLES_MIN);
+        }
+        self.samples.push_back((key, share));
+    }
+
+    /// What the samples say.
+    pub(super) fn estimate(&self) -> Option<Estimate> {
+        if self.samples.len() < SAMPLES_MIN {
+            return None;
+        }
+        let mut shares: Vec<_> = self.samples.iter().map(|(_, share)| *share).collect();
+        shares.sort_unstable();
+        let middle = shares[shares.len() / 2];
+        let (low, high) = (middle / OUTLIER, middle.saturating_mul(OUTLIER));
+        shares.retain(|share| (low..=high).contains(share));
+        let count = u128::try_from(shares.len()).ok()?;
+        let sum: u128 = shares.iter().copied().map(u128::from).sum();
+        let mean = (sum / count.max(1)).max(1);
+        Some(Estimate {
+            nodes: u64::try_from((1u128 << 64) / mean).unwrap_or(u64::MAX),
+            lookups: shares.len(),
+        })
+    }
+
+    /// Bytes on the heap.
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.samples.capacity() * size_of::<(u32, u64)>()
+    }
+}
+
+/// The first 64 bits of an id.
+fn head(id: &NodeId) -> u64 {
+    let first = id.as_bytes().first_chunk().copied();
+    u64::from_be_bytes(first.unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random::Random;
+
+    /// Lookups among so many nodes, each of which overlooks one in `overlooked` of the closest.
+    fn estimate(nodes: usize, lookups: usize, overlooked: Option<u32>) -> Option<Estimate> {
+        let mut random = Random::from_seed(u64::try_from(nodes).unwrap());
+        let mut ids: Vec<_> = (0..nodes).map(|_| NodeId::new(random.bytes())).collect();
+        let mut lookouts = Lookouts::default();
+        for _ in 0..lookups {
+            let target = NodeId::new(random.bytes());
+            ids.sort_unstable_by_key(|id| id.distance(&target));
+            let seen: Vec<_> = ids[..ids.len().min(20)]
+                .iter()
+                .filter(|_| overlooked.is_none_or(|one_in| random.below(one_in) > 0))
+                .collect();
+            lookouts.on_lookup(&target, seen.into_iter());
+        }
+        lookouts.estimate()
+    }
+
+    #[track_caller]
+    fn check(nodes: usize, overlooked: Option<u32>, percent: u64) {
+        let estimate = estimate(nodes, 40, overlooked).unwrap();
+        let nodes = u64::try_from(nodes).unwrap();
+        let off = estimate.nodes.abs_diff(nodes) * 100 / nodes;
+        assert!(off <= percent, "{estimate:?} for {nodes}");
+        assert!(estimate.lookups >= 28, "{estimate:?}");
+    }
+
+    #[test]
+    fn networks_of_all_sizes_are_estimated_within_a_quarter() {
+        for nodes in [20, 100, 1000, 5000] {
+            check(nodes, None, 25);
+        }
+    }
+
+    #[test]
+    fn lookups_that_overlook_one_in_twenty_change_little() {
+        check(2000, Some(20), 30);
+    }
+
+    #[test]
+    fn fewer_than_sixteen_lookups_or_eight_nodes_are_no_estimate() {
+        assert!(estimate(1000, 15, None).is_none());
+        assert!(estimate(1000, 16, None).is_some());
+        assert!(estimate(7, 40, None).is_none());
+    }
+
+    #[test]
+    fn a_target_counts_once_and_lies_in_a_few_lookups_change_nothing() {
+        let mut random = Random::from_seed(5);
+        let ids: Vec<_> = (0..1000).map(|_| NodeId::new(random.bytes())).collect();
+        let mut lookouts = Lookouts::default();
+        let mut look = |target: NodeId, is_eclipsed: bool| {
+            let mut near = ids.clone();
+            near.sort_unstable_by_key(|id| id.distance(&target));
+            if is_eclipsed {
+                for (id, last) in near.iter_mut().zip(1..=8) {
+                    let mut bytes = *target.as_bytes();
+                    bytes[19] ^= last;
+                    *id = NodeId::new(bytes);
+                }
+            }
+            lookouts.on_lookup(&target, near.iter());
+            lookouts.estimate()
+        };
+        for _ in 0..50 {
+            assert_eq!(look(NodeId::new([1; 20]), true), None);
+        }
+        let mut last = None;
+        for number in 0..30 {
+            last = look(NodeId::new(random.bytes()), number % 6 == 0);
+        }
+        let nodes = last.unwrap().nodes;
+        assert!((700..1400).contains(&nodes), "{nodes}");
+    }
+}
