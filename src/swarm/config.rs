@@ -21,9 +21,9 @@ pub enum PieceOrder {
 pub enum Seeding {
     /// Each piece to one peer, until others have it: who asks for what is out, or on its way to another,
     /// waits a little and lets those go first who ask for what is new.
-    #[default]
     EachOnce,
     /// Whatever peers ask for.
+    #[default]
     AsAsked,
     /// Super-seeding (BEP 16): peers see only what they are to fetch. The seed sends the least before a full
     /// copy is out, and peers get it the more slowly the fewer they are. Only for a torrent that is complete
@@ -48,7 +48,7 @@ pub struct Config {
     pub peers_per_host_max: usize,
     /// The order of pieces. Default [`PieceOrder::RarestFirst`].
     pub order: PieceOrder,
-    /// What a seed gives first. Default [`Seeding::EachOnce`].
+    /// What a seed gives first. Default [`Seeding::AsAsked`].
     pub seeding: Seeding,
     /// Dials under way at most. Default 16: enough to get past dead addresses, few enough that a home
     /// router's table of flows does not fill.
@@ -79,7 +79,7 @@ impl Config {
             peers_max: 50,
             peers_per_host_max: 4,
             order: PieceOrder::RarestFirst,
-            seeding: Seeding::EachOnce,
+            seeding: Seeding::AsAsked,
             dials_max: 16,
             addresses_max: 3_000,
             unchoke_slots: 8,

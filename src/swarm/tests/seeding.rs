@@ -3,10 +3,17 @@
 use super::lab::Lab;
 use super::puppet::{Puppet, Stream};
 use super::simulated_disk::SimulatedDisk;
-use super::{Content, config, content, seconds};
+use super::{Content, content, seconds};
 use crate::metainfo::BLOCK_LENGTH;
 use crate::swarm::{Config, Seeding};
 use crate::wire::Message;
+
+fn config(number: u8) -> Config {
+    Config {
+        seeding: Seeding::EachOnce,
+        ..super::config(number)
+    }
+}
 
 /// No pieces.
 const NOTHING: [u32; 0] = [];

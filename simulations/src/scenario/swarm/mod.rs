@@ -142,10 +142,10 @@ static SETTINGS: [Setting; 20] = [
     ),
     setting(
         "seeding",
-        "each-once",
+        "as-asked",
         Unit::Choice(&["each-once", "as-asked", "super"]),
         (0, 2),
-        "what a seed gives first: each piece once, what is asked for (the control), or BEP 16",
+        "what a seed gives first: each piece once, what is asked for (what ships), or BEP 16",
     ),
     setting(
         "seed_leaves",
