@@ -319,19 +319,27 @@ impl Network {
         let payload = self.links.carries_next(payload);
         let delay = self.latency(from, receiver) + self.links.holds_next();
         let again = self.links.duplicates_next().then(|| self.links.jitter());
-        self.totals.duplicated += u64::from(again.is_some());
-        for jitter in std::iter::once(jitter).chain(again) {
-            match self
-                .faults
-                .datagram(now, now + delay + jitter, from, receiver)
-            {
-                Passage::Lost => self.lose(from),
-                Passage::At(at) => {
-                    let (from, payload) = (seen, payload.clone());
-                    let datagram = Happening::Datagram { from, to, payload };
-                    self.agenda.plan(at, datagram);
-                }
-            }
+        // Most arrive once, and their bytes are passed on without being shared.
+        let again = again.map(|jitter| (jitter, payload.clone()));
+        let way = (from, receiver);
+        let datagram = |payload| Happening::Datagram {
+            from: seen,
+            to,
+            payload,
+        };
+        self.carry(way, delay + jitter, datagram(payload));
+        if let Some((jitter, payload)) = again {
+            self.totals.duplicated += 1;
+            self.carry(way, delay + jitter, datagram(payload));
+        }
+    }
+
+    /// A datagram is on its way, which takes so long if nothing goes wrong.
+    fn carry(&mut self, (from, to): (HostId, HostId), delay: Duration, datagram: Happening) {
+        let now = self.now();
+        match self.faults.datagram(now, now + delay, from, to) {
+            Passage::Lost => self.lose(from),
+            Passage::At(at) => self.agenda.plan(at, datagram),
         }
     }
 

@@ -24,7 +24,8 @@ use crate::link::{AccessRates, Impairments, PartsPerMillion};
 use crate::network::{Happening, Network};
 use crate::pipe::{PipeEnd, Side};
 use crate::seeds::Seeds;
-use crate::time::{Queue, QueueKind};
+use crate::time::alarm::Ring;
+use crate::time::{Alarm, Queue, QueueKind};
 use crate::watch::{Watch, Watcher, describe};
 
 /// What a scenario is told.
@@ -109,7 +110,9 @@ impl World {
     pub fn start_dht(&mut self, host: HostId, config: dht::Config) {
         let departures = self.come(host);
         let node = DhtHost::new(host, departures, config, &self.network);
-        self.hosts[host.as_usize()].dht = Some(Box::new(node));
+        let started = &mut self.hosts[host.as_usize()];
+        started.dht = Some(Box::new(node));
+        started.alarm = Alarm::default();
         self.dht(host, |_, _| ());
     }
 
@@ -117,7 +120,9 @@ impl World {
     pub fn start_control(&mut self, host: HostId, id: Option<NodeId>) {
         let departures = self.come(host);
         let node = ControlHost::new(host, departures, id, &self.network);
-        self.hosts[host.as_usize()].control = Some(Box::new(node));
+        let started = &mut self.hosts[host.as_usize()];
+        started.control = Some(Box::new(node));
+        started.alarm = Alarm::default();
         self.control(host, |_, _| ());
     }
 
@@ -158,6 +163,7 @@ impl World {
         left.is_away = true;
         let (dht, swarm) = (left.dht.take(), left.swarm.take());
         left.control = None;
+        left.alarm = Alarm::default();
         let mut kept = dht.map(|dht| dht.node().snapshot());
         match departure {
             Departure::Graceful => {
@@ -243,9 +249,10 @@ impl World {
         command: impl FnOnce(&mut Node, Instant) -> R,
     ) -> Option<R> {
         let now = self.network.now();
-        let dht = self.hosts[host.as_usize()].dht.as_deref_mut()?;
+        let Host { dht, alarm, .. } = &mut self.hosts[host.as_usize()];
+        let dht = dht.as_deref_mut()?;
         let result = command(dht.node_mut(), now);
-        dht.drain(&mut self.network, &mut self.notices);
+        dht.drain(alarm, &mut self.network, &mut self.notices);
         Some(result)
     }
 
@@ -256,9 +263,10 @@ impl World {
         command: impl FnOnce(&mut ControlNode, Instant) -> R,
     ) -> Option<R> {
         let now = self.network.now();
-        let control = self.hosts[host.as_usize()].control.as_deref_mut()?;
+        let Host { control, alarm, .. } = &mut self.hosts[host.as_usize()];
+        let control = control.as_deref_mut()?;
         let result = command(control.node_mut(), now);
-        control.drain(&mut self.network, &mut self.notices);
+        control.drain(alarm, &mut self.network, &mut self.notices);
         Some(result)
     }
 
@@ -393,21 +401,28 @@ impl World {
         let host = &mut self.hosts[to.as_usize()];
         if let Some(dht) = host.dht.as_deref_mut() {
             dht.handle_datagram(&mut self.network, from.into(), payload);
-            dht.drain(&mut self.network, &mut self.notices);
+            dht.drain(&mut host.alarm, &mut self.network, &mut self.notices);
         } else if let Some(control) = host.control.as_deref_mut() {
             control.handle_datagram(&self.network, from.into(), payload);
-            control.drain(&mut self.network, &mut self.notices);
+            control.drain(&mut host.alarm, &mut self.network, &mut self.notices);
         }
     }
 
-    fn wake_dht(&mut self, host: HostId) {
-        let host = &mut self.hosts[host.as_usize()];
+    /// A queued wake-up of a DHT node fired.
+    fn wake_dht(&mut self, id: HostId) {
+        let now = self.network.now();
+        let host = &mut self.hosts[id.as_usize()];
+        match host.alarm.ring(now) {
+            Ring::Stale => return,
+            Ring::Again(at) => return self.network.agenda.plan(at, Happening::WakeDht(id)),
+            Ring::Due => {}
+        }
         if let Some(dht) = host.dht.as_deref_mut() {
-            dht.handle_wake(&mut self.network);
-            dht.drain(&mut self.network, &mut self.notices);
+            dht.handle_timeout(&self.network);
+            dht.drain(&mut host.alarm, &mut self.network, &mut self.notices);
         } else if let Some(control) = host.control.as_deref_mut() {
-            control.handle_wake(&mut self.network);
-            control.drain(&mut self.network, &mut self.notices);
+            control.handle_timeout(&self.network);
+            control.drain(&mut host.alarm, &mut self.network, &mut self.notices);
         }
     }
 

@@ -107,7 +107,17 @@ impl<'a> Dictionary<'a> {
 
     /// The entries in order.
     pub fn iter(&self) -> impl Iterator<Item = (&'a [u8], Value<'a>)> + use<'a> {
-        self.iter_raw().map(|(key, raw)| (key, value_at(raw, 0).0))
+        let raw = self.raw;
+        let mut at = 1;
+        std::iter::from_fn(move || {
+            if raw.get(at).is_none_or(|byte| *byte == b'e') {
+                return None;
+            }
+            let (key, start) = bytes_at(raw, at);
+            let (value, end) = value_at(raw, start);
+            at = end;
+            Some((key, value))
+        })
     }
 
     /// The entries in order, each value as its span.

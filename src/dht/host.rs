@@ -14,8 +14,8 @@ use crate::address::Scope;
 /// A host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Host {
-    /// IPv4 in its mapped form.
-    ip: [u8; 16],
+    /// IPv4 in its mapped form, as two numbers: they are compared for every datagram.
+    ip: [u64; 2],
     /// 0 where the address alone counts.
     port: u16,
 }
@@ -27,8 +27,10 @@ impl Host {
             IpAddr::V4(ip) => ip.to_ipv6_mapped(),
             IpAddr::V6(ip) => ip,
         };
+        let (high, low) = (ip.to_bits() >> 64, ip.to_bits() & u128::from(u64::MAX));
+        let half = |bits| u64::try_from(bits).expect("half of 128 bits");
         Self {
-            ip: ip.octets(),
+            ip: [half(high), half(low)],
             port: if is_global(address) {
                 0
             } else {

@@ -1,4 +1,4 @@
-//! A host's control node and its wake-up.
+//! A host's control node.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -9,15 +9,13 @@ use super::HostId;
 use crate::control::ControlNode;
 use crate::network::{Happening, Network};
 use crate::time::Alarm;
-use crate::time::alarm::Ring;
 use crate::world::Notice;
 
-/// A control node and its wake-up.
+/// A control node.
 #[derive(Debug)]
 pub struct ControlHost {
     host: HostId,
     node: ControlNode,
-    alarm: Alarm,
 }
 
 impl ControlHost {
@@ -29,7 +27,6 @@ impl ControlHost {
         Self {
             host,
             node: ControlNode::new(id, random, network.now()),
-            alarm: Alarm::default(),
         }
     }
 
@@ -49,18 +46,18 @@ impl ControlHost {
         self.node.handle_datagram(network.now(), from, payload);
     }
 
-    /// A queued wake-up fired.
-    pub fn handle_wake(&mut self, network: &mut Network) {
-        let now = network.now();
-        match self.alarm.ring(now, Some(self.node.poll_timeout())) {
-            Ring::Stale => {}
-            Ring::Again(at) => network.agenda.plan(at, Happening::WakeDht(self.host)),
-            Ring::Due => self.node.handle_timeout(now),
-        }
+    /// Its timer is due.
+    pub fn handle_timeout(&mut self, network: &Network) {
+        self.node.handle_timeout(network.now());
     }
 
-    /// Takes everything the node wants done.
-    pub fn drain(&mut self, network: &mut Network, notices: &mut VecDeque<Notice>) {
+    /// Takes everything the node wants done, and sets its alarm.
+    pub fn drain(
+        &mut self,
+        alarm: &mut Alarm,
+        network: &mut Network,
+        notices: &mut VecDeque<Notice>,
+    ) {
         while let Some((to, payload)) = self.node.poll_transmit() {
             network.send_datagram(self.host, to, payload);
         }
@@ -68,10 +65,7 @@ impl ControlHost {
             let host = self.host;
             notices.push_back(Notice::Dht { host, event });
         }
-        if let Some(at) = self
-            .alarm
-            .wish(network.now(), Some(self.node.poll_timeout()))
-        {
+        if let Some(at) = alarm.wish(network.now(), Some(self.node.poll_timeout())) {
             network.agenda.plan(at, Happening::WakeDht(self.host));
         }
     }

@@ -1,4 +1,4 @@
-//! A host's DHT node: the shipping core, its wake-up and nothing else.
+//! A host's DHT node: the shipping core and nothing else.
 
 use std::collections::VecDeque;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -12,18 +12,16 @@ use crate::adversary::node::{Fate, Misleader};
 use crate::nat::NatKind;
 use crate::network::{Happening, Network};
 use crate::time::Alarm;
-use crate::time::alarm::Ring;
 use crate::world::Notice;
 
 /// The one socket of a simulated node.
 pub const LOCAL: LocalId = LocalId(0);
 
-/// A DHT node and its wake-up.
+/// A DHT node.
 #[derive(Debug)]
 pub struct DhtHost {
     host: HostId,
     node: Node,
-    alarm: Alarm,
     /// What stands between core and network, if it is an adversary's.
     misleader: Option<Box<Misleader>>,
 }
@@ -49,7 +47,6 @@ impl DhtHost {
         Self {
             host,
             node: Node::new(config, random, network.now()),
-            alarm: Alarm::default(),
             misleader: None,
         }
     }
@@ -92,19 +89,18 @@ impl DhtHost {
             .handle_datagram(network.now(), LOCAL, from, payload);
     }
 
-    /// A queued wake-up fired.
-    pub fn handle_wake(&mut self, network: &mut Network) {
-        let now = network.now();
-        let wish = self.node.poll_timeout().map(|wake| wake.at);
-        match self.alarm.ring(now, wish) {
-            Ring::Stale => {}
-            Ring::Again(at) => network.agenda.plan(at, Happening::WakeDht(self.host)),
-            Ring::Due => self.node.handle_timeout(now),
-        }
+    /// Its timer is due.
+    pub fn handle_timeout(&mut self, network: &Network) {
+        self.node.handle_timeout(network.now());
     }
 
-    /// Takes everything the core wants done.
-    pub fn drain(&mut self, network: &mut Network, notices: &mut VecDeque<Notice>) {
+    /// Takes everything the core wants done, and sets its alarm.
+    pub fn drain(
+        &mut self,
+        alarm: &mut Alarm,
+        network: &mut Network,
+        notices: &mut VecDeque<Notice>,
+    ) {
         while let Some(transmit) = self.node.poll_transmit() {
             network.send_datagram(self.host, transmit.to, transmit.payload);
         }
@@ -113,7 +109,7 @@ impl DhtHost {
             notices.push_back(Notice::Dht { host, event });
         }
         let wish = self.node.poll_timeout().map(|wake| wake.at);
-        if let Some(at) = self.alarm.wish(network.now(), wish) {
+        if let Some(at) = alarm.wish(network.now(), wish) {
             network.agenda.plan(at, Happening::WakeDht(self.host));
         }
     }

@@ -13,6 +13,8 @@ pub use control::ControlHost;
 pub use dht::DhtHost;
 pub use swarm::SwarmHost;
 
+use crate::time::Alarm;
+
 /// UDP port of each host's DHT node.
 pub const DATAGRAM_PORT: u16 = 6881;
 
@@ -79,6 +81,9 @@ pub struct Host {
     pub dht: Option<Box<DhtHost>>,
     /// The control that it runs instead.
     pub control: Option<Box<ControlHost>>,
+    /// The wake-up of either. It is here and not beside the node because most wake-ups come too
+    /// early, and what is here is in the processor's cache sooner.
+    pub alarm: Alarm,
     /// Its torrent, if it has one.
     pub swarm: Option<Box<SwarmHost>>,
     /// How often it has left.

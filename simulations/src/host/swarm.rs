@@ -206,8 +206,7 @@ impl SwarmHost {
     /// A queued wake-up fired.
     pub fn handle_wake(&mut self, network: &mut Network) {
         let now = network.now();
-        let wish = self.torrent.poll_timeout().map(|wake| wake.at);
-        match self.alarm.ring(now, wish) {
+        match self.alarm.ring(now) {
             Ring::Stale => {}
             Ring::Again(at) => network.agenda.plan(at, Happening::WakeTorrent(self.host)),
             Ring::Due => self.torrent.handle_timeout(now),

@@ -4,6 +4,9 @@
 //! fill the queue with wake-ups nobody needs any more, so an [`Alarm`] keeps one live entry and
 //! re-arms it lazily: a wish for later than the live entry waits until that entry fires.
 //!
+//! The wish is kept beside it, so that an entry which fires too early, as most do, because the
+//! answer that its query waited for has come, is dealt with without a look at the core.
+//!
 //! Invariant: while a core has a wish, a live entry is queued that is due no later than the wish.
 
 use trackless::time::Instant;
@@ -13,6 +16,8 @@ use trackless::time::Instant;
 pub struct Alarm {
     /// When the live queue entry is due.
     armed: Option<Instant>,
+    /// The core's last wish.
+    wish: Option<Instant>,
 }
 
 /// What a fired entry means.
@@ -30,6 +35,7 @@ impl Alarm {
     /// Notes at `now` that the core wants to be woken at `wish`, at once if that has passed; the
     /// result is the entry to queue, if any.
     pub fn wish(&mut self, now: Instant, wish: Option<Instant>) -> Option<Instant> {
+        self.wish = wish;
         let wish = wish?.max(now);
         if self.armed.is_some_and(|armed| armed <= wish) {
             return None;
@@ -38,13 +44,13 @@ impl Alarm {
         Some(wish)
     }
 
-    /// A queue entry for `at` fired, while the core wants to be woken at `wish`.
-    pub fn ring(&mut self, at: Instant, wish: Option<Instant>) -> Ring {
+    /// A queue entry for `at` fired.
+    pub fn ring(&mut self, at: Instant) -> Ring {
         if self.armed != Some(at) {
             return Ring::Stale;
         }
         self.armed = None;
-        match wish {
+        match self.wish {
             None => Ring::Stale,
             Some(wish) if wish > at => {
                 self.armed = Some(wish);
@@ -67,8 +73,8 @@ mod tests {
         let mut alarm = Alarm::default();
         assert_eq!(alarm.wish(Instant::ZERO, Some(EARLY)), Some(EARLY));
         assert_eq!(alarm.wish(Instant::ZERO, Some(LATE)), None);
-        assert_eq!(alarm.ring(EARLY, Some(LATE)), Ring::Again(LATE));
-        assert_eq!(alarm.ring(LATE, Some(LATE)), Ring::Due);
+        assert_eq!(alarm.ring(EARLY), Ring::Again(LATE));
+        assert_eq!(alarm.ring(LATE), Ring::Due);
     }
 
     #[test]
@@ -76,15 +82,15 @@ mod tests {
         let mut alarm = Alarm::default();
         assert_eq!(alarm.wish(Instant::ZERO, Some(LATE)), Some(LATE));
         assert_eq!(alarm.wish(Instant::ZERO, Some(EARLY)), Some(EARLY));
-        assert_eq!(alarm.ring(EARLY, Some(EARLY)), Ring::Due);
-        assert_eq!(alarm.ring(LATE, Some(LATE)), Ring::Stale);
+        assert_eq!(alarm.ring(EARLY), Ring::Due);
+        assert_eq!(alarm.ring(LATE), Ring::Stale);
     }
 
     #[test]
     fn a_wish_that_has_passed_is_for_now() {
         let mut alarm = Alarm::default();
         assert_eq!(alarm.wish(LATE, Some(EARLY)), Some(LATE));
-        assert_eq!(alarm.ring(LATE, Some(EARLY)), Ring::Due);
+        assert_eq!(alarm.ring(LATE), Ring::Due);
         assert_eq!(alarm.wish(LATE, Some(EARLY)), Some(LATE), "and again");
     }
 
@@ -93,7 +99,8 @@ mod tests {
         let mut alarm = Alarm::default();
         assert_eq!(alarm.wish(Instant::ZERO, None), None);
         assert_eq!(alarm.wish(Instant::ZERO, Some(EARLY)), Some(EARLY));
-        assert_eq!(alarm.ring(EARLY, None), Ring::Stale);
+        assert_eq!(alarm.wish(Instant::ZERO, None), None);
+        assert_eq!(alarm.ring(EARLY), Ring::Stale);
         assert_eq!(alarm.wish(Instant::ZERO, Some(LATE)), Some(LATE));
     }
 }

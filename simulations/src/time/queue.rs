@@ -64,7 +64,7 @@ pub struct Heap<T>(BinaryHeap<Earliest<T>>);
 
 /// An entry that compares greater the earlier it is due, because the heap hands out its greatest.
 #[derive(Debug)]
-pub(super) struct Earliest<T>(pub(super) Entry<T>);
+struct Earliest<T>(Entry<T>);
 
 impl<T> Earliest<T> {
     const fn key(&self) -> (Instant, u64) {

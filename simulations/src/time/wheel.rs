@@ -5,14 +5,19 @@
 //! revolution of 4,096 turns (4.8 h) in a slot for each turn, and all later ones in another heap.
 //! When a turn begins, its slot is dealt out to the ticks.
 //!
+//! What waits lies in one pool and stays at its place there until it is taken: slots are chains
+//! through the pool, the heaps hold numbers of places. The place that became free last is the next
+//! to be filled, because it is still in the processor's cache.
+//!
 //! Invariant: entries up to the cursor's tick are in the heap of the current ones, so that the
 //! smallest (time, sequence) of all is found there, or nowhere when the wheel is empty.
 
+use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use trackless::time::Instant;
 
-use super::queue::{Earliest, Entry, Queue};
+use super::queue::{Entry, Queue};
 
 /// Microseconds of a tick, as a power of two. Ours: with 100,000 DHT nodes some sixty entries fall
 /// into one, which a small heap puts in order within the processor's first cache.
@@ -27,27 +32,99 @@ const SLOTS: usize = 1 << SLOT_BITS;
 /// Bits of a word of [`Level::occupied`].
 const WORD_BITS: usize = 64;
 
+/// The end of a chain.
+const END: u32 = u32::MAX;
+
+/// A place in the pool.
+#[derive(Debug)]
+struct Place<T> {
+    /// `None` while it is free.
+    entry: Option<Entry<T>>,
+    /// The next place of the same slot, or the next free one.
+    next: u32,
+}
+
+/// Everything that waits.
+#[derive(Debug)]
+struct Pool<T> {
+    places: Vec<Place<T>>,
+    /// The place that became free last.
+    free: u32,
+}
+
+impl<T> Pool<T> {
+    fn insert(&mut self, entry: Entry<T>) -> u32 {
+        let place = self.free;
+        if place == END {
+            self.places.push(Place {
+                entry: Some(entry),
+                next: END,
+            });
+            let last = u32::try_from(self.places.len() - 1);
+            return last.expect("fewer than 2^32 entries wait");
+        }
+        let found = &mut self.places[index(place)];
+        self.free = found.next;
+        found.entry = Some(entry);
+        place
+    }
+
+    fn take(&mut self, place: u32) -> Option<Entry<T>> {
+        let found = &mut self.places[index(place)];
+        let entry = found.entry.take();
+        found.next = self.free;
+        self.free = place;
+        entry
+    }
+
+    /// When what waits at a place is due.
+    fn due(&self, place: u32) -> Due {
+        let entry = self.places[index(place)].entry.as_ref();
+        let entry = entry.expect("slots and heaps name places that are taken");
+        Due {
+            at: entry.at,
+            sequence: entry.sequence,
+            place,
+        }
+    }
+}
+
+/// A place as an index.
+fn index(place: u32) -> usize {
+    usize::try_from(place).expect("a u32 fits usize")
+}
+
+/// What a heap holds of an entry, ordered by (time, sequence).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Due {
+    at: Instant,
+    sequence: u64,
+    place: u32,
+}
+
 /// Slots that come one after the other, and which of them hold something.
 #[derive(Debug)]
-struct Level<T> {
-    slots: Vec<Vec<Entry<T>>>,
+struct Level {
+    /// The first place of each slot's chain.
+    heads: Vec<u32>,
     /// One bit for each slot.
     occupied: [u64; SLOTS / WORD_BITS],
 }
 
-impl<T> Default for Level<T> {
+impl Default for Level {
     fn default() -> Self {
         Self {
-            slots: std::iter::repeat_with(Vec::new).take(SLOTS).collect(),
+            heads: vec![END; SLOTS],
             occupied: [0; SLOTS / WORD_BITS],
         }
     }
 }
 
-impl<T> Level<T> {
-    fn push(&mut self, slot: usize, entry: Entry<T>) {
+impl Level {
+    /// Puts a place in front of a slot's chain; `next` is its link.
+    fn push(&mut self, slot: usize, place: u32, next: &mut u32) {
         self.occupied[slot / WORD_BITS] |= 1 << (slot % WORD_BITS);
-        self.slots[slot].push(entry);
+        *next = std::mem::replace(&mut self.heads[slot], place);
     }
 
     /// The first slot behind this one that holds something.
@@ -65,31 +142,36 @@ impl<T> Level<T> {
         None
     }
 
-    /// Empties a slot.
-    fn take(&mut self, slot: usize) -> Vec<Entry<T>> {
+    /// Empties a slot: the first place of its chain.
+    fn take(&mut self, slot: usize) -> u32 {
         self.occupied[slot / WORD_BITS] &= !(1 << (slot % WORD_BITS));
-        std::mem::take(&mut self.slots[slot])
+        std::mem::replace(&mut self.heads[slot], END)
     }
 }
 
 /// A queue in two levels of 4,096 slots, with a heap for what comes later.
 #[derive(Debug)]
 pub struct Wheel<T> {
+    pool: Pool<T>,
     /// The tick up to which everything is in `current`.
     cursor: u64,
-    current: BinaryHeap<Earliest<T>>,
+    current: BinaryHeap<Reverse<Due>>,
     /// Later ticks of the cursor's turn.
-    ticks: Level<T>,
+    ticks: Level,
     /// Later turns of the cursor's revolution.
-    turns: Level<T>,
+    turns: Level,
     /// Later revolutions.
-    later: BinaryHeap<Earliest<T>>,
+    later: BinaryHeap<Reverse<Due>>,
     length: usize,
 }
 
 impl<T> Default for Wheel<T> {
     fn default() -> Self {
         Self {
+            pool: Pool {
+                places: Vec::new(),
+                free: END,
+            },
             cursor: 0,
             current: BinaryHeap::new(),
             ticks: Level::default(),
@@ -112,17 +194,27 @@ fn slot(number: u64) -> usize {
 }
 
 impl<T> Wheel<T> {
-    /// Puts an entry where it belongs, seen from the cursor.
-    fn place(&mut self, entry: Entry<T>) {
-        let tick = tick(entry.at);
+    /// Puts a place where it belongs, seen from the cursor.
+    fn place(&mut self, due: Due) {
+        let (tick, place) = (tick(due.at), due.place);
+        let next = &mut self.pool.places[index(place)].next;
         if tick <= self.cursor {
-            self.current.push(Earliest(entry));
+            self.current.push(Reverse(due));
         } else if tick >> SLOT_BITS == self.cursor >> SLOT_BITS {
-            self.ticks.push(slot(tick), entry);
+            self.ticks.push(slot(tick), place, next);
         } else if tick >> (2 * SLOT_BITS) == self.cursor >> (2 * SLOT_BITS) {
-            self.turns.push(slot(tick >> SLOT_BITS), entry);
+            self.turns.push(slot(tick >> SLOT_BITS), place, next);
         } else {
-            self.later.push(Earliest(entry));
+            self.later.push(Reverse(due));
+        }
+    }
+
+    /// Places everything in a chain.
+    fn deal_out(&mut self, mut place: u32) {
+        while place != END {
+            let next = self.pool.places[index(place)].next;
+            self.place(self.pool.due(place));
+            place = next;
         }
     }
 
@@ -132,13 +224,12 @@ impl<T> Wheel<T> {
             if let Some(next) = self.ticks.first_after(slot(self.cursor)) {
                 self.cursor = with_slot(self.cursor, next);
                 let due = self.ticks.take(next);
-                self.current.extend(due.into_iter().map(Earliest));
+                self.deal_out(due);
             } else if let Some(next) = self.turns.first_after(slot(self.cursor >> SLOT_BITS)) {
                 self.cursor = with_slot(self.cursor >> SLOT_BITS, next) << SLOT_BITS;
-                for entry in self.turns.take(next) {
-                    self.place(entry);
-                }
-            } else if let Some(Earliest(first)) = self.later.peek() {
+                let due = self.turns.take(next);
+                self.deal_out(due);
+            } else if let Some(Reverse(first)) = self.later.peek() {
                 let revolution = tick(first.at) >> (2 * SLOT_BITS);
                 self.cursor = revolution << (2 * SLOT_BITS);
                 self.begin_revolution(revolution);
@@ -150,13 +241,12 @@ impl<T> Wheel<T> {
 
     /// Deals out the entries of a revolution.
     fn begin_revolution(&mut self, revolution: u64) {
-        while let Some(Earliest(first)) = self.later.peek() {
+        while let Some(Reverse(first)) = self.later.peek().copied() {
             if tick(first.at) >> (2 * SLOT_BITS) != revolution {
                 return;
             }
-            if let Some(Earliest(entry)) = self.later.pop() {
-                self.place(entry);
-            }
+            self.later.pop();
+            self.place(first);
         }
     }
 }
@@ -170,19 +260,25 @@ fn with_slot(number: u64, slot: usize) -> u64 {
 impl<T: std::fmt::Debug> Queue<T> for Wheel<T> {
     fn push(&mut self, entry: Entry<T>) {
         self.length += 1;
-        self.place(entry);
+        let (at, sequence) = (entry.at, entry.sequence);
+        let place = self.pool.insert(entry);
+        self.place(Due {
+            at,
+            sequence,
+            place,
+        });
     }
 
     fn pop(&mut self) -> Option<Entry<T>> {
         self.advance();
-        let Earliest(entry) = self.current.pop()?;
+        let Reverse(due) = self.current.pop()?;
         self.length -= 1;
-        Some(entry)
+        self.pool.take(due.place)
     }
 
     fn next_at(&mut self) -> Option<Instant> {
         self.advance();
-        self.current.peek().map(|Earliest(entry)| entry.at)
+        self.current.peek().map(|Reverse(due)| due.at)
     }
 
     fn len(&self) -> usize {
@@ -252,6 +348,19 @@ mod tests {
             }
         }
         check_against_heap(times.iter().rev().chain(&times).copied().map(Some));
+    }
+
+    #[test]
+    fn a_queue_that_keeps_its_length_takes_no_more_memory() {
+        let mut wheel = Wheel::default();
+        for sequence in 0..10_000 {
+            wheel.push(entry(sequence * 700, sequence));
+            if sequence >= 10 {
+                wheel.pop();
+            }
+        }
+        assert_eq!(wheel.len(), 10);
+        assert_eq!(wheel.pool.places.len(), 11);
     }
 
     #[test]

@@ -20,6 +20,8 @@ use crate::link::{AccessRates, Impairments, PartsPerMillion};
 use crate::nat::{NatConfig, NatKind};
 use crate::network::{Happening, Network};
 use crate::scenario::{Context, Settings};
+use crate::time::Alarm;
+use crate::time::alarm::Ring;
 use crate::watch::{Watcher, describe};
 use crate::world::Notice;
 
@@ -77,6 +79,8 @@ enum Asked {
 pub(super) struct Load {
     network: Network,
     asked: Asked,
+    /// The wake-up of that node.
+    alarm: Alarm,
     sources: Vec<Source>,
     /// Sources that have asked in their order.
     in_order: usize,
@@ -117,6 +121,7 @@ impl Load {
         Self {
             network,
             asked,
+            alarm: Alarm::default(),
             sources: Vec::new(),
             in_order: 0,
             unreachable: settings.share("unreachable"),
@@ -189,21 +194,31 @@ impl Load {
                     }
                 }
                 Happening::WakeDht(_) => {
-                    match &mut self.asked {
-                        Asked::Shipping(host) => host.handle_wake(&mut self.network),
-                        Asked::Naive(host) => host.handle_wake(&mut self.network),
-                    }
-                    self.drain();
+                    self.wake();
                 }
                 other => unreachable!("nothing plans {other:?} here"),
             }
         }
     }
 
+    /// A queued wake-up of the node fired.
+    fn wake(&mut self) {
+        match (self.alarm.ring(self.network.now()), &mut self.asked) {
+            (Ring::Stale, _) => return,
+            (Ring::Again(at), _) => {
+                return self.network.agenda.plan(at, Happening::WakeDht(ASKED));
+            }
+            (Ring::Due, Asked::Shipping(host)) => host.handle_timeout(&self.network),
+            (Ring::Due, Asked::Naive(host)) => host.handle_timeout(&self.network),
+        }
+        self.drain();
+    }
+
     fn drain(&mut self) {
+        let (alarm, network, notices) = (&mut self.alarm, &mut self.network, &mut self.notices);
         match &mut self.asked {
-            Asked::Shipping(host) => host.drain(&mut self.network, &mut self.notices),
-            Asked::Naive(host) => host.drain(&mut self.network, &mut self.notices),
+            Asked::Shipping(host) => host.drain(alarm, network, notices),
+            Asked::Naive(host) => host.drain(alarm, network, notices),
         }
         self.notices.clear();
     }
