@@ -10,6 +10,7 @@
 mod choose;
 mod cli;
 mod command;
+mod dht;
 mod magnet;
 mod seed;
 mod tidy;
