@@ -13,7 +13,7 @@ use clap_complete::Shell;
 
 use super::units;
 use crate::metainfo::FileSelection;
-pub(crate) use dht::DhtCommand;
+pub(crate) use dht::{DhtCommand, PutArgs};
 
 mod dht;
 

@@ -11,6 +11,7 @@ mod choose;
 mod cli;
 mod command;
 mod dht;
+mod follow;
 mod magnet;
 mod seed;
 mod tidy;

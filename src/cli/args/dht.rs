@@ -88,35 +88,12 @@ pub(crate) enum DhtCommand {
         flags: DhtFlags,
     },
     /// Store a value in the DHT, where it stays for two hours (BEP 44)
-    Put {
-        /// A text; or @FILE, or - for standard input, either with a bencoded value. At most 1,000
-        /// bytes with bencoding
-        #[arg(value_name = "VALUE", value_hint = ValueHint::FilePath)]
-        value: String,
-        /// Sign the value, so that it can be changed later: file with a private key, made if it is
-        /// not there. A seed of 32 bytes or an expanded key of 64, hexadecimal or raw
-        #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-        key_file: Option<PathBuf>,
-        /// What tells several items of one key apart, up to 64 bytes
-        #[arg(long, value_name = "TEXT", value_parser = key::salt)]
-        salt: Option<String>,
-        /// Number of this version [default: one more than the newest that is stored]
-        #[arg(long, value_name = "N", allow_negative_numbers = true,
-              value_parser = clap::value_parser!(i64).range(0..))]
-        seq: Option<i64>,
-        /// Replace only this version
-        #[arg(long, value_name = "N", allow_negative_numbers = true,
-              value_parser = clap::value_parser!(i64).range(0..))]
-        cas: Option<i64>,
-        /// Flags of the operation.
-        #[command(flatten)]
-        flags: DhtFlags,
-    },
+    Put(Box<PutArgs>),
 }
 
 impl DhtCommand {
     /// The flags that all operations have.
-    pub(crate) const fn flags(&self) -> &DhtFlags {
+    pub(crate) fn flags(&self) -> &DhtFlags {
         match self {
             Self::Ping { flags, .. }
             | Self::FindNode { flags, .. }
@@ -124,10 +101,41 @@ impl DhtCommand {
             | Self::Announce { flags, .. }
             | Self::Scrape { flags, .. }
             | Self::Sample { flags, .. }
-            | Self::Get { flags, .. }
-            | Self::Put { flags, .. } => flags,
+            | Self::Get { flags, .. } => flags,
+            Self::Put(args) => &args.flags,
         }
     }
+}
+
+/// `trackless dht put`.
+#[derive(Debug, Args)]
+pub(crate) struct PutArgs {
+    /// A text; or @FILE, or - for standard input, either with a bencoded value. At most 1,000
+    /// bytes with bencoding
+    #[arg(value_name = "VALUE", value_hint = ValueHint::FilePath, conflicts_with = "info_hash")]
+    pub(crate) value: Option<String>,
+    /// In place of a value: name a torrent, so that `get` finds it by the magnet link that is
+    /// printed, now and after it was replaced (BEP 46). Needs --key-file
+    #[arg(long, value_name = "HASH", value_parser = show::info_hash)]
+    pub(crate) info_hash: Option<InfoHash>,
+    /// Sign the value, so that it can be changed later: file with a private key, made if it is
+    /// not there. A seed of 32 bytes or an expanded key of 64, hexadecimal or raw
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) key_file: Option<PathBuf>,
+    /// What tells several items of one key apart, up to 64 bytes
+    #[arg(long, value_name = "TEXT", value_parser = key::salt)]
+    pub(crate) salt: Option<String>,
+    /// Number of this version [default: one more than the newest that is stored]
+    #[arg(long, value_name = "N", allow_negative_numbers = true,
+          value_parser = clap::value_parser!(i64).range(0..))]
+    pub(crate) seq: Option<i64>,
+    /// Replace only this version
+    #[arg(long, value_name = "N", allow_negative_numbers = true,
+          value_parser = clap::value_parser!(i64).range(0..))]
+    pub(crate) cas: Option<i64>,
+    /// Flags of the operation.
+    #[command(flatten)]
+    pub(crate) flags: DhtFlags,
 }
 
 /// Flags of every DHT operation.

@@ -4,11 +4,12 @@ use std::net::SocketAddr;
 
 use super::key::load_or_make;
 use super::value;
-use crate::cli::args::DhtCommand;
+use crate::cli::args::{DhtCommand, PutArgs};
 use crate::cli::print::{Exit, Failure};
 use crate::dht::item::{immutable_target, mutable_target};
 use crate::dht::{Item, PeerPort, PutOptions, SecretKey};
 use crate::id::{ID_LENGTH, InfoHash, NodeId};
+use crate::metainfo::mutable_link::{MutableLink, named_torrent, naming};
 use crate::net::clock::entropy;
 use crate::net::dht::{DhtHandle, Lookup};
 
@@ -99,32 +100,7 @@ impl Operation {
             DhtCommand::Get {
                 target, key, salt, ..
             } => Self::Get(Sought::new(target, key, salt.unwrap_or_default())?),
-            DhtCommand::Put {
-                value,
-                key_file,
-                salt,
-                seq,
-                cas,
-                ..
-            } => {
-                if key_file.is_none() && (salt.is_some() || seq.is_some() || cas.is_some()) {
-                    return Err(Failure::new(
-                        "--salt, --seq and --cas are for values that are signed",
-                    )
-                    .hint("name a file for the private key with --key-file FILE")
-                    .exit(Exit::Usage));
-                }
-                // The value is looked at first: no key is made for one that cannot be stored.
-                let value = value::typed(&value)?;
-                let signing = match key_file {
-                    None => None,
-                    Some(path) => {
-                        let key = load_or_make(&path)?;
-                        Some(Signing::new(key, &salt.unwrap_or_default(), seq, cas))
-                    }
-                };
-                Self::Put(Box::new(Put { value, signing }))
-            }
+            DhtCommand::Put(args) => Self::Put(Box::new(Put::of(*args)?)),
         })
     }
 
@@ -183,6 +159,53 @@ impl Sought {
 }
 
 impl Put {
+    /// What `put` means. The value is looked at first: no key is made for one that cannot be stored.
+    fn of(args: PutArgs) -> Result<Self, Failure> {
+        let PutArgs {
+            value,
+            info_hash,
+            key_file,
+            salt,
+            seq,
+            cas,
+            flags: _,
+        } = args;
+        let is_for_signed = salt.is_some() || seq.is_some() || cas.is_some();
+        if key_file.is_none() && (is_for_signed || info_hash.is_some() && value.is_none()) {
+            return Err(Failure::new(
+                "--salt, --seq, --cas and --info-hash are for values that are signed",
+            )
+            .hint("name a file for the private key with --key-file FILE")
+            .exit(Exit::Usage));
+        }
+        let value = match (value, info_hash) {
+            // A typed value counts more than an info hash from a lower layer.
+            (Some(text), _) => value::typed(&text)?,
+            (None, Some(info_hash)) => naming(&info_hash),
+            (None, None) => {
+                return Err(Failure::new("there is nothing to store")
+                    .hint("give a text, @FILE, - for standard input, or --info-hash HASH")
+                    .exit(Exit::Usage));
+            }
+        };
+        let signing = match key_file {
+            None => None,
+            Some(path) => {
+                let key = load_or_make(&path)?;
+                Some(Signing::new(key, &salt.unwrap_or_default(), seq, cas))
+            }
+        };
+        Ok(Self { value, signing })
+    }
+
+    /// The magnet link that follows what is stored, if it names a torrent (BEP 46).
+    pub(super) fn magnet(&self) -> Option<MutableLink> {
+        let signing = self.signing.as_ref()?;
+        named_torrent(&self.value)?;
+        let salt = signing.salt.as_bytes().to_vec();
+        Some(MutableLink::new(signing.public(), salt))
+    }
+
     /// Where it is stored.
     pub(super) fn target(&self) -> NodeId {
         match &self.signing {

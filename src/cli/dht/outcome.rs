@@ -17,6 +17,7 @@ use crate::cli::print::{
 use crate::dht::{Event, Item, LookupReport, Step};
 use crate::id::InfoHash;
 use crate::krpc::ContactInfo;
+use crate::metainfo::mutable_link::named_torrent;
 use crate::net::dht::{DhtStatus, Lookup};
 
 /// What to do when no bootstrap node answers.
@@ -333,6 +334,7 @@ impl Outcome {
                 result["key"] = json!(key);
                 result["salt"] = json!(signing.map(|signing| &signing.salt));
                 result["seq"] = json!(self.seq);
+                result["magnet"] = json!(put.magnet().map(|magnet| magnet.to_string()));
                 add_value(result, Some(&put.value));
             }
         }
@@ -434,8 +436,15 @@ impl Outcome {
             note(&format!("stored by {stored}; `trackless dht get` finds it"));
             return;
         };
-        let key = HEXLOWER.encode(&signing.public());
-        print_line(&key);
+        if let Some(magnet) = put.magnet() {
+            print_line(&magnet.to_string());
+            let seq = self.seq.unwrap_or_default();
+            note(&format!(
+                "version {seq} stored by {stored}; `trackless get` finds the torrent"
+            ));
+            return;
+        }
+        print_line(&HEXLOWER.encode(&signing.public()));
         let salt = match signing.salt.as_str() {
             "" => "",
             _ => " and the same --salt",
@@ -491,6 +500,8 @@ fn torrents(length: usize) -> String {
 /// Adds a bencoded value to a result: to read, and byte for byte.
 fn add_value(result: &mut Value, bencoded: Option<&[u8]>) {
     result["value"] = bencoded.map_or(Value::Null, value::to_json);
+    let info_hash = bencoded.and_then(named_torrent);
+    result["info_hash"] = json!(info_hash.map(|info_hash| info_hash.to_string()));
     result["bencoded"] = json!(bencoded.map(|value| HEXLOWER.encode(value)));
 }
 

@@ -378,6 +378,11 @@ fn sample(arg: &Arg) -> (&'static str, &'static str, &'static str) {
             let key = QUOTED.trim_matches('"');
             (QUOTED, key, key)
         }
+        (_, Some("HASH")) => {
+            const QUOTED: &str = "\"0123456789abcdef0123456789abcdef01234567\"";
+            let hash = QUOTED.trim_matches('"');
+            (QUOTED, hash, hash)
+        }
         (_, Some("SPEC")) => ("\"0,3-5\"", "0,3-5", "0,3-5"),
         (_, Some("DIR" | "FILE" | "TEXT" | "URL")) => ("\"x\"", "x", "x"),
         (action, name) => panic!("no sample for {action:?} {name:?} of {arg}"),
