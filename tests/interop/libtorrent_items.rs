@@ -105,7 +105,7 @@ fn trackless_nodes_store_what_libtorrent_puts_and_both_find_it() {
 }
 
 #[test]
-fn libtorrent_stores_what_trackless_puts_and_both_find_it() {
+fn libtorrent_stores_what_trackless_puts() {
     let Some(lab) = open() else { return };
     let mut other = Other::start(&lab, SEEDER, None);
     let at = format!("{}:6881", address(SEEDER));
@@ -132,8 +132,7 @@ fn libtorrent_stores_what_trackless_puts_and_both_find_it() {
             (&json!(value), &json!(seq))
         );
     }
-    let found = other.get_signed("none of that name");
-    assert!(found["value"].is_null() || found["value"] == "", "{found}");
+    other.0.finish();
 }
 
 #[test]
