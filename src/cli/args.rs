@@ -11,9 +11,11 @@ use clap::builder::ValueHint;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
-use super::{show, units};
-use crate::id::{InfoHash, NodeId};
+use super::units;
 use crate::metainfo::FileSelection;
+pub(crate) use dht::{DhtCommand, PutArgs};
+
+mod dht;
 
 /// The whole command line.
 #[derive(Debug, Parser)]
@@ -248,64 +250,12 @@ pub(crate) struct NodeArgs {
     /// Peers kept for one info hash
     #[arg(long, value_name = "N", default_value_t = 500)]
     pub(crate) store_peers: usize,
+    /// Items of others that are kept (BEP 44), up to 1.5 KB of memory each; 0 for none
+    #[arg(long, value_name = "N", default_value_t = 700)]
+    pub(crate) store_items: usize,
     /// Flags of the node.
     #[command(flatten)]
     pub(crate) node: NodeFlags,
-}
-
-/// `trackless dht …`.
-#[derive(Debug, Subcommand)]
-pub(crate) enum DhtCommand {
-    /// Ask one node whether it is there
-    Ping {
-        /// Its address
-        #[arg(value_name = "IP:PORT")]
-        address: SocketAddr,
-        /// Flags of the operation.
-        #[command(flatten)]
-        flags: DhtFlags,
-    },
-    /// Find the nodes closest to an id
-    FindNode {
-        /// 40 hexadecimal digits
-        #[arg(value_name = "ID")]
-        target: NodeId,
-        /// Flags of the operation.
-        #[command(flatten)]
-        flags: DhtFlags,
-    },
-    /// Find the peers of a torrent
-    GetPeers {
-        /// Info hash (40 hexadecimal or 32 base-32 digits) or magnet link
-        #[arg(value_name = "HASH", value_parser = show::info_hash)]
-        info_hash: InfoHash,
-        /// Flags of the operation.
-        #[command(flatten)]
-        flags: DhtFlags,
-    },
-    /// Announce a peer of a torrent at this machine's address
-    Announce {
-        /// Info hash (40 hexadecimal or 32 base-32 digits) or magnet link
-        #[arg(value_name = "HASH", value_parser = show::info_hash)]
-        info_hash: InfoHash,
-        /// The TCP port at which that peer listens
-        #[arg(long, value_name = "P", value_parser = clap::value_parser!(u16).range(1..))]
-        port: u16,
-        /// Flags of the operation.
-        #[command(flatten)]
-        flags: DhtFlags,
-    },
-}
-
-/// Flags of every DHT operation.
-#[derive(Debug, Clone, Args)]
-pub(crate) struct DhtFlags {
-    /// Give up after so long (exit code 3): 90s, 15m
-    #[arg(long, value_name = "DURATION", value_parser = units::duration, default_value = "30s")]
-    pub(crate) timeout: Duration,
-    /// Where to ask from, and whom first.
-    #[command(flatten)]
-    pub(crate) way_in: WayIn,
 }
 
 /// `trackless create`.

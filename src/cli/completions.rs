@@ -1,5 +1,7 @@
 //! `trackless completions`: what a shell needs to complete our commands and flags.
 
+use std::collections::BTreeSet;
+
 use clap::builder::PossibleValuesParser;
 use clap::{Command, CommandFactory};
 use clap_complete::{Shell, generate};
@@ -29,6 +31,9 @@ fn with_names_of_commands(command: Command) -> Command {
         names.push(below.get_name().to_owned());
         names.extend(below.get_subcommands().map(|one| one.get_name().to_owned()));
     }
+    // `get` and `dht get` are one word here.
+    let mut seen = BTreeSet::new();
+    names.retain(|name| seen.insert(name.clone()));
     command.mut_subcommand("man", |man| {
         man.mut_arg("command", |arg| {
             arg.value_parser(PossibleValuesParser::new(names))

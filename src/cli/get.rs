@@ -1,6 +1,7 @@
 //! `trackless get`: downloads what magnet links, info hashes and .torrent files name.
 
 mod download;
+mod follow;
 mod metadata;
 mod trouble;
 mod wanted;
@@ -12,6 +13,7 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use super::args::{GetArgs, Global};
 use super::interrupted;
@@ -19,6 +21,7 @@ use super::node::session_config;
 use super::print::{Exit, Failure};
 use super::progress::Display;
 use super::start::{resolve_hosts, start_session, stop_session};
+use crate::metainfo::MutableLink;
 use crate::net::clock::Clock;
 use crate::session::Session;
 use download::{Download, Stage};
@@ -40,10 +43,15 @@ struct Downloads<'a> {
 
 /// Runs the command.
 pub(super) async fn run(args: GetArgs, global: Global) -> Result<Exit, Failure> {
-    let stop = pin!(interrupted());
+    let mut stop = pin!(interrupted());
+    let deadline = args.timeout.map(|timeout| Instant::now() + timeout);
     let mut wanted = Vec::new();
+    let mut links = Vec::new();
     for text in &args.sources {
-        wanted.push(Wanted::read(text, args.files.as_ref())?);
+        match mutable_link(text)? {
+            Some(link) => links.push(link),
+            None => wanted.push(Wanted::read(text, args.files.as_ref())?),
+        }
     }
     if !args.list {
         make_folder(&args.output)?;
@@ -55,7 +63,7 @@ pub(super) async fn run(args: GetArgs, global: Global) -> Result<Exit, Failure> 
             }
         }
         wanted.retain(|wanted| wanted.info().is_none());
-        if wanted.is_empty() {
+        if wanted.is_empty() && links.is_empty() {
             return Ok(Exit::Done);
         }
     }
@@ -63,10 +71,41 @@ pub(super) async fn run(args: GetArgs, global: Global) -> Result<Exit, Failure> 
     config.dht = !args.peers.no_dht;
     let session = start_session(config).await?;
     let mut helpers = JoinSet::new();
-    let result = download(&session, wanted, &args, &global, &mut helpers, stop).await;
+    let mut command = Downloads {
+        args: &args,
+        global: &global,
+        clock: Clock::start(),
+        display: Display::new(&global),
+        all: Vec::new(),
+        helpers: &mut helpers,
+    };
+    let result = match command
+        .follow(&session, &links, deadline, stop.as_mut())
+        .await
+    {
+        Ok(followed) => {
+            wanted.extend(followed);
+            command.run(&session, wanted, deadline, stop).await
+        }
+        Err(failure) => Err(failure),
+    };
     helpers.shutdown().await;
     stop_session(session).await;
     result
+}
+
+/// Reads a link that names a key in place of a torrent (BEP 46), if it is one.
+fn mutable_link(text: &str) -> Result<Option<MutableLink>, Failure> {
+    MutableLink::parse(text)
+        .map_err(|error| Failure::because("bad magnet link", &error).exit(Exit::Usage))
+}
+
+/// Waits until there is no time left; forever when there is no limit.
+async fn wait_until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Makes the folder to download into. That it cannot be made is better known before hours of
@@ -78,52 +117,65 @@ fn make_folder(folder: &Path) -> Result<(), Failure> {
     })
 }
 
-/// Adds the torrents and follows them to their end, the time limit or an interruption.
-async fn download(
-    session: &Session,
-    wanted: Vec<Wanted>,
-    args: &GetArgs,
-    global: &Global,
-    helpers: &mut JoinSet<()>,
-    mut interrupted: Pin<&mut impl Future<Output = ()>>,
-) -> Result<Exit, Failure> {
-    let mut downloads = Downloads {
-        args,
-        global,
-        clock: Clock::start(),
-        display: Display::new(global),
-        all: Vec::new(),
-        helpers,
-    };
-    let changed = Arc::new(Notify::new());
-    for wanted in wanted {
-        downloads.add(session, wanted, &changed).await?;
-    }
-    let mut timeout = pin!(async {
-        match args.timeout {
-            Some(timeout) => tokio::time::sleep(timeout).await,
-            None => std::future::pending().await,
-        }
-    });
-    let mut ticks = tokio::time::interval(TICK);
-    loop {
-        downloads.update();
-        let runs = |stage: Stage| downloads.all.iter().any(|one| one.stage == stage);
-        let limited = runs(Stage::Running);
-        if !limited && !runs(Stage::Seeding) {
-            return Ok(downloads.exit());
-        }
-        // Nothing is lost when a branch is dropped: all of them only say that it is time to look.
-        tokio::select! {
-            () = &mut interrupted => return Ok(downloads.interrupt()),
-            () = &mut timeout, if limited => return Ok(downloads.time_out()),
-            () = changed.notified() => {}
-            _ = ticks.tick() => {}
-        }
-    }
-}
-
 impl Downloads<'_> {
+    /// What links that name keys mean now.
+    async fn follow(
+        &self,
+        session: &Session,
+        links: &[MutableLink],
+        deadline: Option<Instant>,
+        interrupted: Pin<&mut impl Future<Output = ()>>,
+    ) -> Result<Vec<Wanted>, Failure> {
+        let look_up = async {
+            let mut found = Vec::new();
+            for link in links {
+                let magnet = follow::current(link, session.dht(), self.global).await?;
+                found.push(Wanted::of_magnet(magnet, self.args.files.as_ref()));
+            }
+            Ok(found)
+        };
+        tokio::select! {
+            found = look_up => found,
+            () = interrupted => Err(Failure::interrupted("nothing was written")),
+            () = wait_until(deadline) => Err(Failure::new(
+                "gave up: it was not found out in time which torrent is meant",
+            )
+            .hint("give it more time with --timeout; `trackless dht get --key` shows each step")
+            .exit(Exit::TimedOut)),
+        }
+    }
+
+    /// Adds the torrents and follows them to their end, the time limit or an interruption.
+    async fn run(
+        &mut self,
+        session: &Session,
+        all: Vec<Wanted>,
+        deadline: Option<Instant>,
+        mut interrupted: Pin<&mut impl Future<Output = ()>>,
+    ) -> Result<Exit, Failure> {
+        let changed = Arc::new(Notify::new());
+        for wanted in all {
+            self.add(session, wanted, &changed).await?;
+        }
+        let mut timeout = pin!(wait_until(deadline));
+        let mut ticks = tokio::time::interval(TICK);
+        loop {
+            self.update();
+            let runs = |stage: Stage| self.all.iter().any(|one| one.stage == stage);
+            let limited = runs(Stage::Running);
+            if !limited && !runs(Stage::Seeding) {
+                return Ok(self.exit());
+            }
+            // Nothing is lost when a branch is dropped: all only say that it is time to look.
+            tokio::select! {
+                () = &mut interrupted => return Ok(self.interrupt()),
+                () = &mut timeout, if limited => return Ok(self.time_out()),
+                () = changed.notified() => {}
+                _ = ticks.tick() => {}
+            }
+        }
+    }
+
     /// Starts one torrent. One that is named twice is fetched once.
     async fn add(
         &mut self,

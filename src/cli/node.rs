@@ -16,6 +16,9 @@ use crate::dht::Config as DhtConfig;
 use crate::net::dht::{DhtHandle, DhtStatus};
 use crate::session::Config;
 
+/// Memory for one item at most: its value, key, salt, signature and its place in the store.
+const ITEM_BYTES_MAX: usize = 1_500;
+
 /// The settings that the flags of a node mean.
 ///
 /// # Errors
@@ -62,6 +65,8 @@ pub(super) async fn run(args: NodeArgs, global: Global) -> Result<Exit, Failure>
             throttle: defaults.throttle.filter(|_| !args.no_throttle),
             store_torrents_max: args.store_torrents,
             store_peers_max: args.store_peers,
+            store_items_max: args.store_items,
+            store_item_bytes_max: args.store_items.saturating_mul(ITEM_BYTES_MAX),
             ..defaults
         },
         ..session_config(&args.node)?
@@ -134,6 +139,7 @@ fn stats_json(status: &DhtStatus, running: Duration) -> Value {
         "contacts": status.contacts,
         "stored_torrents": status.stored.0,
         "stored_peers": status.stored.1,
+        "stored_items": status.stored_items,
         "bootstrap_failed": status.bootstrap_failed,
     });
     for (name, number) in status.counters() {
@@ -143,11 +149,14 @@ fn stats_json(status: &DhtStatus, running: Duration) -> Value {
 }
 
 /// Counters that the line of statistics tells in words.
-const TOLD: [&str; 6] = [
+const TOLD: [&str; 9] = [
     "answered_announce",
     "answered_find_node",
+    "answered_get",
     "answered_get_peers",
     "answered_ping",
+    "answered_put",
+    "answered_sample",
     "bytes_in",
     "bytes_out",
 ];
@@ -157,12 +166,16 @@ fn stats_text(status: &DhtStatus) -> String {
     let answered = stats.answered_ping
         + stats.answered_find_node
         + stats.answered_get_peers
-        + stats.answered_announce;
+        + stats.answered_announce
+        + stats.answered_get
+        + stats.answered_put
+        + stats.answered_sample;
     let mut line = format!(
-        "{}, {} with {} stored, {} answered, {} in, {} out",
+        "{}, {} with {} and {} stored, {} answered, {} in, {} out",
         count(number(status.contacts), "contact"),
         count(number(status.stored.0), "torrent"),
         count(number(status.stored.1), "peer"),
+        count(number(status.stored_items), "item"),
         count(answered, "query"),
         size(stats.bytes_in),
         size(stats.bytes_out),
@@ -204,6 +217,7 @@ mod tests {
                 ..Counters::default()
             },
             stored: (1, 2),
+            stored_items: 4,
             bootstrap_failed: Some("a.example:1: no\nsuch host".to_owned()),
             ..DhtStatus::default()
         }
@@ -220,7 +234,9 @@ mod tests {
     #[test]
     fn statistics_say_what_is_stored_and_why_nobody_is_known() {
         let text = stats_text(&status());
-        assert!(text.starts_with("0 contacts, 1 torrent with 2 peers stored, 3 queries answered"));
+        assert!(text.starts_with(
+            "0 contacts, 1 torrent with 2 peers and 4 items stored, 3 queries answered"
+        ));
         assert!(text.contains("no way into the DHT: a.example:1: no\\u{a}such host"));
         assert!(text.ends_with("; throttled 9"), "{text}");
         let value = stats_json(&status(), Duration::from_secs(5));

@@ -86,15 +86,20 @@ impl Counts {
             }
         }
         Scrape {
-            seeds: rounded(self.seeds.estimate()),
-            peers: rounded(peers.estimate()),
+            seeds: counted(&self.seeds),
+            peers: counted(&peers),
             filters: self.filters,
         }
     }
 }
 
-/// The nearest whole number, at most 100,000; more than a filter can say.
-fn rounded(value: f64) -> u32 {
+/// How many a filter holds: the nearest whole number, at most 100,000, which is more than a filter
+/// can say. BEP 33's estimate of an empty one is a half.
+fn counted(filter: &BloomFilter) -> u32 {
+    if filter.is_empty() {
+        return 0;
+    }
+    let value = filter.estimate();
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,

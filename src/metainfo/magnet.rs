@@ -42,6 +42,9 @@ const VALUE: &AsciiSet = &NON_ALPHANUMERIC
 /// What is escaped in an address: brackets and colons stay readable.
 const ADDRESS: &AsciiSet = &VALUE.remove(b'[').remove(b']').remove(b':');
 
+/// The parameters of a link: names, and values without their escapes.
+pub(super) type Parameters<'a> = Box<dyn Iterator<Item = (&'a str, Cow<'a, [u8]>)> + 'a>;
+
 /// A magnet link.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Magnet {
@@ -100,6 +103,29 @@ impl Magnet {
             magnet.add(name, value);
         }
         Ok(magnet)
+    }
+
+    /// The parameters of a link without their escapes, and a link that has all of them but the info
+    /// hash; `None` if the text is no link.
+    ///
+    /// # Errors
+    ///
+    /// It is too long.
+    pub(super) fn parse_around(text: &str) -> Result<Option<(Parameters<'_>, Self)>, MagnetError> {
+        let text = text.trim();
+        let Some(parameters) = strip_prefix_any_case(text, "magnet:?") else {
+            return Ok(None);
+        };
+        if text.len() > LINK_LENGTH_MAX {
+            return Err(MagnetError::TooLong { length: text.len() });
+        }
+        let mut magnet = Self::new(InfoHash::new([0; ID_LENGTH]));
+        for (name, value) in split_parameters(parameters) {
+            magnet.add(name, value);
+        }
+        let named = |(name, value)| (name, decode(value));
+        let parameters = split_parameters(parameters).map(named);
+        Ok(Some((Box::new(parameters), magnet)))
     }
 
     /// Takes in one parameter, its value still escaped.
@@ -231,6 +257,12 @@ pub enum MagnetError {
     /// The info hash has the right length, but a character that is no digit.
     #[error("info hash has a character that is not a digit of its kind")]
     InfoHashDigit,
+    /// What stands behind `xs=urn:btpk:` is not 64 hexadecimal digits (BEP 46).
+    #[error("the public key in the magnet link is not 64 hexadecimal digits")]
+    PublicKey,
+    /// What stands behind `s=` is no hexadecimal text of at most 64 bytes (BEP 46).
+    #[error("the salt in the magnet link is not hexadecimal, or has more than 64 bytes")]
+    Salt,
 }
 
 /// The only v1 info hash among the parameters.

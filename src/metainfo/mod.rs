@@ -1,4 +1,4 @@
-//! Torrents as values: .torrent files (BEP 3, 12, 19, 27, 47), magnet links (BEP 9, 53), and the
+//! Torrents as values: .torrent files (BEP 3, 12, 19, 27, 47), magnet links (BEP 9, 46, 53), and the
 //! arithmetic of pieces and files.
 //!
 //! [`Metainfo`] is a whole .torrent file, [`Info`] the part of it that peers can send as well. Both
@@ -13,6 +13,7 @@ pub mod files;
 pub mod geometry;
 pub mod info;
 pub mod magnet;
+pub mod mutable_link;
 pub mod selection;
 mod text;
 
@@ -24,6 +25,7 @@ pub use files::{File, FileList};
 pub use geometry::{BLOCK_LENGTH, BlockRef, FileSlice, Geometry, PieceIndex};
 pub use info::{Info, MetainfoError};
 pub use magnet::{Magnet, MagnetError};
+pub use mutable_link::MutableLink;
 pub use selection::{FileRule, FileSelection, SelectionError};
 
 use crate::bencode::{self, Dictionary, Limits, List, Value, Writer};

@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::clock::Clock;
 use super::dht_loop::{Driver, register};
-use crate::dht::{self, Event, LookupId, PeerPort, Snapshot};
+use crate::dht::{self, Event, Item, LookupId, PeerPort, PutOptions, Snapshot};
 use crate::id::{InfoHash, NodeId};
 
 /// Commands under way from callers to the loop; a caller that finds the channel full waits.
@@ -51,6 +51,8 @@ pub struct DhtStatus {
     pub stats: dht::Counters,
     /// Torrents stored, and peers of all of them.
     pub stored: (usize, usize),
+    /// Items stored (BEP 44).
+    pub stored_items: usize,
     /// Why a bootstrap host could not be resolved, in words; `None` when none failed, or all later
     /// succeeded.
     pub bootstrap_failed: Option<String>,
@@ -180,12 +182,16 @@ impl Dropped {
 }
 
 /// What is looked up.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) enum Wanted {
     Peers(InfoHash),
     Announce(InfoHash, PeerPort),
     Node(NodeId),
     Ping(SocketAddr),
+    Scrape(InfoHash),
+    Samples(NodeId),
+    Item { target: NodeId, salt: Box<[u8]> },
+    PutItem(Box<Item>, PutOptions),
 }
 
 /// What callers ask of the loop.
@@ -310,6 +316,27 @@ impl DhtHandle {
     /// Asks one node whether it is there.
     pub async fn ping(&self, to: SocketAddr) -> Lookup {
         self.start(Wanted::Ping(to)).await
+    }
+
+    /// Counts the seeds and peers of a torrent (BEP 33).
+    pub async fn scrape(&self, info_hash: InfoHash) -> Lookup {
+        self.start(Wanted::Scrape(info_hash)).await
+    }
+
+    /// Asks the nodes on the way to a target which torrents they know peers of (BEP 51).
+    pub async fn sample_infohashes(&self, target: NodeId) -> Lookup {
+        self.start(Wanted::Samples(target)).await
+    }
+
+    /// Looks for an item (BEP 44). `salt` is that of a mutable one, empty for all others.
+    pub async fn get_item(&self, target: NodeId, salt: &[u8]) -> Lookup {
+        let salt = salt.into();
+        self.start(Wanted::Item { target, salt }).await
+    }
+
+    /// Stores an item at the nodes closest to its target (BEP 44).
+    pub async fn put_item(&self, item: Item, options: PutOptions) -> Lookup {
+        self.start(Wanted::PutItem(Box::new(item), options)).await
     }
 
     async fn start(&self, wanted: Wanted) -> Lookup {

@@ -27,6 +27,7 @@ use super::resolve::{self, Resolved};
 use super::udp::{DATAGRAM_MAX, DatagramKind};
 use crate::dht::{Event, LocalId, LookupId, Node, Transmit};
 use crate::random::Random;
+use crate::time::Instant;
 
 /// Datagrams received from one socket before the other inputs have their turn. Ours: enough to make
 /// the turn's fixed cost small, and under half a millisecond of work.
@@ -295,12 +296,7 @@ impl Driver {
         let now = self.clock.now();
         match command {
             Command::Lookup(wanted, slot) => {
-                let id = match wanted {
-                    Wanted::Peers(info_hash) => self.node.find_peers(now, info_hash),
-                    Wanted::Announce(info_hash, port) => self.node.announce(now, info_hash, port),
-                    Wanted::Node(target) => self.node.find_node(now, target),
-                    Wanted::Ping(to) => self.node.ping(now, to),
-                };
+                let id = self.start(now, wanted);
                 self.lookups.insert(id, slot);
             }
             Command::AddNode(address) => self.node.add_node(now, address),
@@ -309,6 +305,20 @@ impl Driver {
             Command::Status(reply) => drop(reply.send(self.status())),
             Command::Snapshot(reply) => drop(reply.send(self.node.snapshot())),
             Command::Stop => self.stopping = true,
+        }
+    }
+
+    fn start(&mut self, now: Instant, wanted: Wanted) -> LookupId {
+        let node = &mut self.node;
+        match wanted {
+            Wanted::Peers(info_hash) => node.find_peers(now, info_hash),
+            Wanted::Announce(info_hash, port) => node.announce(now, info_hash, port),
+            Wanted::Node(target) => node.find_node(now, target),
+            Wanted::Ping(to) => node.ping(now, to),
+            Wanted::Scrape(info_hash) => node.scrape(now, info_hash),
+            Wanted::Samples(target) => node.sample_infohashes(now, target),
+            Wanted::Item { target, salt } => node.get_item(now, target, &salt),
+            Wanted::PutItem(item, options) => node.put_item(now, *item, options),
         }
     }
 
@@ -321,6 +331,7 @@ impl Driver {
             contacts: self.node.contact_count(),
             stats: *self.node.stats(),
             stored: self.node.stored(),
+            stored_items: self.node.stored_items(),
             bootstrap_failed: self.resolutions.iter().find_map(|(name, resolution)| {
                 let Resolution::Failed(why) = resolution else {
                     return None;

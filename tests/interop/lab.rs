@@ -1,6 +1,6 @@
 //! A closed network of programs: one namespace, one address for each.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -266,6 +266,13 @@ impl Program {
             std::thread::sleep(Duration::from_millis(20));
         }
         self.give_up("its end", "it goes on");
+    }
+
+    /// Writes a line to its standard input.
+    #[allow(dead_code, reason = "the benchmark has nothing to say")]
+    pub(crate) fn tell(&mut self, line: &str) {
+        let input = self.child.stdin.as_mut().unwrap();
+        writeln!(input, "{line}").unwrap();
     }
 
     /// Closes its standard input, which tells it to go, and waits until it went: what it holds in memory

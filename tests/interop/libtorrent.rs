@@ -10,7 +10,7 @@ use crate::matrix::{
 };
 
 /// The interpreter the distribution's module belongs to.
-const PYTHON: &str = "/usr/bin/python3";
+pub(crate) const PYTHON: &str = "/usr/bin/python3";
 
 /// What kind of torrent libtorrent makes.
 #[derive(Debug, Clone, Copy)]
@@ -21,7 +21,8 @@ enum Version {
     Hybrid,
 }
 
-fn open() -> Option<Lab> {
+/// A lab, if there is a libtorrent.
+pub(crate) fn open() -> Option<Lab> {
     Lab::open(&[("python3-libtorrent", || {
         run(PYTHON, &["-c", "import libtorrent"])
     })])

@@ -20,6 +20,7 @@ mod aria2;
 mod content;
 mod lab;
 mod libtorrent;
+mod libtorrent_items;
 mod matrix;
 mod swarm;
 mod transmission;

@@ -320,7 +320,7 @@ fn bash_takes_the_completions() {
     let Ok(ended) = bash.output() else { return };
     assert_eq!(
         stdout(&ended).lines().collect::<Vec<_>>(),
-        ["--seed-ratio --seed-time", "seed show"],
+        ["--seed-ratio --seed-time", "seed show scrape sample"],
         "{}",
         stderr(&ended)
     );

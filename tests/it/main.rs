@@ -10,6 +10,8 @@
 mod choose;
 mod cli;
 mod command;
+mod dht;
+mod follow;
 mod magnet;
 mod seed;
 mod tidy;

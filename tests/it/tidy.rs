@@ -64,7 +64,7 @@ const BLOCK_READS: [&str; 2] = ["disk::PendingRead", "disk::Storage"];
 /// What commands use that need no session (`create` hashes files, `node` and `dht` run a DHT loop
 /// alone), and the plain values in which a session reports. No core is among them: a command drives
 /// none.
-const COMMANDS: [&str; 21] = [
+const COMMANDS: [&str; 25] = [
     "disk::Resume",
     "disk::Verification",
     "disk::hash",
@@ -73,11 +73,15 @@ const COMMANDS: [&str; 21] = [
     "dht::Config",
     "dht::Counters",
     "dht::Event",
+    "dht::Item",
     "dht::Local",
     "dht::LookupReport",
     "dht::PeerPort",
+    "dht::PutOptions",
+    "dht::SecretKey",
     "dht::Snapshot",
     "dht::Step",
+    "dht::item",
     "krpc::ContactInfo",
     "net::clock",
     "net::dht",

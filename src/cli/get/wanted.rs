@@ -54,25 +54,7 @@ impl Wanted {
     /// As [`show::Source::read`].
     pub(super) fn read(text: &str, files: Option<&FileSelection>) -> Result<Self, Failure> {
         Ok(match show::Source::read(text)? {
-            show::Source::Magnet(magnet) => Self {
-                name: magnet
-                    .name
-                    .clone()
-                    .unwrap_or_else(|| magnet.info_hash.to_string()),
-                peer_hosts: magnet.peer_hosts.clone(),
-                around: Around {
-                    // Each `tr` is a tier of its own: the link says nothing of tiers.
-                    trackers: magnet
-                        .trackers
-                        .iter()
-                        .map(|url| vec![url.clone()])
-                        .collect(),
-                    web_seeds: magnet.web_seeds.clone(),
-                    nodes: Vec::new(),
-                },
-                files: files.cloned().unwrap_or_else(|| select_only(&magnet)),
-                source: Source::Magnet(magnet),
-            },
+            show::Source::Magnet(magnet) => Self::of_magnet(magnet, files),
             show::Source::Metainfo(metainfo) => Self {
                 name: metainfo.info.name().to_owned(),
                 peer_hosts: Vec::new(),
@@ -85,6 +67,29 @@ impl Wanted {
                 files: files.cloned().unwrap_or_default(),
             },
         })
+    }
+
+    /// What a magnet link asks for; `files` as in [`Wanted::read`].
+    pub(super) fn of_magnet(magnet: Magnet, files: Option<&FileSelection>) -> Self {
+        Self {
+            name: magnet
+                .name
+                .clone()
+                .unwrap_or_else(|| magnet.info_hash.to_string()),
+            peer_hosts: magnet.peer_hosts.clone(),
+            around: Around {
+                // Each `tr` is a tier of its own: the link says nothing of tiers.
+                trackers: magnet
+                    .trackers
+                    .iter()
+                    .map(|url| vec![url.clone()])
+                    .collect(),
+                web_seeds: magnet.web_seeds.clone(),
+                nodes: Vec::new(),
+            },
+            files: files.cloned().unwrap_or_else(|| select_only(&magnet)),
+            source: Source::Magnet(magnet),
+        }
     }
 
     /// The info dictionary, if the source has it.

@@ -303,7 +303,11 @@ impl Kind {
         let is = |types: &[TypeId]| types.iter().any(|&id| value == id);
         if is(&[TypeId::of::<bool>()]) {
             Self::Switch
-        } else if is(&[TypeId::of::<u16>(), TypeId::of::<usize>()]) {
+        } else if is(&[
+            TypeId::of::<u16>(),
+            TypeId::of::<usize>(),
+            TypeId::of::<i64>(),
+        ]) {
             Self::Number
         } else if is(&[
             TypeId::of::<u64>(),

@@ -372,6 +372,17 @@ fn sample(arg: &Arg) -> (&'static str, &'static str, &'static str) {
         (_, Some("DURATION")) => ("\"7m\"", "7m", "7m"),
         (_, Some("RATE" | "SIZE")) => ("\"32KiB\"", "32KiB", "32KiB"),
         (_, Some("N" | "P")) => ("7", "7", "7"),
+        (_, Some("HEX")) => {
+            const QUOTED: &str =
+                "\"77ff84905a91936367c01360803104f92432fcd904a43511876df5cdf3e7e548\"";
+            let key = QUOTED.trim_matches('"');
+            (QUOTED, key, key)
+        }
+        (_, Some("HASH")) => {
+            const QUOTED: &str = "\"0123456789abcdef0123456789abcdef01234567\"";
+            let hash = QUOTED.trim_matches('"');
+            (QUOTED, hash, hash)
+        }
         (_, Some("SPEC")) => ("\"0,3-5\"", "0,3-5", "0,3-5"),
         (_, Some("DIR" | "FILE" | "TEXT" | "URL")) => ("\"x\"", "x", "x"),
         (action, name) => panic!("no sample for {action:?} {name:?} of {arg}"),
