@@ -141,27 +141,6 @@ impl Torrent {
         } else if !waits {
             peer.patience.since = None;
         }
-        self.keep_line_busy();
-    }
-
-    /// If all that is asked for waits, whoever waits longest gets one piece all the same: an idle line helps
-    /// nobody.
-    fn keep_line_busy(&mut self) {
-        let mut asking = self.connections.values();
-        if !self.first_copy.under_way || asking.any(|peer| peer.connection.is_served()) {
-            return;
-        }
-        let asking = self.connections.iter_mut();
-        let asking = asking.filter(|(_, peer)| peer.connection.is_asked());
-        let first = asking.min_by_key(|(id, peer)| (peer.patience.since, **id));
-        let Some((&id, peer)) = first else {
-            return;
-        };
-        let piece = peer.connection.asked_pieces().next();
-        if let Some(piece) = piece {
-            peer.connection.set_deferred(piece, false);
-            self.mark_ready(id);
-        }
     }
 
     /// Those that waited long enough wait no more.
@@ -206,7 +185,6 @@ impl Torrent {
             given.blocks += 1;
             given.at = self.now;
         }
-        self.keep_line_busy();
     }
 
     /// A peer is not served any more: what it did not get whole can go to others, unless it was shown to
