@@ -493,7 +493,10 @@ mod tests {
 
         #[test]
         fn bytes_that_look_like_bencode_are_accepted_or_refused(input in "[dlei0-9:a-]{0,40}") {
-            let _ = scan(input.as_bytes(), &Limits::KRPC);
+            let input = input.as_bytes();
+            let all = scan(input, &Limits::KRPC).is_ok();
+            let first = scan_prefix(input, &Limits::KRPC);
+            prop_assert_eq!(all, first.is_ok_and(|end| end == input.len()));
         }
     }
 }

@@ -80,9 +80,9 @@ proptest! {
 
     #[test]
     fn arbitrary_bytes_are_read_or_refused(input: Vec<u8>) {
-        if let Ok(value) = read(&input, &Limits::METAINFO) {
-            let _ = Tree::from_value(value);
-        }
+        let value = read(&input, &Limits::METAINFO).ok();
+        prop_assert_eq!(value.is_some(), scan(&input, &Limits::METAINFO).is_ok());
+        let _ = value.map(Tree::from_value);
     }
 
     #[test]
