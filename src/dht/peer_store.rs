@@ -35,6 +35,15 @@ const NETWORK_PEERS_MAX: usize = 8;
 /// networks to get there, and it bounds the work of an eviction.
 const WEIGHED_PEERS_MAX: usize = 8;
 
+/// Which peers of a torrent are wanted.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted {
+    /// At most so many.
+    pub max: usize,
+    /// None that have everything already (BEP 33, `noseed`).
+    pub no_seeds: bool,
+}
+
 /// One in so many torrents goes when the store is full. Ours: finding the least useful ones means
 /// to look at all, so several go at once; 3 % of the store stays unused at times.
 const EVICTED_SHARE: usize = 32;
@@ -150,14 +159,14 @@ impl PeerStore {
         evicted
     }
 
-    /// Appends up to `max` peers of a torrent to `out`: a run of its list that starts at a random
-    /// place, so that each peer is as likely as any other. Expired peers are never among them.
+    /// Appends peers of a torrent to `out`: a run of its list that starts at a random place, so that
+    /// each peer is as likely as any other. Expired peers are never among them.
     pub fn sample(
         &self,
         now: Instant,
         info_hash: InfoHash,
         family: Family,
-        max: usize,
+        wanted: Wanted,
         random: &mut Random,
         out: &mut Vec<SocketAddr>,
     ) {
@@ -166,28 +175,8 @@ impl PeerStore {
         };
         let oldest_secs = self.oldest_alive_secs(now);
         match family {
-            Family::V4 => torrent.v4.sample(oldest_secs, max, random, out),
-            Family::V6 => torrent.v6.sample(oldest_secs, max, random, out),
-        }
-    }
-
-    /// The same without seeds, for somebody who has no use for them (BEP 33).
-    pub fn sample_unfinished(
-        &self,
-        now: Instant,
-        info_hash: InfoHash,
-        family: Family,
-        max: usize,
-        random: &mut Random,
-        out: &mut Vec<SocketAddr>,
-    ) {
-        let Some(torrent) = self.torrents.get(&info_hash) else {
-            return;
-        };
-        let oldest_secs = self.oldest_alive_secs(now);
-        match family {
-            Family::V4 => torrent.v4.unfinished(oldest_secs, max, random, out),
-            Family::V6 => torrent.v6.unfinished(oldest_secs, max, random, out),
+            Family::V4 => torrent.v4.sample(oldest_secs, wanted, random, out),
+            Family::V6 => torrent.v6.sample(oldest_secs, wanted, random, out),
         }
     }
 
@@ -419,32 +408,24 @@ where
         alive.iter().map(|peer| (IpAddr::from(peer.ip), peer.kind))
     }
 
-    /// See [`PeerStore::sample_unfinished`].
-    fn unfinished(
+    /// See [`PeerStore::sample`].
+    fn sample(
         &self,
         oldest_secs: u32,
-        max: usize,
+        wanted: Wanted,
         random: &mut Random,
         out: &mut Vec<SocketAddr>,
     ) {
         let alive = &self.0[self.alive_from(oldest_secs)..];
-        let start = random.index(alive.len()).unwrap_or(0);
-        let (end, front) = alive.split_at(start);
-        let run = front.iter().chain(end);
-        let run = run.filter(|peer| peer.kind == PeerKind::Peer).take(max);
-        out.extend(run.map(|peer| SocketAddr::new(IpAddr::from(peer.ip), peer.port)));
-    }
-
-    /// See [`PeerStore::sample`].
-    fn sample(&self, oldest_secs: u32, max: usize, random: &mut Random, out: &mut Vec<SocketAddr>) {
-        let alive = &self.0[self.alive_from(oldest_secs)..];
-        let start = if max < alive.len() {
+        let start = if wanted.max < alive.len() {
             random.index(alive.len()).unwrap_or(0)
         } else {
             0
         };
         let (end, front) = alive.split_at(start);
-        let run = front.iter().chain(end).take(max);
+        let run = front.iter().chain(end);
+        let run = run.filter(|peer| !wanted.no_seeds || peer.kind == PeerKind::Peer);
+        let run = run.take(wanted.max);
         out.extend(run.map(|peer| SocketAddr::new(IpAddr::from(peer.ip), peer.port)));
     }
 }

@@ -14,7 +14,7 @@ use super::counters::Counters;
 use super::exchange::Exchange;
 use super::local_table::LocalTable;
 use super::own_torrents::OwnTorrents;
-use super::peer_store::PeerStore;
+use super::peer_store::{PeerStore, Wanted};
 use super::routing_table::Choice;
 use super::throttle::{Standing, Throttle};
 use super::token::Tokens;
@@ -263,13 +263,12 @@ impl Server {
         };
         let mut peers = Vec::from_iter(ours);
         let random = &mut exchange.random;
-        if want.no_seeds {
-            self.store
-                .sample_unfinished(now, info_hash, family, max, random, &mut peers);
-        } else {
-            self.store
-                .sample(now, info_hash, family, max, random, &mut peers);
-        }
+        let wanted = Wanted {
+            max,
+            no_seeds: want.no_seeds,
+        };
+        self.store
+            .sample(now, info_hash, family, wanted, random, &mut peers);
         peers.truncate(max);
         let response = ResponseWriter {
             values: &peers,
@@ -419,9 +418,13 @@ impl Server {
         random: &mut Random,
     ) -> Vec<SocketAddr> {
         let mut peers = Vec::new();
+        let wanted = Wanted {
+            max,
+            no_seeds: false,
+        };
         for family in [Family::V4, Family::V6] {
             self.store
-                .sample(now, info_hash, family, max, random, &mut peers);
+                .sample(now, info_hash, family, wanted, random, &mut peers);
         }
         peers
     }

@@ -27,6 +27,14 @@ fn peer(number: u16) -> SocketAddr {
     ([20 + high % 100, high, low, 1], 6881).into()
 }
 
+/// So many peers at most, seeds and others.
+const fn all(max: usize) -> Wanted {
+    Wanted {
+        max,
+        no_seeds: false,
+    }
+}
+
 fn sampled(
     store: &PeerStore,
     now: Instant,
@@ -38,7 +46,7 @@ fn sampled(
         now,
         info_hash,
         family,
-        usize::MAX,
+        all(usize::MAX),
         &mut Random::from_seed(1),
         &mut out,
     );
@@ -188,7 +196,14 @@ fn a_sample_has_no_more_than_asked_and_reaches_every_peer() {
     let mut seen = std::collections::BTreeSet::new();
     for _ in 0..200 {
         let mut out = Vec::new();
-        store.sample(at(1), torrent(1), Family::V4, 20, &mut random, &mut out);
+        store.sample(
+            at(1),
+            torrent(1),
+            Family::V4,
+            all(20),
+            &mut random,
+            &mut out,
+        );
         assert_eq!(out.len(), 20);
         let distinct: std::collections::BTreeSet<_> = out.iter().collect();
         assert_eq!(distinct.len(), 20);
@@ -196,7 +211,7 @@ fn a_sample_has_no_more_than_asked_and_reaches_every_peer() {
     }
     assert_eq!(seen.len(), 300);
     let mut out = Vec::new();
-    store.sample(at(1), torrent(1), Family::V4, 0, &mut random, &mut out);
+    store.sample(at(1), torrent(1), Family::V4, all(0), &mut random, &mut out);
     assert!(out.is_empty());
 }
 
