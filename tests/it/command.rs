@@ -182,17 +182,21 @@ pub(crate) fn text(line: &str, key: &str) -> String {
 /// Starts a DHT node on a free loopback port; gives the process and its address.
 #[track_caller]
 pub(crate) fn start_node(home: &Path, bootstrap: &str) -> (Running, String) {
-    let mut node = Running::start(
-        home,
-        &[
-            "node",
-            "--json",
-            "--listen",
-            "127.0.0.1:0",
-            "--bootstrap",
-            bootstrap,
-        ],
-    );
+    start_node_with(home, bootstrap, &[])
+}
+
+/// The same with more flags.
+#[track_caller]
+pub(crate) fn start_node_with(home: &Path, bootstrap: &str, flags: &[&str]) -> (Running, String) {
+    let arguments = [
+        "node",
+        "--json",
+        "--listen",
+        "127.0.0.1:0",
+        "--bootstrap",
+        bootstrap,
+    ];
+    let mut node = Running::start(home, &[&arguments, flags].concat());
     let line = node.line_with(&["listening"]);
     let value: serde_json::Value = serde_json::from_str(&line).unwrap();
     let address = value["addresses"][0].as_str().unwrap().to_owned();

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::command::{Running, run, run_quick, start_node, stderr, stdout};
+use crate::command::{Running, run, run_quick, start_node, start_node_with, stderr, stdout};
 
 /// An info hash that nobody has.
 const NOBODY: &str = "0123456789abcdef0123456789abcdef01234567";
@@ -204,20 +204,10 @@ fn what_nobody_has_is_told_with_a_hint() {
 #[test]
 fn a_node_keeps_no_more_items_than_it_may() {
     let home = tempfile::tempdir().unwrap();
-    let arguments = [
-        "node",
-        "--json",
-        "--listen",
-        "127.0.0.1:0",
-        "--bootstrap",
-        "none",
-    ];
     let limits = ["--store-items", "1", "--stats-interval", "50ms"];
-    let mut node = Running::start(home.path(), &[&arguments[..], &limits].concat());
-    let line: Value = serde_json::from_str(&node.line_with(&["listening"])).unwrap();
-    let entry = line["addresses"][0].as_str().unwrap();
+    let (mut node, entry) = start_node_with(home.path(), "none", &limits);
     for value in ["one", "two"] {
-        let ended = run_quick(home.path(), &["dht", "put", value, "--bootstrap", entry]);
+        let ended = run_quick(home.path(), &["dht", "put", value, "--bootstrap", &entry]);
         assert_eq!(ended.status.code(), Some(0), "{}", stderr(&ended));
     }
     let line = node.line_with(&["\"answered_put\":2"]);
@@ -227,18 +217,8 @@ fn a_node_keeps_no_more_items_than_it_may() {
 #[test]
 fn a_read_only_node_answers_nobody() {
     let home = tempfile::tempdir().unwrap();
-    let arguments = [
-        "node",
-        "--json",
-        "--listen",
-        "127.0.0.1:0",
-        "--bootstrap",
-        "none",
-    ];
-    let mut node = Running::start(home.path(), &[&arguments[..], &["--read-only"]].concat());
-    let line: Value = serde_json::from_str(&node.line_with(&["listening"])).unwrap();
-    let address = line["addresses"][0].as_str().unwrap();
-    let ended = run_quick(home.path(), &["dht", "ping", address]);
+    let (_node, address) = start_node_with(home.path(), "none", &["--read-only"]);
+    let ended = run_quick(home.path(), &["dht", "ping", &address]);
     assert_eq!(ended.status.code(), Some(1), "{}", stderr(&ended));
 }
 
