@@ -284,8 +284,7 @@ impl Connection {
                 let block = self
                     .uploads
                     .next(self.now, |piece| may_send(torrent, piece))?;
-                let header = Message::piece_header(block.piece.get(), block.offset, block.length);
-                Transmit::Block { header, block }
+                block_of(block)
             }
         };
         self.sent_at = self.now;
@@ -545,6 +544,12 @@ impl Connection {
         }
         Ok(())
     }
+}
+
+/// A block and the header that goes before it.
+fn block_of(block: BlockRef) -> Transmit {
+    let header = Message::piece_header(block.piece.get(), block.offset, block.length);
+    Transmit::Block { header, block }
 }
 
 /// Whether blocks of this piece are sent.

@@ -20,14 +20,15 @@ pub enum PieceOrder {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Seeding {
     /// Each piece to one peer, until others have it: who asks for what is out, or on its way to another,
-    /// waits a little and lets those go first who ask for what is new.
+    /// waits a little and lets those go first who ask for what is new. Whoever waits is served all the same
+    /// when the line would be idle otherwise.
+    #[default]
     EachOnce,
     /// Whatever peers ask for.
-    #[default]
     AsAsked,
     /// Super-seeding (BEP 16): peers see only what they are to fetch. The seed sends the least before a full
     /// copy is out, and peers get it the more slowly the fewer they are. Only for a torrent that is complete
-    /// when it is started; later a seed is [`Seeding::AsAsked`].
+    /// when it is started; later a seed is [`Seeding::EachOnce`].
     Super,
 }
 
@@ -48,7 +49,7 @@ pub struct Config {
     pub peers_per_host_max: usize,
     /// The order of pieces. Default [`PieceOrder::RarestFirst`].
     pub order: PieceOrder,
-    /// What a seed gives first. Default [`Seeding::AsAsked`].
+    /// What a seed gives first. Default [`Seeding::EachOnce`].
     pub seeding: Seeding,
     /// Dials under way at most. Default 16: enough to get past dead addresses, few enough that a home
     /// router's table of flows does not fill.
@@ -79,7 +80,7 @@ impl Config {
             peers_max: 50,
             peers_per_host_max: 4,
             order: PieceOrder::RarestFirst,
-            seeding: Seeding::AsAsked,
+            seeding: Seeding::EachOnce,
             dials_max: 16,
             addresses_max: 3_000,
             unchoke_slots: 8,

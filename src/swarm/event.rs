@@ -270,6 +270,8 @@ pub enum WakeReason {
     Disk,
     /// A peer without work may take over what others are slow to send.
     Endgame,
+    /// Nobody may be taking anything: whoever waits for what others have can be served.
+    Serve,
 }
 
 /// Reasons why peers were lost that are told apart; further ones count as "other".

@@ -272,6 +272,9 @@ impl Torrent {
         if self.choker.next_round() <= self.now {
             self.rechoke();
         }
+        if let Some(next) = self.next_on_idle_line() {
+            self.queue(next);
+        }
         self.dial();
         self.update_wants();
     }
@@ -291,7 +294,9 @@ impl Torrent {
     pub fn poll_transmit(&mut self, now: Instant, to: ConnectionId) -> Option<Transmit> {
         self.advance(now);
         let now = self.now;
-        let transmit = self.connections.get_mut(&to)?.connection.poll_transmit(now);
+        let connection = &mut self.connections.get_mut(&to)?.connection;
+        let transmit = connection.poll_transmit(now);
+        let transmit = transmit.or_else(|| self.next_deferred(to));
         if let Some(Transmit::Block { block, .. }) = &transmit {
             self.block_given(to, block.piece);
         }
@@ -326,6 +331,7 @@ impl Torrent {
         consider(overdue, WakeReason::Metadata);
         consider(self.disk_timeout(), WakeReason::Disk);
         consider(self.next_endgame, WakeReason::Endgame);
+        consider(self.idle_line_at(), WakeReason::Serve);
         next
     }
 

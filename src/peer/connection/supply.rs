@@ -73,6 +73,16 @@ impl Connection {
         }
     }
 
+    /// The next block to send, deferred or not, if none is to be sent that is not.
+    pub fn poll_deferred(&mut self, now: Instant) -> Option<Transmit> {
+        self.advance(now);
+        let torrent = self.torrent.as_ref()?;
+        let may_send = |piece: PieceIndex| !torrent.suspended.contains(piece.get());
+        let block = self.uploads.next(self.now, may_send)?;
+        self.sent_at = self.now;
+        Some(block_of(block))
+    }
+
     /// Defers nothing any more.
     pub fn resume_deferred(&mut self) {
         if let Some(torrent) = &mut self.torrent {

@@ -3,25 +3,22 @@
 use super::lab::Lab;
 use super::puppet::{Puppet, Stream};
 use super::simulated_disk::SimulatedDisk;
-use super::{Content, content, seconds};
+use super::{Content, config, content, seconds};
 use crate::metainfo::BLOCK_LENGTH;
 use crate::swarm::{Config, Seeding};
 use crate::wire::Message;
 
-fn config(number: u8) -> Config {
-    Config {
-        seeding: Seeding::EachOnce,
-        ..super::config(number)
-    }
-}
-
 /// No pieces.
 const NOTHING: [u32; 0] = [];
 
-/// A seed that serves two peers, which want everything.
-fn serving_two(content: &Content, config: Config) -> (Puppet, Stream, Stream) {
+/// A seed that serves some peers, which want everything.
+fn serving<const N: usize>(content: &Content, config: Config) -> (Puppet, [Stream; N]) {
     let mut puppet = Puppet::with_disk(config, content, SimulatedDisk::holding(content));
-    let mut streams = [1, 2].map(|number| puppet.connect(number).unwrap());
+    let mut number = 0;
+    let mut streams = [(); N].map(|()| {
+        number += 1;
+        puppet.connect(number).unwrap()
+    });
     for stream in &mut streams {
         puppet.say(stream, &[Message::Interested]);
     }
@@ -30,7 +27,14 @@ fn serving_two(content: &Content, config: Config) -> (Puppet, Stream, Stream) {
         let heard = puppet.hear(stream);
         assert!(heard.contains(&Message::Unchoke), "{heard:?}");
     }
-    let [a, b] = streams;
+    (puppet, streams)
+}
+
+/// A seed that serves two peers, while its line is busy with a third one, which asked for the last whole piece.
+fn serving_two(content: &Content, config: Config) -> (Puppet, Stream, Stream) {
+    let (mut puppet, [a, b, busy]) = serving(content, config);
+    let last = content.info.geometry().piece_count() - 2;
+    puppet.say(&busy, &[request(last)]);
     (puppet, a, b)
 }
 
@@ -127,6 +131,29 @@ fn a_wait_that_ends_with_a_new_piece_does_not_count() {
         puppet.say(&b, &[request(piece + 1)]);
         assert_eq!(sent(&mut puppet, &mut b), [piece + 1]);
     }
+}
+
+#[test]
+fn what_others_have_is_given_when_nobody_asks_for_anything_new() {
+    let content = content(13, 2_000_000);
+    let (mut puppet, [mut a, mut b]) = serving(&content, config(200));
+    puppet.say(&a, &[request(0), request(1)]);
+    puppet.say(&b, &[request(0), request(1)]);
+    assert_eq!(sent(&mut puppet, &mut b), NOTHING, "the line is busy");
+    assert_eq!(sent(&mut puppet, &mut a), [0, 1]);
+    assert_eq!(sent(&mut puppet, &mut b), NOTHING, "a has just got it");
+    puppet.pass(seconds(2));
+    assert_eq!(sent(&mut puppet, &mut b), [0, 1]);
+}
+
+#[test]
+fn a_peer_that_gets_something_new_is_served_what_others_have_while_it_cannot_ask_for_the_rest() {
+    let content = content(14, 2_000_000);
+    let (mut puppet, [mut a, mut b]) = serving(&content, config(200));
+    puppet.say(&a, &[request(0)]);
+    puppet.say(&b, &[request(1), request(0)]);
+    assert_eq!(sent(&mut puppet, &mut a), [0]);
+    assert_eq!(sent(&mut puppet, &mut b), [1, 0]);
 }
 
 #[test]

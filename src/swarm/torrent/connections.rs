@@ -6,7 +6,7 @@ use super::super::event::{
     Action, ConnectionId, Event, LostReason, PeerSource, Reason, Refusal, State, Transport,
 };
 use super::super::pieces::Pieces;
-use super::first_copy::Patience;
+use super::first_copy::{Flow, Patience};
 use super::serving::Growth;
 use super::{FORMER_MAX, Torrent};
 use crate::address::{Scope, is_usable};
@@ -36,6 +36,8 @@ pub(super) struct Peer {
     pub(super) slept: bool,
     /// How it waits for the first copy.
     pub(super) patience: Patience,
+    /// What its writer does with blocks.
+    pub(super) flow: Flow,
     /// Payload it took from us.
     pub(super) took: Growth,
     /// Payload it gave us.
@@ -133,6 +135,7 @@ impl Torrent {
             waits_since: self.now,
             slept: false,
             patience: Patience::default(),
+            flow: Flow::new(self.now),
             took: Growth::new(self.now),
             gave: Growth::new(self.now),
             on_parole: false,
@@ -209,10 +212,17 @@ impl Torrent {
     pub(super) fn mark_ready(&mut self, id: ConnectionId) {
         self.rewake(id);
         if let Some(peer) = self.connections.get_mut(&id)
-            && !peer.queued
             && peer.connection.has_transmit()
         {
-            peer.queued = true;
+            self.queue(id);
+        }
+    }
+
+    /// Has the driver ask what a connection has to send.
+    pub(super) fn queue(&mut self, id: ConnectionId) {
+        if let Some(peer) = self.connections.get_mut(&id)
+            && !std::mem::replace(&mut peer.queued, true)
+        {
             self.ready.push_back(id);
         }
     }

@@ -3,8 +3,10 @@
 //! Peers choose what they fetch without knowing what others fetch just now. While much of the content is with
 //! us alone, many ask us for the same, and what goes out twice keeps the rest from getting out. Therefore,
 //! while there is a piece that no connected peer has, a request waits if its piece is with somebody else or
-//! on its way there, and slots go to those who ask for what is new ([`Seeding::EachOnce`]). Super-seeding, in
-//! `torrent/super_seeding.rs`, goes further and shows each peer only what it is meant to fetch.
+//! on its way there, and slots go to those who ask for what is new ([`Seeding::EachOnce`]). When nobody asks
+//! for anything new and every writer has room, those that wait are given a block at a time: an idle line helps
+//! nobody. Super-seeding, in `torrent/super_seeding.rs`, goes further and shows each peer only what it is meant
+//! to fetch.
 //!
 //! Invariant: nobody waits for long. A peer that waited for [`WAIT_MAX`] gets its turn like others at the next
 //! ranking, and one whose waits of that length come to [`WAITS_MAX`] is never made to wait again. A wait that
@@ -17,7 +19,9 @@ use super::super::Seeding;
 use super::super::event::{ConnectionId, State};
 use super::super::pieces::Pieces;
 use super::Torrent;
+use super::connections::Peer;
 use crate::metainfo::PieceIndex;
+use crate::peer::Transmit;
 use crate::time::Instant;
 
 /// How long a peer waits, or goes last, before it gets its turn. Ours: the time between two rankings of the
@@ -31,6 +35,10 @@ const WAITS_MAX: Duration = Duration::from_secs(60);
 /// How long a piece counts as on its way to a peer that takes no more of it. Ours: far more than the way of
 /// the last block, its hash and the `have` take.
 const PASSES_ON_WITHIN: Duration = Duration::from_secs(20);
+
+/// How long a peer that was given a block counts as taking it if its writer asks for no more. Ours: a peer
+/// slower than a block a second does not keep a line busy.
+const TAKES_WITHIN: Duration = Duration::from_secs(1);
 
 /// A piece on its way to somebody.
 #[derive(Debug, Clone, Copy)]
@@ -99,6 +107,29 @@ impl Patience {
     }
 }
 
+/// What the writer of a connection does with blocks.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Flow {
+    /// When it was given one last; at first, when it began.
+    given_at: Instant,
+    /// It asked for more and got nothing.
+    has_room: bool,
+}
+
+impl Flow {
+    pub(super) const fn new(now: Instant) -> Self {
+        Self {
+            given_at: now,
+            has_room: true,
+        }
+    }
+
+    /// Until when it counts as taking what it was given.
+    fn busy_until(self) -> Option<Instant> {
+        (!self.has_room).then(|| self.given_at + TAKES_WITHIN)
+    }
+}
+
 impl Torrent {
     /// Whether there is something that nobody else has.
     pub(super) fn is_only_holder(&self) -> bool {
@@ -141,6 +172,67 @@ impl Torrent {
         } else if !waits {
             peer.patience.since = None;
         }
+        if waits && let Some(next) = self.next_on_idle_line() {
+            self.queue(next);
+        }
+    }
+
+    /// The writer of a connection has room, and there is nothing for it that need not wait: a block that
+    /// waits, if the line would be idle otherwise and it is this peer's turn.
+    pub(super) fn next_deferred(&mut self, to: ConnectionId) -> Option<Transmit> {
+        self.connections.get_mut(&to)?.flow.has_room = true;
+        let next = self.next_on_idle_line()?;
+        if next != to {
+            self.queue(next);
+            return None;
+        }
+        self.connections
+            .get_mut(&to)?
+            .connection
+            .poll_deferred(self.now)
+    }
+
+    /// Who is given a block that waits: of those whose writers have room, the one that was given none for the
+    /// longest time. While somebody is getting something new only those that do, as they cannot ask for the
+    /// rest of it while requests that wait fill their pipelines; nobody while somebody is being served, or
+    /// takes what it was given.
+    pub(super) fn next_on_idle_line(&self) -> Option<ConnectionId> {
+        let is_busy = |peer: &Peer| {
+            let takes = peer.flow.busy_until().is_some_and(|until| until > self.now);
+            takes || peer.connection.is_served()
+        };
+        if !self.first_copy.under_way || self.connections.values().any(is_busy) {
+            return None;
+        }
+        let new: Vec<ConnectionId> = self.getting_new().collect();
+        let may_be_next = |(id, peer): &(&ConnectionId, &Peer)| {
+            let is_first = new.is_empty() || new.contains(id);
+            is_first && peer.flow.has_room && peer.connection.is_asked()
+        };
+        let next = self.connections.iter().filter(may_be_next);
+        let next = next.min_by_key(|(id, peer)| (peer.flow.given_at, **id));
+        next.map(|(id, _)| *id)
+    }
+
+    /// Those to whom pieces that nobody has are on their way just now.
+    fn getting_new(&self) -> impl Iterator<Item = ConnectionId> + '_ {
+        let given = self.first_copy.given.values();
+        let new = given.filter(|given| given.at + TAKES_WITHIN > self.now);
+        new.map(|given| given.to)
+    }
+
+    /// When those that wait may be served although no writer said that it has room.
+    pub(super) fn idle_line_at(&self) -> Option<Instant> {
+        let mut peers = self.connections.values();
+        let waits = self.first_copy.under_way && peers.any(|peer| peer.patience.since.is_some());
+        if !waits {
+            return None;
+        }
+        let taking = self.connections.values();
+        let taking = taking.filter_map(|peer| peer.flow.busy_until());
+        let given = self.first_copy.given.values();
+        let idle = taking.chain(given.map(|given| given.at + TAKES_WITHIN));
+        idle.max().filter(|at| *at > self.now)
     }
 
     /// Those that waited long enough wait no more.
@@ -184,6 +276,12 @@ impl Torrent {
         {
             given.blocks += 1;
             given.at = self.now;
+        }
+        if let Some(peer) = self.connections.get_mut(&to) {
+            peer.flow = Flow {
+                given_at: self.now,
+                has_room: false,
+            };
         }
     }
 

@@ -36,13 +36,13 @@ impl Torrent {
         }
     }
 
-    /// A peer said what it has, or that it gained something: whoever was shown that is shown more, if it is
-    /// not this peer.
+    /// A peer said what it has, or that it gained something: that is with somebody, and whoever was shown it is
+    /// shown more, if it is not this peer.
     pub(super) fn pieces_spread(&mut self, to: ConnectionId, has: impl Fn(PieceIndex) -> bool) {
+        self.first_copy.given.retain(|piece, _| !has(*piece));
         let Some(shown) = &mut self.first_copy.shown else {
             return;
         };
-        self.first_copy.given.retain(|piece, _| !has(*piece));
         for (_, pieces) in shown.iter_mut().filter(|(id, _)| **id != to) {
             pieces.retain(|piece| !has(*piece));
         }

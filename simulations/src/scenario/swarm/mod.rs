@@ -142,10 +142,10 @@ static SETTINGS: [Setting; 20] = [
     ),
     setting(
         "seeding",
-        "as-asked",
+        "each-once",
         Unit::Choice(&["each-once", "as-asked", "super"]),
         (0, 2),
-        "what a seed gives first: each piece once, what is asked for (what ships), or BEP 16",
+        "what a seed gives first: each piece once (what ships), what is asked for, or BEP 16",
     ),
     setting(
         "seed_leaves",
