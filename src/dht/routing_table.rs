@@ -441,15 +441,15 @@ where
         dues.min().filter(|_| !self.contacts.is_empty())
     }
 
-    /// Gives every bucket with room, except the last, a time of its own for its first refresh:
-    /// after a lookup of our own id these have met few nodes, but filling them all at once would
-    /// make joining several times as dear. The first third of the interval is left out: whatever
-    /// wants to be found by then fills them by the way.
+    /// Gives every bucket with room, except the last, a time of its own for its first refresh, from
+    /// two thirds to four thirds of the interval: after a lookup of our own id these have met few
+    /// nodes, but filling them all at once would make joining several times as dear. Whatever wants
+    /// to be found before fills them by the way.
     pub(super) fn spread_refreshes(&mut self, now_secs: u32, random: &mut Random) {
         let third = self.interval_secs / 3;
         for bucket in 0..self.buckets.len() - 1 {
             if self.range(bucket).len() < self.bucket_size {
-                let wait = third.saturating_add(random.below(third.saturating_mul(2)));
+                let wait = (third + random.below(third)).saturating_mul(2);
                 self.buckets[bucket].refresh_at_secs = now_secs.saturating_add(wait);
             }
         }
