@@ -57,7 +57,7 @@ pub(super) async fn run(args: NodeArgs, global: Global) -> Result<Exit, Failure>
     // Listened for before anybody is told that the node is up: a signal right after that must
     // count.
     let mut stop = pin!(interrupted());
-    let defaults = DhtConfig::default();
+    let defaults = DhtConfig::for_many();
     let config = Config {
         tcp: false,
         node: DhtConfig {

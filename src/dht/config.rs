@@ -107,6 +107,10 @@ pub struct Config {
     /// Contacts of one /24 (IPv4) or /64 (IPv6) in a bucket, candidates of one in a lookup. Default
     /// 2: one customer's network cannot surround a target. Private networks do not count.
     pub network_max: usize,
+    /// Nodes that are kept to be handed out besides the contacts, per local address, some 100 to 200 bytes each;
+    /// those that asked us and answered two pings minutes apart. Default 0: none. See
+    /// [`Config::for_many`].
+    pub pool_max: usize,
     /// How much others may ask and get. `None`: as much as they like. Default: see
     /// [`ThrottleConfig`].
     pub throttle: Option<ThrottleConfig>,
@@ -157,10 +161,25 @@ impl Default for Config {
             sample_interval: Duration::from_secs(30 * 60),
             answer_peers_max: 100,
             network_max: 2,
+            pool_max: 0,
             throttle: Some(ThrottleConfig::default()),
             id_binding: IdBinding::default(),
             read_only: false,
             report_steps: false,
+        }
+    }
+}
+
+impl Config {
+    /// For a node that many ask for a way in: what it hands out is spread over tens of thousands of nodes, and it
+    /// pings as many strangers as that takes.
+    #[must_use]
+    pub fn for_many() -> Self {
+        Self {
+            pool_max: 32_768,
+            verify_queue_max: 1_024,
+            verify_parallelism: 64,
+            ..Self::default()
         }
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::config::{Config, Local, LocalId, LookupId};
 use super::external::External;
+use super::pool::Pool;
 use super::routing_table::{Choice, Inserted, RoutingTable};
 use crate::address::Scope;
 use crate::id::NodeId;
@@ -59,6 +60,8 @@ pub(super) struct LocalTable {
     /// The pause before that, in seconds.
     rejoin_pause_secs: u32,
     table: Table,
+    /// Nodes to hand out besides the contacts.
+    pool: Option<Box<Pool>>,
 }
 
 /// First pause before our own id is looked up again while fewer contacts than a bucket holds are
@@ -83,7 +86,20 @@ impl LocalTable {
             rejoin_at_secs: None,
             rejoin_pause_secs: REJOIN_PAUSE_SECS,
             table: Table::new(family, own, config),
+            pool: (config.pool_max > 0)
+                .then(|| Box::new(Pool::new(config.pool_max, config.network_max))),
         }
+    }
+
+    /// Whether nodes are kept to be handed out besides the contacts.
+    pub(super) const fn has_pool(&self) -> bool {
+        self.pool.is_some()
+    }
+
+    /// Whether a node that asked us should be pinged: the table or the pool would take it.
+    pub(super) fn would_take(&self, info: &ContactInfo) -> bool {
+        let pool = self.pool.as_ref();
+        self.wants(info) || pool.is_some_and(|pool| pool.wants(&info.address))
     }
 
     /// Takes another id; only while there is no contact.
@@ -156,6 +172,9 @@ impl LocalTable {
         info: &ContactInfo,
         rtt: Option<Duration>,
     ) -> Inserted {
+        if let Some(pool) = &mut self.pool {
+            pool.on_answer(now_secs, info);
+        }
         either!(&mut self.table, table => table.insert(now_secs, info, rtt))
     }
 
@@ -171,6 +190,9 @@ impl LocalTable {
 
     /// See [`RoutingTable::on_failure`].
     pub(super) fn on_failure(&mut self, now_secs: u32, info: &ContactInfo) -> Option<ContactInfo> {
+        if let Some(pool) = &mut self.pool {
+            pool.on_failure(info);
+        }
         either!(&mut self.table, table => table.on_failure(now_secs, info))
     }
 
@@ -192,6 +214,28 @@ impl LocalTable {
         either!(&self.table, table => {
             table.closest(now_secs, target, max, choice, except, out);
         });
+    }
+
+    /// What those are told who ask for the nodes closest to a target: the closest of our good contacts and of
+    /// the pool, closest first, at most `max`, without the one at `except`.
+    pub(super) fn hand_out(
+        &self,
+        now_secs: u32,
+        target: &NodeId,
+        max: usize,
+        except: SocketAddr,
+        out: &mut Vec<ContactInfo>,
+    ) {
+        let first = out.len();
+        self.closest(now_secs, target, max, Choice::Good, Some(except), out);
+        let Some(pool) = self.pool.as_ref().filter(|pool| !pool.is_empty()) else {
+            return;
+        };
+        pool.closest(now_secs, target, max, Some(except), out);
+        let mut all = out.split_off(first);
+        all.sort_unstable_by_key(|info| (info.id.distance(target), info.address));
+        all.dedup();
+        out.extend(all.into_iter().take(max));
     }
 
     /// Good contacts.
@@ -224,6 +268,17 @@ impl LocalTable {
         either!(&self.table, table => table.due_checks(now_secs, out))
     }
 
+    /// See [`Pool::due_checks`].
+    pub(super) fn due_pool_checks(
+        &mut self,
+        now_secs: u32,
+        spacing_secs: u32,
+        out: &mut Vec<ContactInfo>,
+    ) -> Option<u32> {
+        let pool = self.pool.as_mut()?;
+        pool.due_checks(now_secs, spacing_secs, out)
+    }
+
     /// See [`RoutingTable::due_refresh`].
     fn due_refresh(&mut self, now_secs: u32, random: &mut Random) -> Option<NodeId> {
         either!(&mut self.table, table => table.due_refresh(now_secs, random))
@@ -246,7 +301,10 @@ impl LocalTable {
 
     /// See [`RoutingTable::memory_bytes`].
     pub(super) fn memory_bytes(&self) -> usize {
-        self.external.memory_bytes() + either!(&self.table, table => table.memory_bytes())
+        let pool = self.pool.as_ref();
+        self.external.memory_bytes()
+            + either!(&self.table, table => table.memory_bytes())
+            + pool.map_or(0, |pool| size_of::<Pool>() + pool.memory_bytes())
     }
 }
 

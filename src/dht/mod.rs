@@ -47,6 +47,7 @@ mod outbox;
 mod own_items;
 mod own_torrents;
 pub mod peer_store;
+mod pool;
 mod routing_table;
 mod rpc;
 mod search;

@@ -210,7 +210,7 @@ impl Node {
         {
             if table.on_query(now.as_secs(), &info) {
                 standing = Standing::Known;
-            } else if table.wants(&info) {
+            } else if table.would_take(&info) {
                 self.suspect(local, from, Some(info.id));
                 self.verify(now);
             }

@@ -15,7 +15,6 @@ use super::exchange::Exchange;
 use super::local_table::LocalTable;
 use super::own_torrents::OwnTorrents;
 use super::peer_store::{PeerStore, Wanted};
-use super::routing_table::Choice;
 use super::throttle::{Standing, Throttle};
 use super::token::Tokens;
 use crate::id::{InfoHash, NodeId};
@@ -441,7 +440,7 @@ impl Server {
         target: &NodeId,
     ) -> Split {
         self.nodes.clear();
-        let (max, except) = (self.bucket_size, Some(asker.address));
+        let (max, except) = (self.bucket_size, asker.address);
         let mut collect = |family| {
             if !want.includes(family, own.family) {
                 return None;
@@ -452,7 +451,7 @@ impl Server {
                 .find(|table| table.family == family);
             if let Some(table) = table {
                 let secs = now.as_secs();
-                table.closest(secs, target, max, Choice::Good, except, &mut self.nodes);
+                table.hand_out(secs, target, max, except, &mut self.nodes);
             }
             Some(first..self.nodes.len())
         };

@@ -214,7 +214,11 @@ impl Node {
             return false;
         };
         let inserted = table.insert(secs, info, rtt);
+        let has_pool = table.has_pool();
         let is_alone = table.joining == Joining::Alone;
+        if has_pool {
+            self.wake_maintenance(now + MAINTENANCE_SPACING);
+        }
         match inserted {
             Inserted::Added => {}
             Inserted::Known if is_alone => {}
@@ -322,12 +326,12 @@ impl Node {
         }
         let mut next: Option<u32> = None;
         for index in 0..self.tables.len() {
-            let table = &self.tables[index];
+            let table = &mut self.tables[index];
             let mut due = Vec::new();
-            next = next
-                .into_iter()
-                .chain(table.due_checks(secs, &mut due))
-                .min();
+            let contacts = table.due_checks(secs, &mut due);
+            let spacing = u32::try_from(MAINTENANCE_SPACING.as_secs()).unwrap_or(u32::MAX);
+            let pool = table.due_pool_checks(secs, spacing, &mut due);
+            next = next.into_iter().chain(contacts).chain(pool).min();
             // Without a good contact the network may be down; then the pauses of the bootstrap
             // apply.
             if due.is_empty() || !table.has_good(secs) {

@@ -113,7 +113,7 @@ impl Load {
             0 => Asked::Shipping(Box::new(DhtHost::new(
                 ASKED,
                 0,
-                Config::default(),
+                Config::for_many(),
                 &network,
             ))),
             _ => Asked::Naive(Box::new(ControlHost::new(ASKED, 0, None, &network))),

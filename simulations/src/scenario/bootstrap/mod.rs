@@ -102,6 +102,8 @@ fn simulate(settings: &Settings, context: &Context) -> Result<Outcome, SettingEr
     let mut load = Load::new(settings, context, warmup + measured + load::LINGER);
     load.add_sources(sources);
     load.offer(u64::from(sources), warmup, load::Askers::InOrder);
+    // Those who come from now on cannot be named yet.
+    let open = load.open_sources();
     load.begin_measuring();
     let askers = if settings.is_on("newcomers") {
         load.add_sources(u32::try_from(newcomers).expect("below the number of addresses"));
@@ -111,7 +113,7 @@ fn simulate(settings: &Settings, context: &Context) -> Result<Outcome, SettingEr
     };
     load.offer(requests, measured, askers);
     load.linger();
-    let metrics = measure(&load);
+    let metrics = measure(&load, open);
     let network = load.network();
     Ok(Outcome {
         metrics,
@@ -122,7 +124,8 @@ fn simulate(settings: &Settings, context: &Context) -> Result<Outcome, SettingEr
     })
 }
 
-fn measure(load: &Load) -> Metrics {
+/// What was counted; `open` sources could be named.
+fn measure(load: &Load, open: usize) -> Metrics {
     let mut metrics = Metrics::default();
     let tally = load.tally();
     let asked = float(tally.requests);
@@ -133,7 +136,6 @@ fn measure(load: &Load) -> Metrics {
     metrics.add("nodes_per_answer", share(total, tally.answers));
     let distinct = handed.iter().filter(|times| **times > 0).count();
     metrics.add("distinct_nodes", count(distinct));
-    let open = load.open_sources();
     metrics.add("distinct_over_reachable", count(distinct) / count(open));
     metrics.add("top_1_percent", top_share(&handed, open.div_ceil(100)));
     metrics.add(
