@@ -39,6 +39,7 @@ mod identity;
 pub mod item;
 mod item_search;
 mod item_store;
+mod keyed_hash;
 mod ledger;
 mod local_table;
 mod lookup;
@@ -56,6 +57,7 @@ pub mod snapshot;
 mod storing;
 pub mod throttle;
 pub mod token;
+mod torrents;
 mod upkeep;
 mod walk;
 
