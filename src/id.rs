@@ -102,11 +102,18 @@ impl NodeId {
     /// XOR distance to another node or target (BEP 5).
     #[must_use]
     pub fn distance(&self, other: &Self) -> Distance {
-        let mut bytes = self.0;
-        for (byte, other) in bytes.iter_mut().zip(other.0) {
-            *byte ^= other;
-        }
-        Distance(bytes)
+        let (ours, theirs) = (self.words(), other.words());
+        Distance(ours.0 ^ theirs.0, ours.1 ^ theirs.1, ours.2 ^ theirs.2)
+    }
+
+    /// The id as numbers, most significant first.
+    fn words(&self) -> (u64, u64, u32) {
+        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, last @ ..] = self.0;
+        (
+            u64::from_be_bytes([a, b, c, d, e, f, g, h]),
+            u64::from_be_bytes([i, j, k, l, m, n, o, p]),
+            u32::from_be_bytes(last),
+        )
     }
 
     /// Number of leading bits that both have, 0 to 160.
@@ -142,22 +149,20 @@ impl NodeId {
     }
 }
 
-/// How far apart two points of the key space are; smaller is closer.
+/// How far apart two points of the key space are; smaller is closer. In numbers, the most significant
+/// first: they are compared more often than anything else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Distance([u8; ID_LENGTH]);
+pub struct Distance(u64, u64, u32);
 
 impl Distance {
     /// Zero bits in front, 0 to 160: how many leading bits the two ids share.
     #[must_use]
-    pub fn leading_zeros(&self) -> u32 {
-        let mut zeros = 0;
-        for byte in self.0 {
-            zeros += byte.leading_zeros();
-            if byte != 0 {
-                break;
-            }
+    pub const fn leading_zeros(&self) -> u32 {
+        match (self.0, self.1) {
+            (0, 0) => 128 + self.2.leading_zeros(),
+            (0, second) => 64 + second.leading_zeros(),
+            (first, _) => first.leading_zeros(),
         }
-        zeros
     }
 }
 

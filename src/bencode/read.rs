@@ -94,7 +94,7 @@ impl<'a> Dictionary<'a> {
     /// The first value under this key.
     #[must_use]
     pub fn get(&self, key: &[u8]) -> Option<Value<'a>> {
-        self.get_raw(key).map(|raw| value_at(raw, 0).0)
+        self.get_raw(key).map(whole)
     }
 
     /// The span of the first value under this key.
@@ -170,7 +170,7 @@ impl<'a> List<'a> {
 /// Those of [`scan`](super::scan()).
 pub fn read<'a>(input: &'a [u8], limits: &Limits) -> Result<Value<'a>, ScanError> {
     scan::scan(input, limits)?;
-    Ok(value_at(input, 0).0)
+    Ok(whole(input))
 }
 
 /// Scans one value at the front and returns it with the bytes behind it (BEP 9 appends data so).
@@ -184,11 +184,22 @@ pub fn read_prefix<'a>(
 ) -> Result<(Value<'a>, &'a [u8]), ScanError> {
     let end = scan_prefix(input, limits)?;
     let (value, rest) = input.split_at(end);
-    Ok((value_at(value, 0).0, rest))
+    Ok((whole(value), rest))
+}
+
+/// The value that takes all of `raw`.
+fn whole(raw: &[u8]) -> Value<'_> {
+    match raw.first() {
+        // No need to look for its end.
+        Some(b'd') => Value::Dictionary(Dictionary { raw }),
+        Some(b'l') => Value::List(List { raw }),
+        Some(_) | None => value_at(raw, 0).0,
+    }
 }
 
 /// The byte string at `at`, and where it ends. Empty if there is none, which scanned bytes rule
 /// out.
+#[inline]
 fn bytes_at(raw: &[u8], at: usize) -> (&[u8], usize) {
     let (start, length) = scan::string_start(raw, at).unwrap_or((raw.len(), 0));
     (
@@ -198,36 +209,32 @@ fn bytes_at(raw: &[u8], at: usize) -> (&[u8], usize) {
 }
 
 /// The value at `at`, and where it ends.
+#[inline]
 fn value_at(raw: &[u8], at: usize) -> (Value<'_>, usize) {
     match raw.get(at) {
-        Some(b'i') => {
-            // Leniency was decided by the scan; what passed it is read here.
-            let (value, end) = scan::integer(raw, at, true).unwrap_or((0, raw.len()));
-            (Value::Integer(value), end)
-        }
-        Some(b'l') => {
-            let end = end_at(raw, at);
-            (
-                Value::List(List {
-                    raw: raw.get(at..end).unwrap_or_default(),
-                }),
-                end,
-            )
-        }
-        Some(b'd') => {
-            let end = end_at(raw, at);
-            (
-                Value::Dictionary(Dictionary {
-                    raw: raw.get(at..end).unwrap_or_default(),
-                }),
-                end,
-            )
-        }
-        _ => {
+        Some(b'i' | b'l' | b'd') => marked_value_at(raw, at),
+        // Most values are strings.
+        Some(_) | None => {
             let (bytes, end) = bytes_at(raw, at);
             (Value::Bytes(bytes), end)
         }
     }
+}
+
+/// The integer, list or dictionary at `at`, and where it ends.
+fn marked_value_at(raw: &[u8], at: usize) -> (Value<'_>, usize) {
+    if raw.get(at) == Some(&b'i') {
+        // Leniency was decided by the scan; what passed it is read here.
+        let (value, end) = scan::integer(raw, at, true).unwrap_or((0, raw.len()));
+        return (Value::Integer(value), end);
+    }
+    let end = end_at(raw, at);
+    let inner = raw.get(at..end).unwrap_or_default();
+    let value = match inner.first() {
+        Some(b'l') => Value::List(List { raw: inner }),
+        Some(_) | None => Value::Dictionary(Dictionary { raw: inner }),
+    };
+    (value, end)
 }
 
 /// Where the value at `at` ends. Never before `at + 1`, so a walk always gets on.
@@ -245,7 +252,9 @@ fn end_at(raw: &[u8], mut at: usize) -> usize {
                 at += 1;
             }
             Some(b'i') => at += raw.get(at..).and_then(integer_length).unwrap_or(raw.len()),
-            Some(_) => at = bytes_at(raw, at).1,
+            Some(_) => {
+                at = scan::string_start(raw, at).map_or(raw.len(), |(at, length)| at + length)
+            }
         }
         if depth == 0 {
             return at;

@@ -244,13 +244,33 @@ impl Nesting {
 }
 
 /// The end of the byte string whose length starts at `offset`.
+#[inline]
 fn string_end(input: &[u8], offset: usize) -> Result<usize, ScanError> {
     let (start, length) = string_start(input, offset)?;
     Ok(start + length)
 }
 
 /// Where the bytes of a string start, and how many there are; both lie inside the input.
+#[inline]
 pub(super) fn string_start(input: &[u8], offset: usize) -> Result<(usize, usize), ScanError> {
+    // Nearly all lengths have one digit or two.
+    let (start, length) = match input.get(offset..) {
+        Some([digit @ b'0'..=b'9', b':', ..]) => (offset + 2, usize::from(digit - b'0')),
+        Some([ten @ b'1'..=b'9', one @ b'0'..=b'9', b':', ..]) => {
+            let length = 10 * usize::from(ten - b'0') + usize::from(one - b'0');
+            (offset + 3, length)
+        }
+        _ => long_string_start(input, offset)?,
+    };
+    if length > input.len() - start {
+        return Err(ScanError::StringLength { offset });
+    }
+    Ok((start, length))
+}
+
+/// The same for a length of any number of digits, or none; the string may be longer than the input.
+#[cold]
+fn long_string_start(input: &[u8], offset: usize) -> Result<(usize, usize), ScanError> {
     let wrong = ScanError::StringLength { offset };
     let mut length: usize = 0;
     let mut at = offset;
@@ -271,11 +291,7 @@ pub(super) fn string_start(input: &[u8], offset: usize) -> Result<(usize, usize)
         }
         at += 1;
     }
-    let start = at + 1;
-    if length > input.len() - start {
-        return Err(wrong);
-    }
-    Ok((start, length))
+    Ok((at + 1, length))
 }
 
 /// The integer whose `i` is at `offset`, and where it ends.

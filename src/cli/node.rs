@@ -63,6 +63,11 @@ pub(super) async fn run(args: NodeArgs, global: Global) -> Result<Exit, Failure>
         node: DhtConfig {
             read_only: args.read_only,
             throttle: defaults.throttle.filter(|_| !args.no_throttle),
+            item_verifications_per_second: if args.no_throttle {
+                u32::MAX
+            } else {
+                defaults.item_verifications_per_second
+            },
             store_torrents_max: args.store_torrents,
             store_peers_max: args.store_peers,
             store_items_max: args.store_items,

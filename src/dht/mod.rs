@@ -39,6 +39,7 @@ mod identity;
 pub mod item;
 mod item_search;
 mod item_store;
+mod keyed_hash;
 mod ledger;
 mod local_table;
 mod lookup;
@@ -57,6 +58,7 @@ pub mod snapshot;
 mod storing;
 pub mod throttle;
 pub mod token;
+mod torrents;
 mod upkeep;
 mod walk;
 

@@ -13,11 +13,13 @@
 //! torrent without peers.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use smallvec::SmallVec;
+
 use super::config::PeerKind;
+use super::torrents::Torrents;
 use crate::address::Scope;
 use crate::id::InfoHash;
 use crate::krpc::{BloomFilter, Family};
@@ -58,7 +60,7 @@ pub struct PeerStore {
     torrents_max: usize,
     peers_max: usize,
     lifetime_secs: u32,
-    torrents: BTreeMap<InfoHash, Torrent>,
+    torrents: Torrents<Torrent>,
     /// Peers in all torrents.
     peer_count: usize,
     /// Not later than the first expiry, in seconds; `None` when the store is empty.
@@ -77,8 +79,8 @@ pub struct Evicted {
 /// The peers of one torrent.
 #[derive(Debug, Default)]
 struct Torrent {
-    v4: Announced<4>,
-    v6: Announced<16>,
+    v4: Announced<4, 1>,
+    v6: Announced<16, 0>,
 }
 
 /// A peer with an address of `N` bytes: 12 bytes of memory for IPv4, 24 for IPv6.
@@ -91,9 +93,10 @@ struct Announcer<const N: usize> {
     kind: PeerKind,
 }
 
-/// Peers of one family, oldest announce first.
+/// Peers of one family, oldest announce first. The first `PLACES` need no memory of their own: most
+/// torrents have one peer, of IPv4.
 #[derive(Debug)]
-struct Announced<const N: usize>(Vec<Announcer<N>>);
+struct Announced<const N: usize, const PLACES: usize>(SmallVec<[Announcer<N>; PLACES]>);
 
 /// A network: family and prefix, a /24 or /64.
 type Network = (Family, [u8; 8]);
@@ -103,11 +106,23 @@ impl PeerStore {
     /// kept for `lifetime` after their last announce.
     #[must_use]
     pub fn new(torrents_max: usize, peers_max: usize, lifetime: Duration) -> Self {
+        Self::with_key(torrents_max, peers_max, lifetime, [0; 16])
+    }
+
+    /// The same with a key for the hash by which torrents are found. It changes nothing that can be
+    /// seen, but whoever knows it can make the store slow.
+    #[must_use]
+    pub fn with_key(
+        torrents_max: usize,
+        peers_max: usize,
+        lifetime: Duration,
+        key: [u8; 16],
+    ) -> Self {
         Self {
             torrents_max,
             peers_max,
             lifetime_secs: u32::try_from(lifetime.as_secs()).unwrap_or(u32::MAX),
-            torrents: BTreeMap::new(),
+            torrents: Torrents::new(key),
             peer_count: 0,
             next_expiry_secs: None,
         }
@@ -133,11 +148,11 @@ impl PeerStore {
         if peer.port() == 0 || self.torrents_max == 0 || self.peers_max == 0 {
             return evicted;
         }
-        if !self.torrents.contains_key(&info_hash) && self.torrents.len() >= self.torrents_max {
+        if self.torrents.len() >= self.torrents_max && self.torrents.get(&info_hash).is_none() {
             evicted.torrents = self.evict();
         }
         let seen_secs = now.as_secs();
-        let torrent = self.torrents.entry(info_hash).or_default();
+        let torrent = self.torrents.open(info_hash);
         let before = torrent.len();
         let is_one_per_ip = Scope::of(peer.ip()) == Some(Scope::Global);
         evicted.peers = u64::from(match peer.ip().to_canonical() {
@@ -198,9 +213,12 @@ impl PeerStore {
         (!seeds.is_empty() || !peers.is_empty()).then_some((seeds, peers))
     }
 
-    /// The torrents of which peers are stored.
+    /// The torrents of which peers are stored, in order.
     pub fn info_hashes(&self) -> impl Iterator<Item = &InfoHash> {
-        self.torrents.keys()
+        self.torrents
+            .sorted()
+            .into_iter()
+            .map(|(info_hash, _)| info_hash)
     }
 
     /// Frees what has expired.
@@ -208,7 +226,7 @@ impl PeerStore {
         let oldest_secs = self.oldest_alive_secs(now);
         let mut peer_count = 0;
         let mut first_secs: Option<u32> = None;
-        self.torrents.retain(|_, torrent| {
+        self.torrents.retain(|torrent| {
             torrent.v4.expire(oldest_secs);
             torrent.v6.expire(oldest_secs);
             peer_count += torrent.len();
@@ -254,24 +272,24 @@ impl PeerStore {
     /// those with fewer peers, of these the ones announced longest ago. A lone seeder is its
     /// network's first. Returns how many went.
     fn evict(&mut self) -> u64 {
+        let torrents = self.torrents.sorted();
         let mut placed: Vec<(Network, Reverse<u32>, usize)> = Vec::new();
-        for (index, torrent) in self.torrents.values().enumerate() {
+        for (index, (_, torrent)) in torrents.iter().enumerate() {
             if torrent.len() <= WEIGHED_PEERS_MAX {
                 let seen = |(network, secs)| (network, Reverse(secs), index);
                 placed.extend(torrent.announcers().map(seen));
             }
         }
         placed.sort_unstable();
-        let mut places: Vec<Option<usize>> = vec![None; self.torrents.len()];
+        let mut places: Vec<Option<usize>> = vec![None; torrents.len()];
         for network in placed.chunk_by(|a, b| a.0 == b.0) {
             for (place, (_, _, index)) in network.iter().enumerate() {
                 let best = places[*index].map_or(place, |best| best.min(place));
                 places[*index] = Some(best);
             }
         }
-        let mut victims: Vec<_> = self
-            .torrents
-            .iter()
+        let mut victims: Vec<_> = torrents
+            .into_iter()
             .zip(places)
             .map(|((info_hash, torrent), place)| {
                 let place = Reverse(place.unwrap_or(0));
@@ -337,13 +355,13 @@ impl<const N: usize> Announcer<N> {
     }
 }
 
-impl<const N: usize> Default for Announced<N> {
+impl<const N: usize, const PLACES: usize> Default for Announced<N, PLACES> {
     fn default() -> Self {
-        Self(Vec::new())
+        Self(SmallVec::new())
     }
 }
 
-impl<const N: usize> Announced<N> {
+impl<const N: usize, const PLACES: usize> Announced<N, PLACES> {
     /// Puts a peer at the end; an older entry of it goes. A full list loses the oldest peer, or the
     /// oldest of the newcomer's network if that has its share already; returns whether one went.
     fn announce(&mut self, mut peer: Announcer<N>, is_one_per_ip: bool, peers_max: usize) -> bool {
@@ -398,7 +416,7 @@ impl<const N: usize> Announced<N> {
     }
 }
 
-impl<const N: usize> Announced<N>
+impl<const N: usize, const PLACES: usize> Announced<N, PLACES>
 where
     IpAddr: From<[u8; N]>,
 {

@@ -141,7 +141,7 @@ where
             return self.on_known_id(now_secs, bucket, index, &newcomer, rtt);
         }
         let is_same = same_host(&newcomer);
-        if let Some(index) = self.contacts.iter().position(&is_same) {
+        if let Some(index) = self.contacts.iter().position(|known| is_same(&known)) {
             let known = &self.contacts[index];
             // The address has a new id, so the old one is gone. Another port of a known host has to
             // wait until that one is bad.
@@ -151,7 +151,7 @@ where
             self.remove_at(index);
         }
         self.replacements
-            .remove(|known| is_same(known) || known.id() == newcomer.id());
+            .remove(|known| is_same(&known) || known.id() == newcomer.id());
         self.place(now_secs, newcomer)
     }
 
@@ -272,11 +272,7 @@ where
         if let Some(index) = self.find(bucket, &info.id) {
             return self.contacts[index].is_bad();
         }
-        if let Some(known) = self
-            .contacts
-            .iter()
-            .find(|known| same_host(&newcomer)(known))
-        {
+        if let Some(known) = self.contacts.iter().find(same_host(&newcomer)) {
             return known.port() == newcomer.port() || known.is_bad();
         }
         let range = self.range(bucket);
@@ -538,7 +534,7 @@ where
 
 /// Whether a contact is the same host as `newcomer`: the same IP, for addresses that are not global
 /// the same port too, so that many nodes on one machine or in one test network know each other.
-fn same_host<const N: usize>(newcomer: &Contact<N>) -> impl Fn(&Contact<N>) -> bool + use<N>
+fn same_host<const N: usize>(newcomer: &Contact<N>) -> impl Fn(&&Contact<N>) -> bool + use<N>
 where
     IpAddr: From<[u8; N]>,
 {

@@ -9,6 +9,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use sha1::{Digest, Sha1};
+
 use super::config::{Config, LocalId, PeerKind};
 use super::counters::Counters;
 use super::exchange::Exchange;
@@ -84,10 +86,11 @@ impl Server {
     /// A server with an empty store. Whoever knows `key` can forge tokens.
     pub(super) fn new(config: &Config, key: [u8; 16]) -> Self {
         Self {
-            store: PeerStore::new(
+            store: PeerStore::with_key(
                 config.store_torrents_max,
                 config.store_peers_max,
                 config.peer_lifetime,
+                derived(&key),
             ),
             own_torrents: OwnTorrents::new(config.peer_lifetime),
             items: Items::new(config),
@@ -474,6 +477,13 @@ impl Server {
             + self.store.torrent_count() * TORRENT_BYTES
             + self.store.peer_count() * PEER_BYTES
     }
+}
+
+/// A key for something else than tokens, which tells nothing of theirs.
+fn derived(key: &[u8; 16]) -> [u8; 16] {
+    let digest = Sha1::new().chain_update(key).chain_update("peer store");
+    let digest = digest.finalize();
+    std::array::from_fn(|index| digest[index])
 }
 
 /// Which of the collected nodes are of which family; `None` for one that is not wanted.

@@ -457,6 +457,7 @@ impl<'a> Root<'a> {
 }
 
 /// Keeps the value that came first under a key.
+#[inline]
 pub(super) fn keep_first<T>(field: &mut Option<T>, value: Option<T>) {
     if field.is_none() {
         *field = value;

@@ -422,8 +422,8 @@ pub fn spawn(
         .enable_all()
         .build()?;
     let (commands, receiver) = mpsc::channel(COMMANDS_MAX);
-    let driver = match register(&runtime, sockets) {
-        Ok(sockets) => Driver::new(sockets, config, clock, entropy, receiver),
+    let sockets = match register(&runtime, sockets) {
+        Ok(sockets) => sockets,
         Err(error) => {
             // A runtime must not be dropped where others run; this does not wait.
             runtime.shutdown_background();
@@ -433,6 +433,8 @@ pub fn spawn(
     let thread = std::thread::Builder::new()
         .name("dht".to_owned())
         .spawn(move || {
+            // The batches of datagrams stay on this thread.
+            let driver = Driver::new(sockets, config, clock, entropy, receiver);
             runtime.block_on(driver.run());
             // A name that is still being resolved must not hold up the end.
             runtime.shutdown_background();

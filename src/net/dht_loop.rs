@@ -6,7 +6,7 @@
 //! Invariant: there is no await between receiving a datagram and sending the answer; what a socket
 //! does not take at once waits in a short queue, and beyond that is dropped and counted.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::poll_fn;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
@@ -19,19 +19,16 @@ use std::time::Duration;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 
+use super::batch::{BATCH, Inbound, Outbound};
 use super::clock::Clock;
 use super::dht::{
     COMMANDS_MAX, Command, DhtConfig, DhtStatus, Dropped, LookupSlot, Resolution, Wanted,
 };
 use super::resolve::{self, Resolved};
-use super::udp::{DATAGRAM_MAX, DatagramKind};
-use crate::dht::{Event, LocalId, LookupId, Node, Transmit};
+use super::udp::DatagramKind;
+use crate::dht::{Event, LocalId, LookupId, Node};
 use crate::random::Random;
 use crate::time::Instant;
-
-/// Datagrams received from one socket before the other inputs have their turn. Ours: enough to make
-/// the turn's fixed cost small, and under half a millisecond of work.
-const RECEIVE_BATCH: usize = 64;
 
 /// Datagrams that wait for room in one socket's send buffer; more are dropped, as the network
 /// would.
@@ -40,68 +37,62 @@ const SEND_QUEUE_MAX: usize = 256;
 /// Bootstrap addresses remembered, literal and resolved ones together.
 const BOOTSTRAP_MAX: usize = 256;
 
+/// A socket that a runtime watches, and where it is bound.
+pub(super) type Registered = (tokio::net::UdpSocket, SocketAddr);
+
 /// Makes the sockets known to the runtime that will watch them.
-pub(super) fn register(runtime: &Runtime, sockets: Vec<UdpSocket>) -> io::Result<Vec<Socket>> {
+pub(super) fn register(runtime: &Runtime, sockets: Vec<UdpSocket>) -> io::Result<Vec<Registered>> {
     let _inside = runtime.enter();
     sockets
         .into_iter()
         .map(|socket| {
             let address = socket.local_addr()?;
-            Ok(Socket {
-                socket: tokio::net::UdpSocket::from_std(socket)?,
-                address,
-                waiting: VecDeque::new(),
-            })
+            Ok((tokio::net::UdpSocket::from_std(socket)?, address))
         })
         .collect()
 }
 
 /// A socket and what waits to be sent on it.
 #[derive(Debug)]
-pub(super) struct Socket {
+struct Socket {
     socket: tokio::net::UdpSocket,
     address: SocketAddr,
-    waiting: VecDeque<Transmit>,
+    outbound: Outbound,
 }
 
 impl Socket {
-    /// Sends one datagram, or says that the socket has no room.
-    fn try_send(&self, transmit: &Transmit, losses: &mut Losses) -> Result<(), NoRoom> {
-        match self.socket.try_send_to(&transmit.payload, transmit.to) {
-            Ok(_) => {
-                losses.send_failed = None;
-                Ok(())
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(NoRoom),
-            Err(error) => {
-                // It is lost, as it might be on the way: who waits for its answer tries again.
-                losses.dropped.on_refused(&error);
-                tracing::debug!(to = %transmit.to, %error, "datagram not sent");
-                losses.send_failed = Some(error);
-                Ok(())
-            }
+    fn new((socket, address): Registered) -> Self {
+        Self {
+            socket,
+            address,
+            outbound: Outbound::new(SEND_QUEUE_MAX),
         }
     }
 
-    /// Sends, or queues behind what already waits, or drops.
-    fn send(&mut self, transmit: Transmit, losses: &mut Losses) {
-        if self.waiting.is_empty() && self.try_send(&transmit, losses).is_ok() {
-            return;
+    /// Puts a datagram behind those that wait, or drops it.
+    fn send(&mut self, to: SocketAddr, payload: &[u8], losses: &mut Losses) {
+        if self.outbound.len() >= BATCH {
+            self.flush(losses);
         }
-        if self.waiting.len() < SEND_QUEUE_MAX {
-            self.waiting.push_back(transmit);
-        } else {
+        if !self.outbound.push(to, payload) {
             losses.dropped.unsent += 1;
         }
     }
 
     /// Sends what waits, as far as there is room.
     fn flush(&mut self, losses: &mut Losses) {
-        while let Some(transmit) = self.waiting.front() {
-            if self.try_send(transmit, losses).is_err() {
-                return;
-            }
-            self.waiting.pop_front();
+        if self.outbound.is_empty() {
+            return;
+        }
+        let mut refused = None;
+        let sent = self.outbound.flush(&self.socket, |to, error| {
+            // It is lost, as it might be on the way: who waits for its answer tries again.
+            losses.dropped.on_refused(&error);
+            tracing::debug!(%to, %error, "datagram not sent");
+            refused = Some(error);
+        });
+        if sent > 0 || refused.is_some() {
+            losses.send_failed = refused;
         }
     }
 }
@@ -114,14 +105,12 @@ struct Losses {
     send_failed: Option<io::Error>,
 }
 
-/// A socket's send buffer is full.
-#[derive(Debug)]
-struct NoRoom;
-
 /// The state of the loop.
 pub(super) struct Driver {
     node: Node,
     sockets: Vec<Socket>,
+    /// What each of them has received.
+    inbound: Vec<Inbound>,
     clock: Clock,
     commands: mpsc::Receiver<Command>,
     /// A command that came while waiting; taken in the turn that follows.
@@ -144,7 +133,7 @@ pub(super) struct Driver {
 
 impl Driver {
     pub(super) fn new(
-        sockets: Vec<Socket>,
+        sockets: Vec<Registered>,
         config: DhtConfig,
         clock: Clock,
         entropy: [u8; 32],
@@ -163,7 +152,8 @@ impl Driver {
         let (resolved_sender, resolved) = mpsc::channel(names.len().max(1));
         let mut driver = Self {
             node,
-            sockets,
+            inbound: sockets.iter().map(|_| Inbound::default()).collect(),
+            sockets: sockets.into_iter().map(Socket::new).collect(),
             clock,
             commands,
             next_command: None,
@@ -195,7 +185,6 @@ impl Driver {
                 Arc::clone(&self.connected),
             ));
         }
-        let mut buffer = vec![0; DATAGRAM_MAX];
         self.drain();
         let sleep = tokio::time::sleep(Duration::ZERO);
         tokio::pin!(sleep);
@@ -205,7 +194,7 @@ impl Driver {
                 sleep.as_mut().reset(self.clock.moment(at));
             }
             poll_fn(|context| self.poll_input(context, wake.map(|_| sleep.as_mut()))).await;
-            self.turn(&mut buffer);
+            self.turn();
         }
         tracing::debug!(dropped = ?self.losses.dropped, "DHT stopped");
     }
@@ -221,7 +210,7 @@ impl Driver {
         for socket in &self.sockets {
             ready |= socket.socket.poll_recv_ready(context).is_ready();
             ready |=
-                !socket.waiting.is_empty() && socket.socket.poll_send_ready(context).is_ready();
+                !socket.outbound.is_empty() && socket.socket.poll_send_ready(context).is_ready();
         }
         if self.next_command.is_none()
             && let Poll::Ready(command) = self.commands.poll_recv(context)
@@ -243,10 +232,10 @@ impl Driver {
     }
 
     /// Takes every input that is there, bounded, and carries out what follows from it.
-    fn turn(&mut self, buffer: &mut [u8]) {
+    fn turn(&mut self) {
         for index in 0..self.sockets.len() {
             self.sockets[index].flush(&mut self.losses);
-            self.receive(index, buffer);
+            self.receive(index);
         }
         let mut budget = COMMANDS_MAX;
         while let Some(command) = self.next_command.take() {
@@ -267,27 +256,26 @@ impl Driver {
         self.drain();
     }
 
-    /// Receives a batch from one socket; the answers to each datagram go out before the next one is
-    /// looked at.
-    fn receive(&mut self, index: usize, buffer: &mut [u8]) {
+    /// Receives a batch from one socket; the answers to all of it go out together.
+    fn receive(&mut self, index: usize) {
         let local = LocalId(u8::try_from(index).expect("`spawn` takes at most 255 sockets"));
-        for _ in 0..RECEIVE_BATCH {
-            match self.sockets[index].socket.try_recv_from(buffer) {
-                Ok((length, from)) => {
-                    let payload = &buffer[..length];
-                    match DatagramKind::of(payload) {
-                        DatagramKind::Krpc => {
-                            let now = self.clock.now();
-                            self.node.handle_datagram(now, local, from, payload);
-                            self.send();
-                        }
-                        DatagramKind::Other => self.losses.dropped.foreign += 1,
-                    }
+        let inbound = &mut self.inbound[index];
+        if let Err(error) = inbound.receive(&self.sockets[index].socket) {
+            // Unless there was nothing, an ICMP error that an earlier datagram of ours caused (a
+            // port nobody listens on). It says nothing that the missing answer does not say.
+            if error.kind() != io::ErrorKind::WouldBlock {
+                tracing::trace!(%error, "error from an earlier datagram");
+            }
+            return;
+        }
+        let now = self.clock.now();
+        for (from, payload) in inbound.datagrams() {
+            match DatagramKind::of(payload) {
+                DatagramKind::Krpc => {
+                    self.node.handle_datagram(now, local, from, payload);
+                    queue(&mut self.node, &mut self.sockets, &mut self.losses);
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                // An ICMP error that an earlier datagram of ours caused (a port nobody listens on).
-                // It says nothing that the missing answer does not say.
-                Err(error) => tracing::trace!(%error, "error from an earlier datagram"),
+                DatagramKind::Other => self.losses.dropped.foreign += 1,
             }
         }
     }
@@ -390,21 +378,15 @@ impl Driver {
 
     /// Sends and hands out everything the node has ready.
     fn drain(&mut self) {
-        self.send();
+        queue(&mut self.node, &mut self.sockets, &mut self.losses);
+        for socket in &mut self.sockets {
+            socket.flush(&mut self.losses);
+        }
         while let Some(event) = self.node.poll_event() {
             self.route(event);
         }
         self.connected
             .store(self.node.contact_count() > 0, Ordering::Relaxed);
-    }
-
-    fn send(&mut self) {
-        while let Some(transmit) = self.node.poll_transmit() {
-            match self.sockets.get_mut(usize::from(transmit.from.0)) {
-                Some(socket) => socket.send(transmit, &mut self.losses),
-                None => debug_assert!(false, "the node names a socket it does not have"),
-            }
-        }
     }
 
     /// Gives an event to the reader of its lookup.
@@ -441,34 +423,34 @@ impl Driver {
     }
 }
 
+/// Takes over what the node wants sent.
+fn queue(node: &mut Node, sockets: &mut [Socket], losses: &mut Losses) {
+    while let Some(transmit) = node.poll_transmit() {
+        match sockets.get_mut(usize::from(transmit.from.0)) {
+            Some(socket) => socket.send(transmit.to, &transmit.payload, losses),
+            None => debug_assert!(false, "the node names a socket it does not have"),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-
     use super::*;
 
     #[tokio::test]
     async fn datagrams_that_find_no_room_are_dropped_and_counted() {
         let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
-        let transmit = Transmit {
-            from: LocalId(0),
-            to: socket.local_addr().unwrap(),
-            payload: Bytes::from_static(b"de"),
-        };
-        let mut socket = Socket {
-            address: transmit.to,
-            socket,
-            // As if the send buffer had been full for the first one.
-            waiting: VecDeque::from([transmit.clone()]),
-        };
+        let here = socket.local_addr().unwrap();
+        let mut socket = Socket::new((socket, here));
         let mut losses = Losses::default();
-        for _ in 0..SEND_QUEUE_MAX + 9 {
-            socket.send(transmit.clone(), &mut losses);
+        // Nobody has said yet that there is room.
+        for _ in 0..SEND_QUEUE_MAX + 10 {
+            socket.send(here, b"de", &mut losses);
         }
-        assert_eq!(socket.waiting.len(), SEND_QUEUE_MAX);
+        assert_eq!(socket.outbound.len(), SEND_QUEUE_MAX);
         assert_eq!(losses.dropped.unsent, 10);
         socket.socket.writable().await.unwrap();
         socket.flush(&mut losses);
-        assert!(socket.waiting.is_empty());
+        assert!(socket.outbound.is_empty() && losses.send_failed.is_none());
     }
 }

@@ -1,6 +1,7 @@
 //! Sockets, the clock and the loops that carry bytes between the network and the cores.
 //!
-//! [`udp`] binds the datagram sockets and sorts what arrives; [`dht`] runs a [`crate::dht::Node`]
+//! [`udp`] binds the datagram sockets and sorts what arrives, [`batch`] carries many datagrams with
+//! one call; [`dht`] runs a [`crate::dht::Node`]
 //! on a thread of its own; [`peer`] dials and accepts; [`stream`] moves the bytes of streams,
 //! at most as fast as [`limit`] allows; [`clock`] is the
 //! only place that asks the operating system for time and randomness.
@@ -8,6 +9,7 @@
 //! Invariant: nothing here decides what to say to whom. A loop hands one input to a core, drains
 //! what the core wants sent, and waits.
 
+pub mod batch;
 pub mod clock;
 pub mod dht;
 mod dht_loop;

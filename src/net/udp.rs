@@ -15,8 +15,9 @@ use socket2::{Domain, Protocol, Socket, Type};
 pub const RECEIVE_BUFFER: usize = 4 << 20;
 
 /// Bytes of a datagram that are looked at. The rest of a longer one is lost, and what is left is
-/// over every limit of the protocols (KRPC: 2,048 bytes), so it is refused as too long.
-pub const DATAGRAM_MAX: usize = 4096;
+/// over every limit of the protocols (KRPC: 2,048 bytes), so it is refused as too long. No power of
+/// two, so that the datagrams of a batch do not all compete for the same lines of the cache.
+pub const DATAGRAM_MAX: usize = 2048 + 64;
 
 /// What a datagram is, by its first byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -298,11 +298,15 @@ fn an_entry_is_small() {
     assert_eq!(size_of::<Announcer<4>>(), 12);
     assert_eq!(size_of::<Announcer<16>>(), 24);
     assert!(size_of::<PeerStore>() <= 80);
-    assert_eq!(Announced::<4>::default().0.capacity(), 0);
+    assert_eq!(size_of::<Torrent>(), 48);
     let mut store = store();
     announce(&mut store, 0, torrent(1), "20.0.0.1:1");
-    assert_eq!(store.torrents[&torrent(1)].v4.0.capacity(), 1);
-    assert_eq!(store.torrents[&torrent(1)].v6.0.capacity(), 0);
+    // The first peer has its place in the torrent.
+    let known = store.torrents.get(&torrent(1)).unwrap();
+    assert!(!known.v4.0.spilled() && !known.v6.0.spilled());
+    announce(&mut store, 0, torrent(1), "20.0.1.1:1");
+    let known = store.torrents.get(&torrent(1)).unwrap();
+    assert_eq!(known.v4.0.capacity(), 2);
 }
 
 proptest! {
