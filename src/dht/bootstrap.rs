@@ -142,7 +142,7 @@ impl Node {
             && let Some(walk) = lookup.walk(local)
         {
             walk.on_answered_before(info);
-            let unusable = walk.on_named(nodes.iter(), info.address.ip(), 2);
+            let unusable = walk.on_named(nodes.iter(), info.address, 2);
             self.exchange.outbox.stats.unusable_named += unusable;
             lookup.dirty = true;
         }

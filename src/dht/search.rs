@@ -394,7 +394,7 @@ impl Node {
             Family::V4 => (response.nodes, response.nodes6),
             Family::V6 => (response.nodes6, response.nodes),
         };
-        let unusable = walk.on_named(nodes.iter(), pending.to.ip(), hop.saturating_add(1));
+        let unusable = walk.on_named(nodes.iter(), pending.to, hop.saturating_add(1));
         outbox.stats.unusable_named += unusable;
         let peers = lookup.on_peers(response.values, pending.to, peers_max, outbox);
         lookup.report.answered += 1;

@@ -13,12 +13,13 @@
 //! most, each address is asked once, each global IP too, of each global network only a few are, and
 //! the queries of a walk are limited. Nodes whose ids do not follow from their addresses (BEP 42)
 //! count less: they are neither a reason to end the walk, until there are twice as many as wanted,
-//! nor among the closest, if there are enough others.
+//! nor among the closest, if there are enough others. Those named by nodes that only name what does not answer
+//! are asked last ([`leads`]).
 //!
 //! Invariant: the candidates are sorted, each address is among them once, and there are no more
 //! than `candidates_max`.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use super::config::{Config, LocalId};
 use super::host::Network;
@@ -30,8 +31,11 @@ use crate::id::NodeId;
 use crate::krpc::{ContactInfo, Family};
 use crate::time::Instant;
 
+mod leads;
 #[cfg(test)]
 mod tests;
+
+use self::leads::{Leads, Namer, Namers};
 
 /// Queries of one walk for each node it wants to find: 12, so 96 for the 8 closest. Ours: five
 /// times what a walk takes among ten thousand nodes; without a limit, a liar who names ever closer
@@ -58,6 +62,16 @@ enum State {
     Failed,
 }
 
+impl State {
+    /// Whether its first answer is overdue.
+    const fn is_overdue(self) -> bool {
+        match self {
+            Self::Stalled | Self::AskedAgain | Self::StalledAgain => true,
+            Self::New | Self::Asked | Self::Answered | Self::Failed => false,
+        }
+    }
+}
+
 /// A node that may be close to the target.
 #[derive(Debug)]
 struct Candidate {
@@ -71,6 +85,8 @@ struct Candidate {
     token: Option<Box<[u8]>>,
     /// It has the item that is looked for.
     holds: bool,
+    /// Who named it; nobody named a contact of our table.
+    namers: Namers,
 }
 
 /// A node at which something may be stored.
@@ -148,6 +164,8 @@ pub(super) struct Walk {
     network_max: usize,
     /// Candidates asked so far.
     queries: usize,
+    /// What became of those that somebody named.
+    leads: Leads,
 }
 
 impl Walk {
@@ -169,6 +187,7 @@ impl Walk {
             candidates_max: config.lookup_candidates_max.max(config.bucket_size),
             network_max: config.network_max.max(1),
             queries: 0,
+            leads: Leads::default(),
         };
         walk.start(now, table);
         walk
@@ -185,17 +204,26 @@ impl Walk {
         }
         self.phase = Phase::Searching;
         for seed in seeds {
-            self.add(seed, 1);
+            self.add(seed, 1, None);
         }
     }
 
     /// What to do next in the search.
     ///
     /// The `wanted` closest candidates count that have neither failed nor stalled (more, if ids do
-    /// not follow from addresses): the first of them that was not asked is asked, and when all have answered the search is over, save that
-    /// it waits for a closer one that is asked a second time. If nobody answered yet, it waits for
-    /// the stalled ones too.
+    /// not follow from addresses): the first of them that was not asked is asked, and when all have
+    /// answered the search is over, save that it waits for a closer one that is asked a second time.
+    /// If nobody answered yet, it waits for the stalled ones too. False leads count when there are
+    /// not enough others.
     pub(super) fn next(&self) -> Next {
+        match self.choose(false) {
+            (Next::Finished, false) => self.choose(true).0,
+            (next, _) => next,
+        }
+    }
+
+    /// What to do next, with false leads or without, and whether there are enough candidates.
+    fn choose(&self, with_false_leads: bool) -> (Next, bool) {
         let mut in_flight = 0;
         let mut stalled = false;
         for candidate in &self.candidates {
@@ -208,7 +236,8 @@ impl Walk {
         let mut taken = Places::default();
         for candidate in &self.candidates {
             let counts = match candidate.state {
-                State::New if may_ask => return Next::Ask(candidate.info),
+                State::New if !with_false_leads && self.is_false_lead(candidate) => false,
+                State::New if may_ask => return (Next::Ask(candidate.info), true),
                 State::New => in_flight > 0,
                 State::Asked | State::Answered => true,
                 State::AskedAgain | State::Stalled | State::StalledAgain | State::Failed => false,
@@ -222,11 +251,12 @@ impl Walk {
                 break;
             }
         }
-        if waits || (!has_answered && stalled) {
+        let next = if waits || (!has_answered && stalled) {
             Next::Wait
         } else {
             Next::Finished
-        }
+        };
+        (next, self.is_enough(taken))
     }
 
     /// Whether the closest nodes are those that were counted. BEP 42: what does not comply is no
@@ -257,13 +287,16 @@ impl Walk {
             known.info.id == id && known.state == State::Answered && known.info.address != address
         });
         let candidate = self.find(address)?;
+        let before = candidate.state;
         candidate.state = if is_double {
             State::Failed
         } else {
             State::Answered
         };
         candidate.token = token.map(Box::from);
-        Some(candidate.hop)
+        let (hop, namers) = (candidate.hop, candidate.namers);
+        self.leads.on_answer(namers, before.is_overdue());
+        Some(hop)
     }
 
     /// A candidate has the item that is looked for.
@@ -275,7 +308,7 @@ impl Walk {
 
     /// A node that answered the same question outside the walk is a candidate that has answered.
     pub(super) fn on_answered_before(&mut self, info: ContactInfo) {
-        self.add(info, 1);
+        self.add(info, 1, None);
         self.set_state(info.address, State::Answered);
     }
 
@@ -290,12 +323,18 @@ impl Walk {
                 closer += usize::from(!is_gone);
                 continue;
             }
-            candidate.state = match candidate.state {
-                State::Asked if closer < wanted => State::AskedAgain,
+            let before = candidate.state;
+            candidate.state = match before {
+                State::Asked if closer < wanted && !self.leads.are_doubtful(candidate.namers) => {
+                    State::AskedAgain
+                }
                 State::Asked => State::Stalled,
                 State::AskedAgain => State::StalledAgain,
                 state => state,
             };
+            if before == State::Asked {
+                self.leads.on_silence(candidate.namers);
+            }
             return candidate.state == State::AskedAgain;
         }
         false
@@ -304,21 +343,32 @@ impl Walk {
     /// A candidate failed. Returns its hop.
     pub(super) fn on_failed(&mut self, address: SocketAddr) -> Option<u32> {
         let candidate = self.find(address)?;
+        let before = candidate.state;
         candidate.state = State::Failed;
-        Some(candidate.hop)
+        let (hop, namers) = (candidate.hop, candidate.namers);
+        if before == State::Asked {
+            self.leads.on_silence(namers);
+        }
+        Some(hop)
+    }
+
+    /// Whether a candidate is not worth asking: whoever named it has only named nodes that do not answer.
+    fn is_false_lead(&self, candidate: &Candidate) -> bool {
+        self.leads.are_false(candidate.namers)
     }
 
     /// The node at `namer` named others. Returns how many of them cannot be used.
     pub(super) fn on_named(
         &mut self,
         nodes: impl Iterator<Item = ContactInfo>,
-        namer: IpAddr,
+        namer: SocketAddr,
         hop: u32,
     ) -> u64 {
         let mut unusable = 0;
+        let number = self.leads.namer(namer);
         for info in nodes.take(2 * self.wanted) {
-            if address::is_usable(info.address, namer) {
-                self.add(info, hop);
+            if address::is_usable(info.address, namer.ip()) {
+                self.add(info, hop, number);
             } else {
                 unusable += 1;
             }
@@ -370,7 +420,9 @@ impl Walk {
     /// Bytes on the heap.
     pub(super) fn memory_bytes(&self) -> usize {
         let tokens = self.candidates.iter().filter_map(|c| c.token.as_deref());
-        self.candidates.capacity() * size_of::<Candidate>() + tokens.map(<[u8]>::len).sum::<usize>()
+        self.candidates.capacity() * size_of::<Candidate>()
+            + tokens.map(<[u8]>::len).sum::<usize>()
+            + self.leads.memory_bytes()
     }
 
     /// The nodes closest to the target among those that answered and are `eligible`, closest first:
@@ -422,7 +474,11 @@ impl Walk {
 
     /// Adds a candidate unless it is ourselves, of the other family, or there already. A full list
     /// loses the farthest candidate that was not asked.
-    fn add(&mut self, info: ContactInfo, hop: u32) {
+    fn add(&mut self, info: ContactInfo, hop: u32, namer: Option<Namer>) {
+        let named = |known: &&mut Candidate| known.info == info;
+        if let Some(known) = self.candidates.iter_mut().find(named) {
+            return self.leads.add(&mut known.namers, namer);
+        }
         let is_ours = info.id == self.own.id || info.address == self.own.address;
         if is_ours || Family::of(&info.address) != self.family || self.is_crowded(&info.address) {
             return;
@@ -449,6 +505,7 @@ impl Walk {
             is_bound: self.binding == IdBinding::Off || is_bound(&info.id, info.address.ip()),
             token: None,
             holds: false,
+            namers: Namers::only(namer),
         };
         self.candidates.insert(place, candidate);
     }

@@ -42,7 +42,7 @@ fn answer(walk: &mut Walk, distance: u8) {
 }
 
 fn name(walk: &mut Walk, distances: impl IntoIterator<Item = u8>) {
-    let namer = "10.0.0.200".parse().unwrap();
+    let namer = "10.0.0.200:1".parse().unwrap();
     walk.on_named(distances.into_iter().map(node), namer, 2);
 }
 
@@ -96,7 +96,10 @@ fn a_stalled_candidate_gives_its_place_to_another_and_blocks_nothing() {
     let mut walk = walk(&Config::default());
     ask(&mut walk);
     answer(&mut walk, 200);
-    name(&mut walk, 1..=12);
+    for distance in 1..=12 {
+        let namer = ([10, 0, 1, distance], 1).into();
+        walk.on_named([node(distance)].into_iter(), namer, 2);
+    }
     assert_eq!(ask(&mut walk), [1, 2, 3, 4]);
     for distance in 1..=3 {
         assert!(walk.on_stalled(node(distance).address), "asked again");
@@ -202,6 +205,7 @@ fn we_are_no_candidate_and_neither_is_the_other_family() {
             ..node(1)
         },
         1,
+        None,
     );
     walk.add(
         ContactInfo {
@@ -209,6 +213,7 @@ fn we_are_no_candidate_and_neither_is_the_other_family() {
             ..node(2)
         },
         1,
+        None,
     );
     walk.add(
         ContactInfo {
@@ -216,6 +221,7 @@ fn we_are_no_candidate_and_neither_is_the_other_family() {
             ..node(3)
         },
         1,
+        None,
     );
     assert_eq!(walk.candidates.len(), 1);
 }
@@ -227,8 +233,8 @@ fn one_node_under_two_addresses_counts_once() {
         address: "10.0.7.7:7".parse().unwrap(),
         ..node(1)
     };
-    walk.add(node(1), 1);
-    walk.add(other, 1);
+    walk.add(node(1), 1, None);
+    walk.add(other, 1, None);
     ask(&mut walk);
     walk.on_answer(node(1).address, node(1).id, None);
     walk.on_answer(other.address, other.id, None);
@@ -240,7 +246,7 @@ fn the_queries_of_a_walk_are_limited() {
     let mut walk = walk(&Config::default());
     let mut queries = 0;
     for round in 0..60u8 {
-        let namer = "10.0.0.200".parse().unwrap();
+        let namer = "10.0.0.200:1".parse().unwrap();
         let closer = (0..16u8).map(|number| {
             let mut id = [0; 20];
             (id[18], id[19]) = (200 - round, number);
@@ -276,7 +282,7 @@ fn chosen_by(id_binding: IdBinding) -> (usize, Vec<u8>) {
         ..Config::default()
     };
     let mut walk = walk(&config);
-    let namer = "10.0.0.200".parse().unwrap();
+    let namer = "10.0.0.200:1".parse().unwrap();
     walk.on_named((1..=10).map(unbound), namer, 2);
     walk.on_named((11..=20).map(unbound), namer, 2);
     walk.on_named((21..=30).map(node), namer, 2);
@@ -305,4 +311,38 @@ fn in_the_time_of_grace_a_walk_ends_with_the_sixteen_closest_of_all() {
 #[test]
 fn enforced_a_walk_goes_on_to_eight_that_comply_and_stores_there_only() {
     assert_eq!(chosen_by(IdBinding::Enforce), (28, (21..=28).collect()));
+}
+
+/// A liar names 12 nodes that are not there, closer than the 16 that somebody else has named; returns which of
+/// the 12 are asked.
+fn asked_of_a_liar(also_named: &[u8]) -> Vec<u8> {
+    let mut walk = walk(&Config::default());
+    let honest = "10.0.0.201:1".parse().unwrap();
+    walk.on_named((101..=116).map(node), honest, 2);
+    let mut asked = Vec::new();
+    let mut has_lied = false;
+    while let Next::Ask(contact) = walk.next() {
+        walk.on_asked(contact.address);
+        let distance = contact.id.as_bytes()[19];
+        asked.push(distance);
+        if distance > 12 {
+            walk.on_answer(contact.address, contact.id, None);
+        } else {
+            walk.on_stalled(contact.address);
+            walk.on_failed(contact.address);
+        }
+        if asked.len() >= 4 && !std::mem::replace(&mut has_lied, true) {
+            name(&mut walk, 1..=12);
+            walk.on_named(also_named.iter().copied().map(node), honest, 2);
+        }
+    }
+    asked.retain(|distance| *distance <= 12);
+    asked
+}
+
+#[test]
+fn who_names_nodes_that_do_not_answer_is_not_believed() {
+    assert_eq!(asked_of_a_liar(&[]), [1, 2]);
+    // What an honest node names, too, is asked.
+    assert_eq!(asked_of_a_liar(&[7, 9]), [1, 2, 7, 9]);
 }
