@@ -76,7 +76,7 @@ counters! {
     answered_put,
     /// `sample_infohashes` queries answered.
     answered_sample,
-    /// Errors sent; the sum of the next four.
+    /// Errors sent; the sum of the next five.
     errors_sent,
     /// Of `errors_sent`: because arguments were missing or wrong.
     refused_arguments,
@@ -87,6 +87,8 @@ counters! {
     /// Of `errors_sent`: because an item was too big, its signature wrong, another version stored,
     /// or because too many came.
     refused_items,
+    /// Of `errors_sent`: because the store takes no peers or no items at all, or none of that size.
+    refused_room,
     /// Stored items that gave way to others because the store was full.
     evicted_items,
     /// Stored torrents that gave way to others because the store was full.
