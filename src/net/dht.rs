@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::clock::Clock;
 use super::dht_loop::{Driver, register};
-use crate::dht::{self, Event, Item, LookupId, PeerPort, PutOptions, Snapshot};
+use crate::dht::{self, Event, Item, LookupId, PeerKind, PeerPort, PutOptions, Snapshot};
 use crate::id::{InfoHash, NodeId};
 
 /// Commands under way from callers to the loop; a caller that finds the channel full waits.
@@ -185,7 +185,7 @@ impl Dropped {
 #[derive(Debug, Clone)]
 pub(super) enum Wanted {
     Peers(InfoHash),
-    Announce(InfoHash, PeerPort),
+    Announce(InfoHash, PeerPort, PeerKind),
     Node(NodeId),
     Ping(SocketAddr),
     Scrape(InfoHash),
@@ -305,7 +305,13 @@ impl DhtHandle {
 
     /// Finds peers of a torrent, and tells the closest nodes that we are one.
     pub async fn announce(&self, info_hash: InfoHash, port: PeerPort) -> Lookup {
-        self.start(Wanted::Announce(info_hash, port)).await
+        self.announce_as(info_hash, port, PeerKind::Peer).await
+    }
+
+    /// The same for a peer that may have all of the torrent (BEP 33); then only peers that do not
+    /// are found.
+    pub async fn announce_as(&self, info_hash: InfoHash, port: PeerPort, kind: PeerKind) -> Lookup {
+        self.start(Wanted::Announce(info_hash, port, kind)).await
     }
 
     /// Finds the nodes closest to a target.

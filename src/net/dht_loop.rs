@@ -329,6 +329,7 @@ impl Driver {
                 .map(|(local, socket)| (socket.address, self.node.id(local)))
                 .collect(),
             contacts: self.node.contact_count(),
+            families: self.families(),
             stats: *self.node.stats(),
             stored: self.node.stored(),
             stored_items: self.node.stored_items(),
