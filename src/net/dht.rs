@@ -47,6 +47,8 @@ pub struct DhtStatus {
     pub ids: Vec<(SocketAddr, NodeId)>,
     /// Good contacts in all tables.
     pub contacts: usize,
+    /// What is known of the nodes of each family that is used.
+    pub families: Vec<FamilyStatus>,
     /// The node's counters.
     pub stats: dht::Counters,
     /// Torrents stored, and peers of all of them.
@@ -64,6 +66,20 @@ pub struct DhtStatus {
     pub send_failed: Option<String>,
     /// What was lost on the way.
     pub dropped: Dropped,
+}
+
+/// What is known of the nodes of one family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FamilyStatus {
+    /// `ipv4` or `ipv6`.
+    pub name: &'static str,
+    /// Good contacts.
+    pub good: usize,
+    /// All contacts, those in doubt among them.
+    pub all: usize,
+    /// How many nodes there are, as far as lookups can tell; `None` before sixteen of them have found
+    /// eight nodes each.
+    pub estimate: Option<u64>,
 }
 
 /// What is known of a bootstrap host that was given by name.

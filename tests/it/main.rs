@@ -13,5 +13,6 @@ mod command;
 mod dht;
 mod follow;
 mod magnet;
+mod node;
 mod seed;
 mod tidy;
