@@ -12,6 +12,7 @@ mod cli;
 mod command;
 mod dht;
 mod follow;
+mod krpc;
 mod magnet;
 mod node;
 mod seed;
