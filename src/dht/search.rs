@@ -50,7 +50,7 @@ impl Node {
         peer_kind: PeerKind,
     ) -> LookupId {
         let own_torrents = &mut self.server.own_torrents;
-        own_torrents.announce(now.max(self.now), info_hash, port);
+        own_torrents.announce(now.max(self.now), info_hash, port, peer_kind);
         let kind = Kind::Announce(info_hash, port, peer_kind);
         self.start(now, kind, info_hash.as_target())
     }

@@ -207,7 +207,9 @@ impl Server {
                 let target = info_hash.as_target();
                 let split = self.gather(now, tables, own, asker, query.want, &target);
                 let ours = &self.own_torrents;
+                let is_wanted = !(query.want.no_seeds && ours.is_seed(info_hash));
                 let ours = ours.peer_for(now, info_hash, &asker.address, &own.address);
+                let ours = ours.filter(|_| is_wanted);
                 let nodes = std::mem::take(&mut self.nodes);
                 let response = with_nodes(plain, &nodes, split);
                 let wanted = (info_hash, query.want, ours);
