@@ -244,10 +244,14 @@ pub(crate) struct NodeArgs {
     /// Time between two lines of statistics: 90s, 15m, 2h
     #[arg(long, value_name = "DURATION", value_parser = units::duration, default_value = "60s")]
     pub(crate) stats_interval: Duration,
-    /// Info hashes whose peers are kept
+    /// Serve numbers for Prometheus over HTTP at this address, under /metrics; port 0 takes a free
+    /// one. Nobody is asked for a password: 127.0.0.1 keeps them on this machine
+    #[arg(long, value_name = "IP:PORT")]
+    pub(crate) metrics: Option<SocketAddr>,
+    /// Info hashes whose peers are kept; 0 for none
     #[arg(long, value_name = "N", default_value_t = 2_000)]
     pub(crate) store_torrents: usize,
-    /// Peers kept for one info hash
+    /// Peers kept for one info hash, of each address family
     #[arg(long, value_name = "N", default_value_t = 500)]
     pub(crate) store_peers: usize,
     /// Items of others that are kept (BEP 44), up to 1.5 KB of memory each; 0 for none

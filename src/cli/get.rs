@@ -20,6 +20,7 @@ use super::interrupted;
 use super::node::session_config;
 use super::print::{Exit, Failure};
 use super::progress::Display;
+use super::show;
 use super::start::{resolve_hosts, start_session, stop_session};
 use crate::metainfo::MutableLink;
 use crate::net::clock::Clock;
@@ -48,7 +49,7 @@ pub(super) async fn run(args: GetArgs, global: Global) -> Result<Exit, Failure> 
     let mut wanted = Vec::new();
     let mut links = Vec::new();
     for text in &args.sources {
-        match mutable_link(text)? {
+        match show::mutable_link(text)? {
             Some(link) => links.push(link),
             None => wanted.push(Wanted::read(text, args.files.as_ref())?),
         }
@@ -92,12 +93,6 @@ pub(super) async fn run(args: GetArgs, global: Global) -> Result<Exit, Failure> 
     helpers.shutdown().await;
     stop_session(session).await;
     result
-}
-
-/// Reads a link that names a key in place of a torrent (BEP 46), if it is one.
-fn mutable_link(text: &str) -> Result<Option<MutableLink>, Failure> {
-    MutableLink::parse(text)
-        .map_err(|error| Failure::because("bad magnet link", &error).exit(Exit::Usage))
 }
 
 /// Waits until there is no time left; forever when there is no limit.

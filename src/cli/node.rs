@@ -1,11 +1,17 @@
 //! `trackless node`: a DHT node for itself, which is also what a bootstrap node is.
 
+mod metrics;
+mod process;
+
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::pin::pin;
 use std::time::Duration;
 
 use etcetera::BaseStrategy;
 use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use super::args::{Global, NodeArgs, NodeFlags, WayIn};
@@ -13,8 +19,11 @@ use super::print::{Exit, Failure, count, escape, note, number, print_json, print
 use super::start::start_session;
 use super::{bootstrap_list, interrupted};
 use crate::dht::Config as DhtConfig;
+use crate::net::clock::wall_time;
 use crate::net::dht::{DhtHandle, DhtStatus};
+use crate::net::page;
 use crate::session::Config;
+use process::Usage;
 
 /// Memory for one item at most: its value, key, salt, signature and its place in the store.
 const ITEM_BYTES_MAX: usize = 1_500;
@@ -76,11 +85,26 @@ pub(super) async fn run(args: NodeArgs, global: Global) -> Result<Exit, Failure>
         },
         ..session_config(&args.node)?
     };
+    let listener = match args.metrics {
+        Some(address) => Some(listen_for_metrics(address).await?),
+        None => None,
+    };
     let session = start_session(config).await?;
     let Some(node) = session.dht().cloned() else {
         return Err(Failure::new("the node has no DHT"));
     };
-    announce_start(&node.status().await, &global);
+    let metrics = listener
+        .as_ref()
+        .and_then(|listener| listener.local_addr().ok());
+    announce_start(&node.status().await, metrics, &global);
+    let mut helpers = JoinSet::new();
+    if let Some(listener) = listener {
+        let (node, started) = (node.clone(), wall_time());
+        helpers.spawn(page::serve(listener, "/metrics", move || {
+            let node = node.clone();
+            async move { metrics::page(&node.status().await, &Usage::now(started)) }
+        }));
+    }
 
     // An interval of 0 would never let go of the processor.
     let period = args.stats_interval.max(Duration::from_millis(10));
@@ -93,6 +117,7 @@ pub(super) async fn run(args: NodeArgs, global: Global) -> Result<Exit, Failure>
             _ = ticks.tick() => report(&node, started.elapsed(), &global).await,
         }
     }
+    helpers.shutdown().await;
     // Whoever interrupts twice does not want to wait for the state file.
     tokio::select! {
         () = session.stop() => {}
@@ -101,18 +126,29 @@ pub(super) async fn run(args: NodeArgs, global: Global) -> Result<Exit, Failure>
     Ok(Exit::Interrupted)
 }
 
+/// Binds the listener of the metrics.
+async fn listen_for_metrics(address: SocketAddr) -> Result<TcpListener, Failure> {
+    page::bind(address).await.map_err(|error| {
+        Failure::because(format!("cannot serve metrics at {address}"), &error)
+            .hint("choose another address with --metrics IP:PORT; port 0 takes a free one")
+    })
+}
+
 /// Prints where the node is reached and under which id.
-fn announce_start(status: &DhtStatus, global: &Global) {
+fn announce_start(status: &DhtStatus, metrics: Option<SocketAddr>, global: &Global) {
     if global.json {
-        print_json(&listening_json(status));
+        print_json(&listening_json(status, metrics));
     } else {
         for (address, id) in &status.ids {
             print_line(&format!("{address} {id}"));
         }
+        if let Some(address) = metrics {
+            note(&format!("metrics at http://{address}/metrics"));
+        }
     }
 }
 
-fn listening_json(status: &DhtStatus) -> Value {
+fn listening_json(status: &DhtStatus, metrics: Option<SocketAddr>) -> Value {
     let addresses: Vec<_> = status
         .ids
         .iter()
@@ -124,6 +160,7 @@ fn listening_json(status: &DhtStatus) -> Value {
         "addresses": addresses,
         "node_id": ids.first(),
         "node_ids": ids,
+        "metrics": metrics.map(|address| address.to_string()),
     })
 }
 
@@ -142,6 +179,7 @@ fn stats_json(status: &DhtStatus, running: Duration) -> Value {
         "event": "stats",
         "seconds": running.as_secs_f64(),
         "contacts": status.contacts,
+        "families": families_json(status),
         "stored_torrents": status.stored.0,
         "stored_peers": status.stored.1,
         "stored_items": status.stored_items,
@@ -151,6 +189,28 @@ fn stats_json(status: &DhtStatus, running: Duration) -> Value {
         line[name] = number.into();
     }
     line
+}
+
+/// For each family, whom the node knows and how many nodes it thinks there are.
+fn families_json(status: &DhtStatus) -> Value {
+    let families = status.families.iter().map(|family| {
+        let value = json!({
+            "good": family.good,
+            "all": family.all,
+            "network_nodes": family.estimate,
+        });
+        (family.name.to_owned(), value)
+    });
+    Value::Object(families.collect())
+}
+
+/// How many nodes there are, as far as that is known.
+fn network_text(status: &DhtStatus) -> String {
+    let known = status.families.iter().filter_map(|family| {
+        let nodes = family.estimate?;
+        Some(format!(", {} network of about {nodes} nodes", family.name))
+    });
+    known.collect()
 }
 
 /// Counters that the line of statistics tells in words.
@@ -176,8 +236,9 @@ fn stats_text(status: &DhtStatus) -> String {
         + stats.answered_put
         + stats.answered_sample;
     let mut line = format!(
-        "{}, {} with {} and {} stored, {} answered, {} in, {} out",
+        "{}{}, {} with {} and {} stored, {} answered, {} in, {} out",
         count(number(status.contacts), "contact"),
+        network_text(status),
         count(number(status.stored.0), "torrent"),
         count(number(status.stored.1), "peer"),
         count(number(status.stored_items), "item"),
@@ -207,6 +268,7 @@ fn stats_text(status: &DhtStatus) -> String {
 mod tests {
     use super::*;
     use crate::dht::Counters;
+    use crate::net::dht::FamilyStatus;
 
     fn status() -> DhtStatus {
         DhtStatus {
@@ -215,6 +277,12 @@ mod tests {
                 crate::id::NodeId::new([0xab; 20]),
             )],
             contacts: 0,
+            families: vec![FamilyStatus {
+                name: "ipv4",
+                good: 0,
+                all: 2,
+                estimate: None,
+            }],
             stats: Counters {
                 answered_ping: 3,
                 bytes_in: 2048,
@@ -230,7 +298,8 @@ mod tests {
 
     #[test]
     fn the_first_object_has_the_keys_that_programs_rely_on() {
-        let value = listening_json(&status());
+        let value = listening_json(&status(), Some("127.0.0.1:9".parse().unwrap()));
+        assert_eq!(value["metrics"], "127.0.0.1:9");
         assert_eq!(value["event"], "listening");
         assert_eq!(value["addresses"], json!(["127.0.0.1:6881"]));
         assert_eq!(value["node_id"], "ab".repeat(20));
@@ -249,9 +318,24 @@ mod tests {
             (&value["event"], &value["bytes_in"]),
             (&json!("stats"), &json!(2048))
         );
+        let family = json!({"good": 0, "all": 2, "network_nodes": null});
+        assert_eq!(value["families"], json!({"ipv4": family}));
         for (name, _) in status().counters() {
             assert!(value[name].is_u64(), "{name}");
         }
+    }
+
+    #[test]
+    fn statistics_say_how_large_the_network_is_once_that_is_known() {
+        let mut status = status();
+        status.families[0].estimate = Some(4_321);
+        let text = stats_text(&status);
+        assert!(
+            text.starts_with("0 contacts, ipv4 network of about 4321 nodes, 1 torrent"),
+            "{text}"
+        );
+        let value = stats_json(&status, Duration::ZERO);
+        assert_eq!(value["families"]["ipv4"]["network_nodes"], 4_321);
     }
 
     #[test]

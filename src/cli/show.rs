@@ -2,12 +2,16 @@
 
 use std::path::Path;
 
+use data_encoding::HEXLOWER;
 use serde_json::{Value, json};
 
 use super::args::{Global, ShowArgs};
-use super::print::{Exit, Failure, count, escape, number, print_json, print_line, shorten, size};
+use super::print::{
+    Exit, Failure, count, escape, note, number, print_json, print_line, shorten, size,
+};
+use crate::dht::item::mutable_target;
 use crate::id::InfoHash;
-use crate::metainfo::{File, Info, Magnet, MagnetError, Metainfo};
+use crate::metainfo::{File, Info, Magnet, MagnetError, Metainfo, MutableLink};
 
 /// What a user named: a link, or a file that was read.
 pub(super) enum Source {
@@ -135,6 +139,15 @@ fn cannot_read(path: &Path, error: &std::io::Error) -> Failure {
 
 /// Runs the command.
 pub(super) fn run(args: &ShowArgs, global: &Global) -> Result<Exit, Failure> {
+    let link = mutable_link(&args.source)?;
+    if let Some(link) = link {
+        if global.json {
+            print_json(&link_json(&link));
+        } else {
+            link_text(&link);
+        }
+        return Ok(Exit::Done);
+    }
     let source = Source::read(&args.source)?;
     match (&source, global.json) {
         (Source::Magnet(magnet), true) => print_json(&magnet_json(magnet)),
@@ -143,6 +156,50 @@ pub(super) fn run(args: &ShowArgs, global: &Global) -> Result<Exit, Failure> {
         (Source::Metainfo(metainfo), false) => metainfo_text(metainfo),
     }
     Ok(Exit::Done)
+}
+
+/// Reads a magnet link that names a key in place of a torrent (BEP 46); `None` for all other texts.
+///
+/// # Errors
+///
+/// It is such a link, and its key or salt is none.
+pub(super) fn mutable_link(text: &str) -> Result<Option<MutableLink>, Failure> {
+    MutableLink::parse(text)
+        .map_err(|error| Failure::because("bad magnet link", &error).exit(Exit::Usage))
+}
+
+/// A link with a key says nothing of a torrent: which one it is stands in the DHT.
+fn link_json(link: &MutableLink) -> Value {
+    json!({
+        "info_hash": null,
+        "info_hash_v2": null,
+        "name": link.name(),
+        "total_length": null,
+        "piece_length": null,
+        "piece_count": null,
+        "files": null,
+        "private": null,
+        "trackers": [],
+        "web_seeds": [],
+        "nodes": [],
+        "key": HEXLOWER.encode(&link.key),
+        "salt": String::from_utf8_lossy(&link.salt),
+        "target": mutable_target(&link.key, &link.salt).to_string(),
+        "magnet": link.to_string(),
+    })
+}
+
+fn link_text(link: &MutableLink) {
+    field("name", link.name().unwrap_or_default());
+    field("public key", &HEXLOWER.encode(&link.key));
+    field("salt", &String::from_utf8_lossy(&link.salt));
+    let target = mutable_target(&link.key, &link.salt);
+    field("target", &target.to_string());
+    field("magnet", &link.to_string());
+    note(
+        "a link to whatever torrent the owner of the key names at the moment (BEP 46); `trackless \
+         get` looks it up, `trackless dht get --key` shows it",
+    );
 }
 
 fn magnet_json(magnet: &Magnet) -> Value {
@@ -175,7 +232,7 @@ fn metainfo_json(metainfo: &Metainfo) -> Value {
         .collect();
     json!({
         "info_hash": info.info_hash().to_string(),
-        "info_hash_v2": info.info_hash_v2().map(|hash| data_encoding::HEXLOWER.encode(&hash)),
+        "info_hash_v2": info.info_hash_v2().map(|hash| HEXLOWER.encode(&hash)),
         "name": info.name(),
         "total_length": info.files().wanted_length(),
         "piece_length": info.geometry().piece_length(),
@@ -275,7 +332,7 @@ fn metainfo_text(metainfo: &Metainfo) {
     field("name", info.name());
     field("info hash", &info.info_hash().to_string());
     if let Some(hash) = info.info_hash_v2() {
-        field("info hash v2", &data_encoding::HEXLOWER.encode(&hash));
+        field("info hash v2", &HEXLOWER.encode(&hash));
     }
     let length = info.files().wanted_length();
     field(
@@ -395,6 +452,25 @@ mod tests {
             (&json!(HASH), &json!("some name"))
         );
         assert_eq!(value["trackers"], json!([["http://t/"]]));
+    }
+
+    #[test]
+    fn a_link_with_a_key_is_shown_as_what_it_is() {
+        let key = "8543d3e6115f0f98c944077a4493dcd543e49c739fd998550a1f614ab36ed63e";
+        let text = format!("magnet:?xs=urn:btpk:{key}&s=6e&dn=news");
+        let link = mutable_link(&text).unwrap().unwrap();
+        let value = link_json(&link);
+        check_keys(&value);
+        assert!(value["info_hash"].is_null());
+        assert_eq!(
+            (&value["key"], &value["salt"], &value["name"]),
+            (&json!(key), &json!("n"), &json!("news"))
+        );
+        let target = mutable_target(&link.key, b"n").to_string();
+        assert_eq!(value["target"], json!(target));
+        assert_eq!(mutable_link(HASH).unwrap(), None);
+        let bad = mutable_link("magnet:?xs=urn:btpk:abcd").unwrap_err();
+        assert_eq!(bad.exit, Exit::Usage);
     }
 
     #[test]

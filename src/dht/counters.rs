@@ -19,6 +19,16 @@ macro_rules! counters {
             pub fn named(&self) -> impl Iterator<Item = (&'static str, u64)> + use<> {
                 [$((stringify!($name), self.$name),)+].into_iter()
             }
+
+            /// What a counter counts, in words; `None` for a name that is none.
+            #[must_use]
+            pub fn meaning(name: &str) -> Option<&'static str> {
+                let text = match name {
+                    $(stringify!($name) => concat!($($text),+),)+
+                    _ => return None,
+                };
+                Some(text.trim())
+            }
         }
     };
 }
@@ -76,7 +86,7 @@ counters! {
     answered_put,
     /// `sample_infohashes` queries answered.
     answered_sample,
-    /// Errors sent; the sum of the next four.
+    /// Errors sent; the sum of the next five.
     errors_sent,
     /// Of `errors_sent`: because arguments were missing or wrong.
     refused_arguments,
@@ -87,6 +97,8 @@ counters! {
     /// Of `errors_sent`: because an item was too big, its signature wrong, another version stored,
     /// or because too many came.
     refused_items,
+    /// Of `errors_sent`: because the store takes no peers or no items at all, or none of that size.
+    refused_room,
     /// Stored items that gave way to others because the store was full.
     evicted_items,
     /// Stored torrents that gave way to others because the store was full.
@@ -187,5 +199,9 @@ mod tests {
         assert_eq!(names.len() * size_of::<u64>(), size_of::<Counters>());
         assert_eq!(counters.named().next(), Some(("received", 7)));
         assert_eq!(counters.named().last(), Some(("events_dropped", 9)));
+        assert_eq!(Counters::meaning("received"), Some("Datagrams handed in."));
+        let two_lines = Counters::meaning("malformed_source").unwrap();
+        assert!(two_lines.starts_with("Of `malformed`: ") && !two_lines.contains("  "));
+        assert_eq!(Counters::meaning("nothing"), None);
     }
 }

@@ -320,7 +320,8 @@ impl Item {
     }
 
     /// As a query stores it.
-    pub(super) fn put<'a>(&'a self, token: &'a [u8], cas: Option<i64>) -> Put<'a> {
+    #[must_use]
+    pub fn put<'a>(&'a self, token: &'a [u8], cas: Option<i64>) -> Put<'a> {
         Put {
             token,
             value: &self.value,

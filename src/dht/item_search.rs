@@ -117,6 +117,8 @@ pub(super) struct Versions {
     best: Option<Arc<Item>>,
     /// Nodes that have it.
     copies: u32,
+    /// The number of a version that we have from elsewhere.
+    held: Option<i64>,
     pub(super) putting: Option<Arc<Putting>>,
 }
 
@@ -140,6 +142,7 @@ impl Versions {
             salt: salt.into(),
             best: None,
             copies: 0,
+            held: None,
             putting: putting.map(Arc::new),
         }
     }
@@ -152,6 +155,8 @@ impl Versions {
     /// A node answered.
     fn on_answer(&mut self, target: &NodeId, view: &ItemView<'_>) -> Said {
         if view.value.is_none() {
+            // A node that was told our version sends it only if its own is newer.
+            self.copies += u32::from(view.seq.is_some() && view.seq == self.seq());
             return Said::Nothing;
         }
         if let Some(best) = &self.best {
@@ -230,6 +235,14 @@ impl Collected {
         }
     }
 
+    /// The newest version that is known: nodes that have no newer one need not send theirs (BEP 44).
+    pub(super) fn known_seq(&self) -> Option<i64> {
+        match self {
+            Self::Versions(versions) => versions.seq().max(versions.held),
+            Self::Nothing | Self::Counts(_) => None,
+        }
+    }
+
     /// The item that is put, if one is.
     pub(super) fn putting(&self) -> Option<Arc<Putting>> {
         match self {
@@ -260,7 +273,8 @@ impl Node {
             let now = self.advance(now);
             self.own_items.keep(now, Arc::clone(&item));
         }
-        let versions = putting(item, options.cas);
+        let versions = Box::new(versions_around(item, options.cas));
+        let versions = Collected::Versions(versions);
         self.start_collecting(now, Kind::PutItem, target, versions)
     }
 
@@ -286,15 +300,17 @@ impl Node {
     /// Puts items of ours again that are due, a few at a time.
     pub(super) fn republish(&mut self, now: Instant) {
         while let Some(item) = self.own_items.take_due(now) {
-            self.start_republishing(now, item.target(), putting(item, None));
+            let (target, held) = (item.target(), item.seq());
+            let mut versions = versions_around(item, None);
+            versions.held = held;
+            self.start_republishing(now, target, Collected::Versions(Box::new(versions)));
         }
     }
 }
 
-/// What a lookup collects that puts an item.
-fn putting(item: Arc<Item>, cas: Option<i64>) -> Collected {
+/// What a lookup knows of the item that it puts.
+fn versions_around(item: Arc<Item>, cas: Option<i64>) -> Versions {
     let salt = item.version().map_or(&[][..], |version| &version.salt);
     let salt = Box::<[u8]>::from(salt);
-    let versions = Versions::new(&salt, Some(Putting { item, cas }));
-    Collected::Versions(Box::new(versions))
+    Versions::new(&salt, Some(Putting { item, cas }))
 }

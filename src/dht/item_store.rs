@@ -91,6 +91,16 @@ impl ItemStore {
         }
     }
 
+    /// Whether there is no room for any item, however empty the store is.
+    pub(super) const fn is_closed(&self) -> bool {
+        self.items_max == 0 || self.bytes_max < ENTRY_BYTES
+    }
+
+    /// Whether an item finds room, if need be in the place of others.
+    pub(super) fn fits(&self, item: &Item) -> bool {
+        self.items_max > 0 && ENTRY_BYTES + item.memory_bytes() <= self.bytes_max
+    }
+
     /// The item under a target, unless it has expired.
     pub(super) fn get(&self, now: Instant, target: &NodeId) -> Option<&Item> {
         let stored = self.items.get(target)?;

@@ -68,13 +68,13 @@ impl Kind {
         matches!(self, Self::Announce(..) | Self::PutItem)
     }
 
-    /// The query that is sent to each node on the way.
-    pub(super) const fn method(self, target: NodeId) -> Method<'static> {
+    /// The query that is sent to each node on the way; `seq` is the version of an item that is known.
+    pub(super) const fn method(self, target: NodeId, seq: Option<i64>) -> Method<'static> {
         match self {
             Self::FindPeers(info_hash)
             | Self::Announce(info_hash, ..)
             | Self::Scrape(info_hash) => Method::GetPeers { info_hash },
-            Self::GetItem | Self::PutItem => Method::Get { target, seq: None },
+            Self::GetItem | Self::PutItem => Method::Get { target, seq },
             Self::Sample => Method::SampleInfohashes { target },
             Self::FindNode | Self::Ping(_) => Method::FindNode { target },
         }

@@ -385,6 +385,16 @@ impl Node {
         self.tables.iter().map(|table| table.good_count(secs)).sum()
     }
 
+    /// Contacts of one family in all tables: good ones, and all, with those that are in doubt.
+    #[must_use]
+    pub fn table_size(&self, family: Family) -> (usize, usize) {
+        let secs = self.now.as_secs();
+        let tables = self.tables.iter().filter(|table| table.family == family);
+        tables.fold((0, 0), |(good, all), table| {
+            (good + table.good_count(secs), all + table.len())
+        })
+    }
+
     /// Our id on a local address; all zeros for one that is not configured.
     #[must_use]
     pub fn id(&self, local: LocalId) -> NodeId {

@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use super::config::PeerPort;
+use super::config::{PeerKind, PeerPort};
 use super::host::Host;
 use crate::address::{self, Scope};
 use crate::id::InfoHash;
@@ -41,6 +41,7 @@ pub(super) struct OwnTorrents {
 #[derive(Debug, Clone, Copy)]
 struct Announced {
     port: PeerPort,
+    kind: PeerKind,
     until: Instant,
 }
 
@@ -55,7 +56,13 @@ impl OwnTorrents {
     }
 
     /// A torrent is announced.
-    pub(super) fn announce(&mut self, now: Instant, info_hash: InfoHash, port: PeerPort) {
+    pub(super) fn announce(
+        &mut self,
+        now: Instant,
+        info_hash: InfoHash,
+        port: PeerPort,
+        kind: PeerKind,
+    ) {
         self.torrents.retain(|_, known| known.until > now);
         if self.torrents.len() >= TORRENTS_MAX && !self.torrents.contains_key(&info_hash) {
             let oldest = self.torrents.iter().min_by_key(|(_, known)| known.until);
@@ -64,7 +71,14 @@ impl OwnTorrents {
             }
         }
         let until = now + self.lifetime;
-        self.torrents.insert(info_hash, Announced { port, until });
+        let announced = Announced { port, kind, until };
+        self.torrents.insert(info_hash, announced);
+    }
+
+    /// Whether we said that we have all of a torrent.
+    pub(super) fn is_seed(&self, info_hash: InfoHash) -> bool {
+        let announced = self.torrents.get(&info_hash);
+        announced.is_some_and(|announced| announced.kind == PeerKind::Seed)
     }
 
     /// A torrent is ours no longer.
@@ -145,7 +159,7 @@ mod tests {
 
     fn own(port: PeerPort) -> OwnTorrents {
         let mut own = OwnTorrents::new(LIFETIME);
-        own.announce(Instant::ZERO, TORRENT, port);
+        own.announce(Instant::ZERO, TORRENT, port, PeerKind::Peer);
         own
     }
 
@@ -193,7 +207,7 @@ mod tests {
         check(&own, "8.8.8.8:2", "0.0.0.0:9", Some("9.9.9.9:7"));
         told(&mut own, "8.8.8.8:1", "9.9.9.7:6");
         check(&own, "8.8.8.8:2", "0.0.0.0:9", Some("9.9.9.7:7"));
-        own.announce(Instant::ZERO, TORRENT, PeerPort::Implied);
+        own.announce(Instant::ZERO, TORRENT, PeerPort::Implied, PeerKind::Peer);
         check(&own, "8.8.8.8:2", "0.0.0.0:9", Some("9.9.9.7:6"));
     }
 
@@ -204,7 +218,7 @@ mod tests {
         let at = |secs| Instant::ZERO + Duration::from_secs(secs);
         assert!(own.peer_for(at(1799), TORRENT, &asker, &bound).is_some());
         assert!(own.peer_for(at(1800), TORRENT, &asker, &bound).is_none());
-        own.announce(at(1800), TORRENT, PeerPort::Explicit(7));
+        own.announce(at(1800), TORRENT, PeerPort::Explicit(7), PeerKind::Peer);
         assert!(own.peer_for(at(1801), TORRENT, &asker, &bound).is_some());
         own.withdraw(TORRENT);
         assert!(own.peer_for(at(1801), TORRENT, &asker, &bound).is_none());
@@ -219,7 +233,7 @@ mod tests {
             let mut bytes = [0; 20];
             bytes[..4].copy_from_slice(&number.to_be_bytes());
             let now = Instant::from_micros(number.into());
-            own.announce(now, InfoHash::new(bytes), PeerPort::Implied);
+            own.announce(now, InfoHash::new(bytes), PeerPort::Implied, PeerKind::Peer);
             let [_, _, a, b] = number.to_be_bytes();
             let by = ([20, a, b, 1], 1).into();
             own.on_told(by, "9.9.9.9:9".parse().unwrap());

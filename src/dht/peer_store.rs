@@ -128,6 +128,12 @@ impl PeerStore {
         }
     }
 
+    /// Whether there is no room for any peer, however empty the store is.
+    #[must_use]
+    pub const fn is_closed(&self) -> bool {
+        self.torrents_max == 0 || self.peers_max == 0
+    }
+
     /// A peer that does not say it has everything announced a torrent; see
     /// [`PeerStore::announce_as`].
     pub fn announce(&mut self, now: Instant, info_hash: InfoHash, peer: SocketAddr) -> Evicted {

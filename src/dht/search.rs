@@ -50,7 +50,7 @@ impl Node {
         peer_kind: PeerKind,
     ) -> LookupId {
         let own_torrents = &mut self.server.own_torrents;
-        own_torrents.announce(now.max(self.now), info_hash, port);
+        own_torrents.announce(now.max(self.now), info_hash, port, peer_kind);
         let kind = Kind::Announce(info_hash, port, peer_kind);
         self.start(now, kind, info_hash.as_target())
     }
@@ -247,6 +247,7 @@ impl Node {
             target: lookup.target,
             want,
             putting: lookup.collected.putting(),
+            seq: lookup.collected.known_seq(),
             cost: match lookup.origin {
                 Origin::Join(_) | Origin::Refresh(_) => 0,
                 // Who is asked will be told, too.
@@ -290,7 +291,7 @@ impl Node {
                     let ask = Ask {
                         to: contact.address,
                         id: Some(contact.id),
-                        method: header.kind.method(header.target),
+                        method: header.kind.method(header.target, header.seq),
                         want: header.want,
                         purpose: Purpose::Search(header.id),
                     };
@@ -463,7 +464,7 @@ impl Node {
         };
         lookup.dirty = true;
         let (kind, target, want) = (lookup.kind, lookup.target, lookup.want(want));
-        let putting = lookup.collected.putting();
+        let (putting, seq) = (lookup.collected.putting(), lookup.collected.known_seq());
         let Some(walk) = lookup.walk(pending.local) else {
             return;
         };
@@ -473,7 +474,7 @@ impl Node {
         let ask = Ask {
             to: pending.to,
             id: pending.id,
-            method: kind.method(target),
+            method: kind.method(target, seq),
             want,
             purpose: pending.purpose,
         };
@@ -554,6 +555,8 @@ struct Header {
     want: Want,
     /// The item that is put in the end.
     putting: Option<Arc<Putting>>,
+    /// The version of the item that is known already.
+    seq: Option<i64>,
     /// Queries that asking one node counts as for it.
     cost: u32,
 }

@@ -46,6 +46,11 @@ impl Refusal {
         code: ErrorCode::Protocol,
         text: "bad token",
     };
+    /// The store takes none of these, or none of that size.
+    const NO_ROOM: Self = Self {
+        code: ErrorCode::Server,
+        text: "no room",
+    };
     /// A method we do not know, without a target.
     const UNKNOWN_METHOD: Self = Self {
         code: ErrorCode::MethodUnknown,
@@ -60,7 +65,7 @@ pub(super) struct Server {
     pub(super) own_torrents: OwnTorrents,
     pub(super) items: Items,
     sampler: Sampler,
-    tokens: Tokens,
+    pub(super) tokens: Tokens,
     /// `None`: others may ask as much as they like.
     throttle: Option<Throttle>,
     bucket_size: usize,
@@ -204,7 +209,9 @@ impl Server {
                 let target = info_hash.as_target();
                 let split = self.gather(now, tables, own, asker, query.want, &target);
                 let ours = &self.own_torrents;
+                let is_wanted = !(query.want.no_seeds && ours.is_seed(info_hash));
                 let ours = ours.peer_for(now, info_hash, &asker.address, &own.address);
+                let ours = ours.filter(|_| is_wanted);
                 let nodes = std::mem::take(&mut self.nodes);
                 let response = with_nodes(plain, &nodes, split);
                 let wanted = (info_hash, query.want, ours);
@@ -251,7 +258,8 @@ impl Server {
         let filters = want.scrape.then(|| self.store.filters(now, info_hash));
         let filters = filters.flatten();
         let response = ResponseWriter {
-            token: Some(&token),
+            // Who gets no token announces to somebody who has room.
+            token: Some(&token[..]).filter(|_| !self.store.is_closed()),
             extra: match &filters {
                 Some((seeds, peers)) => Extra::Scrape(Filters { seeds, peers }),
                 None => Extra::None,
@@ -325,6 +333,14 @@ impl Server {
             return;
         }
         self.on_proof(now, &asker.address, &mut exchange.outbox.stats);
+        let known = Asker {
+            standing: Standing::Known,
+            ..*asker
+        };
+        if self.store.is_closed() {
+            self.refuse(now, &known, Refusal::NO_ROOM, exchange);
+            return;
+        }
         let port = if implied_port {
             asker.address.port()
         } else {
@@ -337,10 +353,6 @@ impl Server {
         stats.evicted_torrents += evicted.torrents;
         stats.evicted_peers += evicted.peers;
         stats.answered_announce += 1;
-        let known = Asker {
-            standing: Standing::Known,
-            ..*asker
-        };
         self.reply(now, &known, exchange, |out| plain.write(out));
     }
 
@@ -366,6 +378,7 @@ impl Server {
         stats.errors_sent += 1;
         match refusal {
             Refusal::BAD_TOKEN => stats.refused_tokens += 1,
+            Refusal::NO_ROOM => stats.refused_room += 1,
             Refusal {
                 code: ErrorCode::MethodUnknown,
                 ..

@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::clock::Clock;
 use super::dht_loop::{Driver, register};
-use crate::dht::{self, Event, Item, LookupId, PeerPort, PutOptions, Snapshot};
+use crate::dht::{self, Event, Item, LookupId, PeerKind, PeerPort, PutOptions, Snapshot};
 use crate::id::{InfoHash, NodeId};
 
 /// Commands under way from callers to the loop; a caller that finds the channel full waits.
@@ -47,6 +47,8 @@ pub struct DhtStatus {
     pub ids: Vec<(SocketAddr, NodeId)>,
     /// Good contacts in all tables.
     pub contacts: usize,
+    /// What is known of the nodes of each family that is used.
+    pub families: Vec<FamilyStatus>,
     /// The node's counters.
     pub stats: dht::Counters,
     /// Torrents stored, and peers of all of them.
@@ -64,6 +66,20 @@ pub struct DhtStatus {
     pub send_failed: Option<String>,
     /// What was lost on the way.
     pub dropped: Dropped,
+}
+
+/// What is known of the nodes of one family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FamilyStatus {
+    /// `ipv4` or `ipv6`.
+    pub name: &'static str,
+    /// Good contacts.
+    pub good: usize,
+    /// All contacts, those in doubt among them.
+    pub all: usize,
+    /// How many nodes there are, as far as lookups can tell; `None` before sixteen of them have found
+    /// eight nodes each.
+    pub estimate: Option<u64>,
 }
 
 /// What is known of a bootstrap host that was given by name.
@@ -185,7 +201,7 @@ impl Dropped {
 #[derive(Debug, Clone)]
 pub(super) enum Wanted {
     Peers(InfoHash),
-    Announce(InfoHash, PeerPort),
+    Announce(InfoHash, PeerPort, PeerKind),
     Node(NodeId),
     Ping(SocketAddr),
     Scrape(InfoHash),
@@ -305,7 +321,13 @@ impl DhtHandle {
 
     /// Finds peers of a torrent, and tells the closest nodes that we are one.
     pub async fn announce(&self, info_hash: InfoHash, port: PeerPort) -> Lookup {
-        self.start(Wanted::Announce(info_hash, port)).await
+        self.announce_as(info_hash, port, PeerKind::Peer).await
+    }
+
+    /// The same for a peer that may have all of the torrent (BEP 33); then only peers that do not
+    /// are found.
+    pub async fn announce_as(&self, info_hash: InfoHash, port: PeerPort, kind: PeerKind) -> Lookup {
+        self.start(Wanted::Announce(info_hash, port, kind)).await
     }
 
     /// Finds the nodes closest to a target.

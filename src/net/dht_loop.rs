@@ -22,11 +22,13 @@ use tokio::sync::mpsc;
 use super::batch::{BATCH, Inbound, Outbound};
 use super::clock::Clock;
 use super::dht::{
-    COMMANDS_MAX, Command, DhtConfig, DhtStatus, Dropped, LookupSlot, Resolution, Wanted,
+    COMMANDS_MAX, Command, DhtConfig, DhtStatus, Dropped, FamilyStatus, LookupSlot, Resolution,
+    Wanted,
 };
 use super::resolve::{self, Resolved};
 use super::udp::DatagramKind;
 use crate::dht::{Event, LocalId, LookupId, Node};
+use crate::krpc::Family;
 use crate::random::Random;
 use crate::time::Instant;
 
@@ -300,7 +302,7 @@ impl Driver {
         let node = &mut self.node;
         match wanted {
             Wanted::Peers(info_hash) => node.find_peers(now, info_hash),
-            Wanted::Announce(info_hash, port) => node.announce(now, info_hash, port),
+            Wanted::Announce(info_hash, port, kind) => node.announce_as(now, info_hash, port, kind),
             Wanted::Node(target) => node.find_node(now, target),
             Wanted::Ping(to) => node.ping(now, to),
             Wanted::Scrape(info_hash) => node.scrape(now, info_hash),
@@ -317,6 +319,7 @@ impl Driver {
                 .map(|(local, socket)| (socket.address, self.node.id(local)))
                 .collect(),
             contacts: self.node.contact_count(),
+            families: self.families(),
             stats: *self.node.stats(),
             stored: self.node.stored(),
             stored_items: self.node.stored_items(),
@@ -331,6 +334,25 @@ impl Driver {
             send_failed: self.losses.send_failed.as_ref().map(ToString::to_string),
             dropped: self.losses.dropped,
         }
+    }
+
+    /// What is known of the nodes of each family that there is a socket for.
+    fn families(&self) -> Vec<FamilyStatus> {
+        let of = |family, name| {
+            let mut ours = self
+                .sockets
+                .iter()
+                .map(|socket| Family::of(&socket.address));
+            let (good, all) = self.node.table_size(family);
+            ours.any(|ours| ours == family).then_some(FamilyStatus {
+                name,
+                good,
+                all,
+                estimate: self.node.estimate(family).map(|estimate| estimate.nodes),
+            })
+        };
+        let families = [of(Family::V4, "ipv4"), of(Family::V6, "ipv6")];
+        families.into_iter().flatten().collect()
     }
 
     fn on_resolved(&mut self, resolved: Resolved) {

@@ -8,6 +8,7 @@ use tokio::sync::watch;
 
 use super::state::StateDir;
 use crate::dht::Snapshot;
+use crate::id::NodeId;
 use crate::net::dht::DhtHandle;
 
 /// Time from the first contact to the first save. Ours: most of a new table is there by then, and who
@@ -36,6 +37,8 @@ pub(super) struct DhtSummary {
     pub(super) bootstrap_failed: Option<String>,
     /// Nodes that were asked in vain while none has ever answered.
     pub(super) silent: u64,
+    /// Our ids: they change with the address at which others see us (BEP 42).
+    pub(super) ids: Vec<NodeId>,
 }
 
 /// Publishes summaries until nobody listens.
@@ -50,6 +53,7 @@ pub(super) async fn watch_node(dht: DhtHandle, summary: watch::Sender<DhtSummary
                 0 => status.stats.timeouts,
                 1.. => 0,
             },
+            ids: status.ids.into_iter().map(|(_, id)| id).collect(),
         };
         let is_empty = latest.contacts == 0;
         summary.send_if_modified(|current| {
@@ -80,7 +84,8 @@ pub(super) async fn save_regularly(
     repeat(summary, save).await;
 }
 
-/// Calls `save` soon after the first contacts are known, and then again and again.
+/// Calls `save` soon after the first contacts are known, and then again and again, and at once when
+/// our ids change: who is killed right after that comes back under the new one.
 async fn repeat<F: Future<Output = ()>>(
     mut summary: watch::Receiver<DhtSummary>,
     save: impl Fn() -> F,
@@ -89,10 +94,18 @@ async fn repeat<F: Future<Output = ()>>(
     if summary.wait_for(|now| now.contacts > 0).await.is_err() {
         return;
     }
-    tokio::time::sleep(FIRST_SAVE_AFTER).await;
+    let mut pause = FIRST_SAVE_AFTER;
+    let mut ids = summary.borrow().ids.clone();
     loop {
+        // It ends early with new ids, and when nobody looks at the node any more.
+        let changed = summary.wait_for(|now| now.ids != ids);
+        if let Ok(changed) = tokio::time::timeout(pause, changed).await {
+            let Ok(latest) = changed else { return };
+            ids.clone_from(&latest.ids);
+        } else {
+            pause = SAVE_INTERVAL;
+        }
         save().await;
-        tokio::time::sleep(SAVE_INTERVAL).await;
     }
 }
 
@@ -142,5 +155,38 @@ mod tests {
         pass(2 * moment).await;
         assert_eq!(count(), 2);
         saving.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_table_is_saved_at_once_when_our_id_has_changed() {
+        let saves = Arc::new(AtomicU32::new(0));
+        let (sender, summary) = watch::channel(DhtSummary::default());
+        let counted = Arc::clone(&saves);
+        let save = move || {
+            counted.fetch_add(1, Ordering::Relaxed);
+            std::future::ready(())
+        };
+        let saving = tokio::spawn(repeat(summary, save));
+        let count = || saves.load(Ordering::Relaxed);
+        let moment = Duration::from_secs(1);
+        sender.send_modify(|summary| summary.contacts = 1);
+        pass(FIRST_SAVE_AFTER + moment).await;
+        assert_eq!(count(), 1);
+        for changes in 1..4 {
+            sender.send_modify(|summary| summary.ids = vec![NodeId::new([changes; 20])]);
+            pass(Duration::from_millis(1)).await;
+            assert_eq!(count(), 1 + u32::from(changes));
+            sender.send_modify(|summary| summary.contacts += 1);
+            pass(moment).await;
+            assert_eq!(
+                count(),
+                1 + u32::from(changes),
+                "nothing but the table changed"
+            );
+        }
+        pass(SAVE_INTERVAL).await;
+        assert_eq!(count(), 5);
+        drop(sender);
+        assert!(saving.await.is_ok(), "it ends with the node");
     }
 }

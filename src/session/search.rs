@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use super::handle::{DhtProgress, DhtTally};
 use super::listen::is_own;
 use crate::announce::{Config, Due, Outcome, Schedule};
-use crate::dht::{Event, LookupReport, PeerPort};
+use crate::dht::{Event, LookupReport, PeerKind, PeerPort};
 use crate::id::InfoHash;
 use crate::net::dht::DhtHandle;
 use crate::time::Instant;
@@ -92,8 +92,8 @@ impl Search {
         self.schedule.poll_timeout().map(|wake| wake.at)
     }
 
-    /// Starts what is due now, in a helper.
-    pub(super) fn start_due(&mut self, now: Instant) {
+    /// Starts what is due now, in a helper. We are announced as `kind`.
+    pub(super) fn start_due(&mut self, now: Instant, kind: PeerKind) {
         let Some(dht) = self.dht.clone() else { return };
         let Some(due) = self.schedule.poll_due(now) else {
             return;
@@ -106,7 +106,7 @@ impl Search {
         let results = self.results.clone();
         self.helpers.spawn(async move {
             let mut lookup = match due {
-                Due::DhtAnnounce => dht.announce(info_hash, port).await,
+                Due::DhtAnnounce => dht.announce_as(info_hash, port, kind).await,
                 Due::DhtLookup => dht.find_peers(info_hash).await,
             };
             while let Some(event) = lookup.next().await {

@@ -29,7 +29,7 @@ use super::search::{Announcement, LookupInput, Search};
 use super::state::StateDir;
 use crate::announce;
 use crate::bitfield::Bitfield;
-use crate::dht::PeerPort;
+use crate::dht::{PeerKind, PeerPort};
 use crate::disk::{self, Disk};
 use crate::id::InfoHash;
 use crate::metainfo::{FileSelection, Info};
@@ -290,7 +290,13 @@ impl Task {
             }
         }
         if !self.is_checking() && self.ending.is_none() {
-            self.search.start_due(now);
+            let has_all = self.core.have().is_some_and(Bitfield::is_full);
+            let kind = if has_all {
+                PeerKind::Seed
+            } else {
+                PeerKind::Peer
+            };
+            self.search.start_due(now, kind);
         }
         if self.published.due().is_some_and(|at| at <= now) {
             self.publish(now, &summary.borrow());

@@ -118,8 +118,19 @@ impl Running {
     /// Interrupts the process as a user does, and waits for its end.
     #[track_caller]
     pub(crate) fn interrupt(self) -> Output {
+        self.end_with(rustix::process::Signal::INT)
+    }
+
+    /// Tells the process to end as a service manager does, and waits for its end.
+    #[track_caller]
+    pub(crate) fn terminate(self) -> Output {
+        self.end_with(rustix::process::Signal::TERM)
+    }
+
+    #[track_caller]
+    fn end_with(self, signal: rustix::process::Signal) -> Output {
         let id = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(id, rustix::process::Signal::INT).unwrap();
+        rustix::process::kill_process(id, signal).unwrap();
         self.finish()
     }
 

@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::command::{Running, run, run_quick, start_node, start_node_with, stderr, stdout};
+use crate::command::{
+    Running, run, run_quick, start_node, start_node_with, start_seeder_with, stderr, stdout,
+};
 
 /// An info hash that nobody has.
 const NOBODY: &str = "0123456789abcdef0123456789abcdef01234567";
@@ -202,6 +204,90 @@ fn what_nobody_has_is_told_with_a_hint() {
 }
 
 #[test]
+fn an_item_is_put_again_until_interrupted_or_until_a_newer_version_is_there() {
+    let network = Network::start();
+    let file = network.path("key");
+    let put = |more: &[&str]| {
+        let arguments = ["dht", "put", "--key-file", text(&file), "--json"];
+        let way = ["--listen", "127.0.0.1:0", "--bootstrap", &network.entry];
+        Running::start(network.home.path(), &[&arguments[..], &way, more].concat())
+    };
+    let keep = ["one", "--keep", "--every", "1s"];
+    let mut kept = put(&keep);
+    for _ in 0..2 {
+        let line = kept.line_with(&["\"result\""]);
+        assert!(line.contains("\"stored\":2"), "{line}");
+        assert!(line.contains("\"seq\":1,"), "{line}");
+    }
+    let ended = kept.interrupt();
+    assert_eq!(ended.status.code(), Some(130), "{}", stderr(&ended));
+    assert!(!stdout(&ended).contains("failed"), "{}", stdout(&ended));
+
+    let mut kept = put(&keep);
+    kept.line_with(&["\"result\""]);
+    let newer = put(&["two"]).finish();
+    assert_eq!(newer.status.code(), Some(0), "{}", stderr(&newer));
+    let ended = kept.finish();
+    assert_eq!(ended.status.code(), Some(1), "{}", stderr(&ended));
+    let said = stdout(&ended);
+    assert!(
+        said.contains("somebody has put version 2, this one is 1"),
+        "{said}"
+    );
+}
+
+#[test]
+fn an_item_is_withdrawn_by_whoever_has_the_key() {
+    let network = Network::start();
+    let file = network.path("key");
+    let signed = ["--key-file", text(&file), "--salt", "s"];
+    let withdraw = [&["put", "--withdraw"], &signed[..]].concat();
+    network.check_fails(&withdraw, 1, "there is nothing to withdraw");
+    let (code, first) = network.json(&[&["put", "secret"], &signed[..]].concat());
+    assert_eq!(code, 0, "{first}");
+    let (code, printed, said) = network.run(&withdraw);
+    assert_eq!((code, printed.trim()), (0, first["key"].as_str().unwrap()));
+    assert!(
+        said.contains("version 2 is empty, stored by 2 nodes"),
+        "{said}"
+    );
+    let target = first["target"].as_str().unwrap();
+    let (code, found) = network.json(&["get", target, "--salt", "s"]);
+    assert_eq!((code, &found["value"]), (0, &json!("")), "{found}");
+    network.check_fails(&["put", "--withdraw"], 2, "are for values that are signed");
+}
+
+#[test]
+fn a_seed_counts_as_one() {
+    let network = Network::start();
+    let seed = ["announce", NOBODY, "--port", "7000", "--as-seed"];
+    let (code, announced) = network.json(&seed);
+    assert_eq!((code, &announced["stored"]), (0, &json!(2)), "{announced}");
+    let (_, counted) = network.json(&["scrape", NOBODY]);
+    let expected = json!({"seeds": 1, "peers": 0, "filters": 2});
+    assert_eq!(counted["scrape"], expected, "{counted}");
+
+    let file = network.path("content");
+    fs::write(&file, vec![5; 50_000]).unwrap();
+    let entry = ["--bootstrap", &network.entry];
+    let (mut seeder, magnet) = start_seeder_with(network.home.path(), &file, &entry);
+    seeder.line_with(&["progress", "\"stored\":2"]);
+    let (_, counted) = network.json(&["scrape", &magnet]);
+    assert_eq!(counted["scrape"]["seeds"], 1, "{counted}");
+    assert_eq!(counted["scrape"]["peers"], 0, "{counted}");
+}
+
+#[test]
+fn a_node_without_room_for_items_acknowledges_none() {
+    let home = tempfile::tempdir().unwrap();
+    let (_node, entry) = start_node_with(home.path(), "none", &["--store-items", "0"]);
+    let ended = run_quick(home.path(), &["dht", "put", "x", "--bootstrap", &entry]);
+    let said = stderr(&ended);
+    assert_eq!(ended.status.code(), Some(1), "{said}");
+    assert!(said.contains("no node stored the item"), "{said}");
+}
+
+#[test]
 fn a_node_keeps_no_more_items_than_it_may() {
     let home = tempfile::tempdir().unwrap();
     let limits = ["--store-items", "1", "--stats-interval", "50ms"];
@@ -250,6 +336,15 @@ fn wrong_arguments_of_items_exit_with_2_and_make_no_key() {
         &["put", "x", "--key-file", file, "--seq", "-1"],
         &["put", "x", "--key-file", file, "--cas", "x"],
         &["put", "x", "--key-file", text(&no_bencode)],
+        &["put", "x", "--withdraw", "--key-file", file],
+        &[
+            "put",
+            "--info-hash",
+            NOBODY,
+            "--withdraw",
+            "--key-file",
+            file,
+        ],
         &["scrape", "abc"],
         &["scrape"],
         &["sample", "abc"],

@@ -12,6 +12,8 @@ mod cli;
 mod command;
 mod dht;
 mod follow;
+mod krpc;
 mod magnet;
+mod node;
 mod seed;
 mod tidy;

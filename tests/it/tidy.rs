@@ -64,7 +64,7 @@ const BLOCK_READS: [&str; 2] = ["disk::PendingRead", "disk::Storage"];
 /// What commands use that need no session (`create` hashes files, `node` and `dht` run a DHT loop
 /// alone), and the plain values in which a session reports. No core is among them: a command drives
 /// none.
-const COMMANDS: [&str; 25] = [
+const COMMANDS: [&str; 27] = [
     "disk::Resume",
     "disk::Verification",
     "disk::hash",
@@ -76,6 +76,7 @@ const COMMANDS: [&str; 25] = [
     "dht::Item",
     "dht::Local",
     "dht::LookupReport",
+    "dht::PeerKind",
     "dht::PeerPort",
     "dht::PutOptions",
     "dht::SecretKey",
@@ -85,6 +86,7 @@ const COMMANDS: [&str; 25] = [
     "krpc::ContactInfo",
     "net::clock",
     "net::dht",
+    "net::page",
     "net::udp",
     "swarm::DiskError",
     "swarm::DiskErrorKind",

@@ -50,6 +50,9 @@ pub(crate) enum DhtCommand {
         /// The TCP port at which that peer listens
         #[arg(long, value_name = "P", value_parser = clap::value_parser!(u16).range(1..))]
         port: u16,
+        /// It has all of the torrent (BEP 33), and looks for peers that do not
+        #[arg(long)]
+        as_seed: bool,
         /// Flags of the operation.
         #[command(flatten)]
         flags: DhtFlags,
@@ -92,6 +95,14 @@ pub(crate) enum DhtCommand {
 }
 
 impl DhtCommand {
+    /// After which time it is done again; `None` if it is done once.
+    pub(crate) fn repeats_after(&self) -> Option<Duration> {
+        match self {
+            Self::Put(args) if args.keep => Some(args.every),
+            _ => None,
+        }
+    }
+
     /// The flags that all operations have.
     pub(crate) fn flags(&self) -> &DhtFlags {
         match self {
@@ -112,7 +123,8 @@ impl DhtCommand {
 pub(crate) struct PutArgs {
     /// A text; or @FILE, or - for standard input, either with a bencoded value. At most 1,000
     /// bytes with bencoding
-    #[arg(value_name = "VALUE", value_hint = ValueHint::FilePath, conflicts_with = "info_hash")]
+    #[arg(value_name = "VALUE", value_hint = ValueHint::FilePath,
+          conflicts_with_all = ["info_hash", "withdraw"])]
     pub(crate) value: Option<String>,
     /// In place of a value: name a torrent, so that `get` finds it by the magnet link that is
     /// printed, now and after it was replaced (BEP 46). Needs --key-file
@@ -133,6 +145,16 @@ pub(crate) struct PutArgs {
     #[arg(long, value_name = "N", allow_negative_numbers = true,
           value_parser = clap::value_parser!(i64).range(0..))]
     pub(crate) cas: Option<i64>,
+    /// In place of a value: replace what is stored under the key by an empty text, so that nobody
+    /// finds it any more. Needs --key-file; a value without a key is gone after two hours
+    #[arg(long)]
+    pub(crate) withdraw: bool,
+    /// Put it again and again, until interrupted or until somebody puts a newer version
+    #[arg(long)]
+    pub(crate) keep: bool,
+    /// Time between two puts with --keep. Nodes forget what was not put for two hours
+    #[arg(long, value_name = "DURATION", value_parser = units::duration, default_value = "1h")]
+    pub(crate) every: Duration,
     /// Flags of the operation.
     #[command(flatten)]
     pub(crate) flags: DhtFlags,

@@ -7,7 +7,7 @@ use super::value;
 use crate::cli::args::{DhtCommand, PutArgs};
 use crate::cli::print::{Exit, Failure};
 use crate::dht::item::{immutable_target, mutable_target};
-use crate::dht::{Item, PeerPort, PutOptions, SecretKey};
+use crate::dht::{Item, PeerKind, PeerPort, PutOptions, SecretKey};
 use crate::id::{ID_LENGTH, InfoHash, NodeId};
 use crate::metainfo::mutable_link::{MutableLink, named_torrent, naming};
 use crate::net::clock::entropy;
@@ -23,7 +23,7 @@ pub(super) enum Operation {
     /// Finds the peers of a torrent.
     GetPeers(InfoHash),
     /// Announces a peer of a torrent.
-    Announce(InfoHash, u16),
+    Announce(InfoHash, u16, PeerKind),
     /// Counts the peers of a torrent.
     Scrape(InfoHash),
     /// Asks nodes on the way to an id which torrents they know.
@@ -50,6 +50,8 @@ pub(super) struct Put {
     pub(super) value: Vec<u8>,
     /// `None` for an immutable item.
     pub(super) signing: Option<Signing>,
+    /// What is stored is to be replaced by nothing.
+    pub(super) is_withdrawal: bool,
 }
 
 /// What a mutable item is signed with.
@@ -93,8 +95,18 @@ impl Operation {
             DhtCommand::FindNode { target, .. } => Self::FindNode(target),
             DhtCommand::GetPeers { info_hash, .. } => Self::GetPeers(info_hash),
             DhtCommand::Announce {
-                info_hash, port, ..
-            } => Self::Announce(info_hash, port),
+                info_hash,
+                port,
+                as_seed,
+                ..
+            } => {
+                let kind = if as_seed {
+                    PeerKind::Seed
+                } else {
+                    PeerKind::Peer
+                };
+                Self::Announce(info_hash, port, kind)
+            }
             DhtCommand::Scrape { info_hash, .. } => Self::Scrape(info_hash),
             DhtCommand::Sample { target, .. } => Self::Sample(target.unwrap_or_else(random_id)),
             DhtCommand::Get {
@@ -118,8 +130,9 @@ impl Operation {
             Self::Ping(address) => node.ping(*address).await,
             Self::FindNode(target) => node.find_node(*target).await,
             Self::GetPeers(info_hash) => node.find_peers(*info_hash).await,
-            Self::Announce(info_hash, port) => {
-                node.announce(*info_hash, PeerPort::Explicit(*port)).await
+            Self::Announce(info_hash, port, kind) => {
+                let port = PeerPort::Explicit(*port);
+                node.announce_as(*info_hash, port, *kind).await
             }
             Self::Scrape(info_hash) => node.scrape(*info_hash).await,
             Self::Sample(target) => node.sample_infohashes(*target).await,
@@ -168,19 +181,32 @@ impl Put {
             salt,
             seq,
             cas,
+            withdraw,
+            keep: _,
+            every: _,
             flags: _,
         } = args;
+        let is_withdrawal = withdraw && value.is_none();
         let is_for_signed = salt.is_some() || seq.is_some() || cas.is_some();
-        if key_file.is_none() && (is_for_signed || info_hash.is_some() && value.is_none()) {
+        let names_torrent = info_hash.is_some() && value.is_none();
+        if key_file.is_none() && (is_for_signed || is_withdrawal || names_torrent) {
             return Err(Failure::new(
-                "--salt, --seq, --cas and --info-hash are for values that are signed",
+                "--salt, --seq, --cas, --withdraw and --info-hash are for values that are signed",
             )
             .hint("name a file for the private key with --key-file FILE")
             .exit(Exit::Usage));
         }
+        if is_withdrawal && names_torrent {
+            return Err(
+                Failure::new("--withdraw and --info-hash exclude each other")
+                    .hint("name another torrent, or none")
+                    .exit(Exit::Usage),
+            );
+        }
         let value = match (value, info_hash) {
             // A typed value counts more than an info hash from a lower layer.
             (Some(text), _) => value::typed(&text)?,
+            (None, _) if is_withdrawal => value::NOTHING.to_vec(),
             (None, Some(info_hash)) => naming(&info_hash),
             (None, None) => {
                 return Err(Failure::new("there is nothing to store")
@@ -195,7 +221,20 @@ impl Put {
                 Some(Signing::new(key, &salt.unwrap_or_default(), seq, cas))
             }
         };
-        Ok(Self { value, signing })
+        Ok(Self {
+            value,
+            signing,
+            is_withdrawal,
+        })
+    }
+
+    /// From now on it is put under the number that it has got, and whatever is stored. Counting on
+    /// would replace what another holder of the key has put meanwhile.
+    pub(super) fn settle(&mut self, seq: Option<i64>) {
+        if let Some(signing) = &mut self.signing {
+            signing.seq = seq;
+            signing.cas = None;
+        }
     }
 
     /// The magnet link that follows what is stored, if it names a torrent (BEP 46).
@@ -260,6 +299,7 @@ mod tests {
         Put {
             value: b"1:b".to_vec(),
             signing: Some(Signing::new(SecretKey::from_seed(&[7; 32]), "s", seq, None)),
+            is_withdrawal: false,
         }
     }
 
@@ -276,6 +316,15 @@ mod tests {
         assert!(put(None).counts_on() && !put(Some(2)).counts_on());
         let last = stored(i64::MAX, b"1:a");
         assert_eq!(put(None).item(Some(&last)).unwrap_err().exit, Exit::Failed);
+    }
+
+    #[test]
+    fn what_is_put_again_keeps_its_number_and_compares_nothing() {
+        let mut put = put(None);
+        put.signing.as_mut().unwrap().cas = Some(3);
+        put.settle(Some(4));
+        assert_eq!(put.seq(Some(&stored(9, b"1:a"))), Some(4));
+        assert_eq!(put.signing.unwrap().cas, None);
     }
 
     #[test]

@@ -43,6 +43,8 @@ pub(super) struct Outcome {
     pub(super) status: DhtStatus,
     rtt: Option<Duration>,
     report: Option<LookupReport>,
+    /// The same was done before.
+    pub(super) is_again: bool,
 }
 
 /// A node that told torrents it knows peers of.
@@ -431,6 +433,10 @@ impl Outcome {
             return;
         }
         let stored = count(u64::from(report.stored), "node");
+        if self.is_again {
+            note(&format!("put again, stored by {stored}"));
+            return;
+        }
         let Some(signing) = &put.signing else {
             print_line(&put.target().to_string());
             note(&format!("stored by {stored}; `trackless dht get` finds it"));
@@ -445,6 +451,13 @@ impl Outcome {
             return;
         }
         print_line(&HEXLOWER.encode(&signing.public()));
+        if put.is_withdrawal {
+            let seq = self.seq.unwrap_or_default();
+            note(&format!(
+                "withdrawn: version {seq} is empty, stored by {stored}"
+            ));
+            return;
+        }
         let salt = match signing.salt.as_str() {
             "" => "",
             _ => " and the same --salt",

@@ -13,6 +13,9 @@ use crate::dht::Item;
 /// Bytes of a file that are looked at, far more than a value may have.
 const FILE_MAX: u64 = 1 << 20;
 
+/// What takes the place of a value that is withdrawn: an empty text.
+pub(super) const NOTHING: &[u8] = b"0:";
+
 /// The bencoded value that a user means: a text, `@FILE`, or `-` for standard input.
 ///
 /// # Errors

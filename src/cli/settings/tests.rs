@@ -367,6 +367,7 @@ fn sample(arg: &Arg) -> (&'static str, &'static str, &'static str) {
         (ArgAction::SetTrue, _) => ("true", "1", "true"),
         (ArgAction::Count, _) => ("3", "3", "3"),
         (_, Some("FORM")) => ("\"json\"", "json", "json"),
+        (ArgAction::Set, Some("IP:PORT")) => ("\"127.0.0.1:7\"", "127.0.0.1:7", "127.0.0.1:7"),
         (_, Some("IP:PORT")) => ("[\"127.0.0.1:7\"]", "127.0.0.1:7", "127.0.0.1:7"),
         (_, Some("HOST:PORT")) => ("[\"a.example:7\"]", "a.example:7", "a.example:7"),
         (_, Some("DURATION")) => ("\"7m\"", "7m", "7m"),

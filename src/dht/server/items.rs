@@ -85,9 +85,7 @@ impl Items {
             // The same target is the same value.
             return match known {
                 Some(_) => Ok(Verdict::Refresh),
-                None => Item::from_put(put)
-                    .map(Verdict::Store)
-                    .map_err(|_| Refusal::BAD_SIGNATURE),
+                None => self.verify(put),
             };
         };
         if let Some((known, seq)) = known.and_then(|known| Some((known, known.seq()?))) {
@@ -104,9 +102,18 @@ impl Items {
         if !self.may_verify(now, by) {
             return Err(Refusal::TOO_MANY_PUTS);
         }
-        Item::from_put(put)
-            .map(Verdict::Store)
-            .map_err(|_| Refusal::BAD_SIGNATURE)
+        self.verify(put)
+    }
+
+    /// The item that is put, if it is what it should be and finds room. What is acknowledged is kept:
+    /// who is told that it is not can store it elsewhere.
+    fn verify(&self, put: &Put<'_>) -> Result<Verdict, Refusal> {
+        let item = Item::from_put(put).map_err(|_| Refusal::BAD_SIGNATURE)?;
+        if self.store.fits(&item) {
+            Ok(Verdict::Store(item))
+        } else {
+            Err(Refusal::NO_ROOM)
+        }
     }
 }
 
@@ -132,7 +139,8 @@ impl Server {
             _ => view,
         });
         let response = ResponseWriter {
-            token: Some(&token),
+            // Who gets no token stores its item at somebody who has room.
+            token: Some(&token[..]).filter(|_| !self.items.store.is_closed()),
             extra: Extra::Item(view),
             ..response
         };
@@ -167,6 +175,11 @@ impl Server {
             standing: Standing::Known,
             ..*asker
         };
+        if self.items.store.is_closed() {
+            // Before any signature is verified in vain.
+            self.refuse(now, &known, Refusal::NO_ROOM, exchange);
+            return;
+        }
         match self.items.judge(now, &target, put, &asker.address) {
             Ok(Verdict::Refresh) => self.items.store.refresh(now, &target, &asker.address),
             Ok(Verdict::Store(item)) => {

@@ -8,7 +8,7 @@ use crate::dht::{
     Config, Event, Item, LookupId, LookupReport, PeerKind, PeerPort, PutOptions, SecretKey,
 };
 use crate::id::InfoHash;
-use crate::krpc::{Extra, Family, ItemView, ResponseWriter};
+use crate::krpc::{Body, Extra, Family, ItemView, Message, Method, ResponseWriter};
 
 fn key() -> SecretKey {
     SecretKey::from_seed(&[7; 32])
@@ -207,6 +207,62 @@ fn lies_about_an_item_are_counted_and_never_told() {
     assert_eq!(found, [Arc::new(good.clone())]);
     assert_eq!((report.seq, report.copies), (Some(5), 2));
     assert_eq!(single.node.stats().bad_items, 6);
+}
+
+/// The version that a query says its sender has.
+fn told_seq(payload: &[u8]) -> Option<i64> {
+    match Message::decode(payload).unwrap().body {
+        Body::Query(query) => match query.method {
+            Method::Get { seq, .. } => seq,
+            method => panic!("{method:?}"),
+        },
+        body => panic!("{body:?}"),
+    }
+}
+
+#[test]
+fn nodes_are_told_the_version_that_was_found_and_those_that_have_it_count() {
+    let mut single = Single::new(Config::default());
+    for number in 1..=8 {
+        single.befriend(far_id(number), address(usize::from(number)));
+    }
+    single.live(secs(5));
+    single.events();
+    let good = version(5);
+    single.node.get_item(single.now, good.target(), b"salt");
+    let mut asked = Vec::new();
+    let mut queue = std::collections::VecDeque::from(single.sent());
+    while let Some(transmit) = queue.pop_front() {
+        let seq = told_seq(&transmit.payload);
+        let item = match seq {
+            None => good.view(),
+            Some(_) => ItemView {
+                seq: Some(5),
+                ..ItemView::default()
+            },
+        };
+        asked.push(seq);
+        let mut out = Vec::new();
+        ResponseWriter {
+            extra: Extra::Item(item),
+            ..bare_response(
+                &query_transaction(&transmit.payload).unwrap(),
+                single.friends[&transmit.to],
+            )
+        }
+        .write(&mut out);
+        single.receive(transmit.to, &out);
+        queue.extend(single.sent());
+    }
+    // Four were asked before the first one answered.
+    let told = asked.iter().filter(|seq| **seq == Some(5)).count();
+    assert_eq!((asked.len(), told), (8, 4), "{asked:?}");
+    let report = single.events().into_iter().find_map(|event| match event {
+        Event::LookupDone { report, .. } => Some(report),
+        _ => None,
+    });
+    let report = report.unwrap();
+    assert_eq!((report.seq, report.copies), (Some(5), 8));
 }
 
 #[test]

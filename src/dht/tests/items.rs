@@ -93,6 +93,84 @@ fn an_immutable_item_is_stored_and_given_out_for_two_hours() {
     assert_eq!(single.node.stored_items(), 0);
 }
 
+/// A node that keeps no items and no peers.
+fn closed() -> Single {
+    Single::new(Config {
+        throttle: None,
+        store_items_max: 0,
+        store_peers_max: 0,
+        ..Config::default()
+    })
+}
+
+/// The token in the answer to a query, and the code of the error that came instead.
+fn token_or_error(single: &mut Single, method: Method<'_>) -> (Option<Vec<u8>>, Option<i64>) {
+    let answer = ask(single, alice(), method, Want::default());
+    match Message::decode(&answer).unwrap().body {
+        Body::Response(response) => (response.token.map(<[u8]>::to_vec), None),
+        Body::Error { code, .. } => (None, Some(code)),
+        Body::Query(_) => panic!("a query"),
+    }
+}
+
+#[test]
+fn a_node_that_keeps_nothing_gives_no_token_and_acknowledges_nothing() {
+    let mut single = closed();
+    let items = [Item::immutable(VALUE).unwrap(), version(1, VALUE)];
+    let now = single.now;
+    for item in items {
+        let (target, seq) = (item.target(), None);
+        let info_hash = InfoHash::new(*target.as_bytes());
+        for method in [Method::Get { target, seq }, Method::GetPeers { info_hash }] {
+            assert_eq!(token_or_error(&mut single, method), (None, None));
+        }
+        // Even with the token that another version of the node gave.
+        let token = single
+            .node
+            .server
+            .tokens
+            .issue(now, alice().ip(), info_hash);
+        let announce = Method::AnnouncePeer {
+            info_hash,
+            port: 7,
+            implied_port: false,
+            seed: false,
+            token: &token,
+        };
+        let refused = (None, Some(202));
+        assert_eq!(
+            token_or_error(&mut single, Method::Put(item.put(&token, None))),
+            refused
+        );
+        assert_eq!(token_or_error(&mut single, announce), refused);
+    }
+    let stats = single.node.stats();
+    assert_eq!((stats.refused_room, stats.errors_sent), (4, 4));
+    assert_eq!((stats.answered_put, stats.answered_announce), (0, 0));
+    assert_eq!(
+        (single.node.stored(), single.node.stored_items()),
+        ((0, 0), 0)
+    );
+}
+
+#[test]
+fn an_item_larger_than_the_whole_store_is_not_acknowledged() {
+    let mut single = Single::new(Config {
+        throttle: None,
+        store_item_bytes_max: 700,
+        ..Config::default()
+    });
+    for number in 1..=8 {
+        single.befriend(far_id(number), address(usize::from(number)));
+    }
+    single.sent();
+    let large = Item::immutable(format!("900:{}", "x".repeat(900)).as_bytes()).unwrap();
+    assert_eq!(put(&mut single, alice(), &large, None), Some(202));
+    let small = Item::immutable(VALUE).unwrap();
+    assert_eq!(put(&mut single, alice(), &small, None), None);
+    assert_eq!(single.node.stored_items(), 1);
+}
+
 #[test]
 fn a_version_replaces_older_ones_only() {
     let mut single = node();

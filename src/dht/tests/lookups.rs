@@ -1,7 +1,7 @@
 //! Lookups and announces, among the living and the dead.
 
 use super::network::*;
-use crate::dht::{Config, Event, LookupReport, PeerPort};
+use crate::dht::{Config, Event, LookupReport, Node, PeerKind, PeerPort};
 use crate::id::{InfoHash, NodeId};
 use crate::krpc::ContactInfo;
 use crate::time::Instant;
@@ -370,6 +370,30 @@ fn a_seeder_alone_is_enough_for_whoever_looks_for_its_torrent() {
         network.report(other, lookup);
         assert_eq!(network.peers(other, lookup), []);
     }
+}
+
+#[test]
+fn a_seeder_does_not_name_itself_to_who_has_everything() {
+    let mut network = Network::new(14);
+    let seeder = network.add(Config::default());
+    let (now, port) = (network.now, PeerPort::Explicit(6881));
+    let announce = |node: &mut Node, now| node.announce_as(now, TORRENT, port, PeerKind::Seed);
+    let lookup = announce(network.node(seeder), now);
+    network.report(seeder, lookup);
+    let other = network.add(Config::default());
+    network.bootstrap(other, &[address(seeder)]);
+    let now = network.now;
+    let lookup = announce(network.node(other), now);
+    assert_eq!(network.report(other, lookup).stored, 1);
+    assert_eq!(network.peers(other, lookup), []);
+    let now = network.now;
+    let lookup = network.node(other).find_peers(now, TORRENT);
+    network.report(other, lookup);
+    let found = network.peers(other, lookup);
+    assert!(
+        found.contains(&"10.0.0.1:6881".parse().unwrap()),
+        "{found:?}"
+    );
 }
 
 #[test]

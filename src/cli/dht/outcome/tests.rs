@@ -35,7 +35,10 @@ fn report() -> LookupReport {
 
 #[test]
 fn a_result_has_the_keys_that_programs_rely_on() {
-    let value = outcome().result_json(&Operation::Announce(TORRENT, 1), &report());
+    let value = outcome().result_json(
+        &Operation::Announce(TORRENT, 1, crate::dht::PeerKind::Peer),
+        &report(),
+    );
     assert_eq!(value["event"], "result");
     assert_eq!(value["queries"], 9);
     assert_eq!(value["hops"], 3);
@@ -136,6 +139,7 @@ fn put(cas: Option<i64>) -> (Operation, Outcome) {
     let operation = Operation::Put(Box::new(Put {
         value: b"3:new".to_vec(),
         signing: Some(Signing::new(key, "s", Some(3), cas)),
+        is_withdrawal: false,
     }));
     let outcome = Outcome {
         item: Some(Arc::new(stored)),
