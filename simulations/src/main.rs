@@ -186,9 +186,11 @@ fn run(arguments: &RunArguments) -> Result<ExitCode, ExitCode> {
     let resolved = scenario
         .resolve(size, &arguments.overrides)
         .map_err(refused)?;
-    let seeds: Vec<u64> = (0..arguments.seeds)
-        .map(|index| arguments.seed.saturating_add(index))
-        .collect();
+    let Some(end) = arguments.seed.checked_add(arguments.seeds) else {
+        let hint = "the last seed is 18446744073709551614";
+        return Err(refuse("there are not so many seeds from there on", hint));
+    };
+    let seeds: Vec<u64> = (arguments.seed..end).collect();
     let before = process_cpu_time();
     let report =
         simulate(&resolved, &seeds, arguments.trace_node, arguments.queue).map_err(refused)?;
@@ -218,14 +220,24 @@ fn run(arguments: &RunArguments) -> Result<ExitCode, ExitCode> {
 
 /// The command line that runs one seed again.
 fn again(arguments: &RunArguments, seed: u64) -> String {
-    let mut text = format!("trackless-sim run {} --seed {seed}", arguments.scenario);
+    let scenario = quoted(&arguments.scenario);
+    let mut text = format!("trackless-sim run {scenario} --seed {seed}");
     if arguments.small {
         text.push_str(" --small");
     }
     for (key, value) in &arguments.overrides {
-        text.push_str(&format!(" --set {key}={value}"));
+        text.push_str(&format!(" --set {}", quoted(&format!("{key}={value}"))));
     }
     text
+}
+
+/// A word as a shell takes it.
+fn quoted(word: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./=%+:,".contains(c);
+    if word.chars().all(is_plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
 }
 
 /// Runs with a progress line.
@@ -252,7 +264,10 @@ fn simulate(
 
 /// Runs a recorded result again.
 fn replay(file: &Path, trace_node: Option<u32>) -> Result<ExitCode, ExitCode> {
-    let record = Record::read(file).map_err(|error| fail(&error))?;
+    let record = Record::read(file).map_err(|error| {
+        fail(&error);
+        ExitCode::from(WRONG_ARGUMENTS)
+    })?;
     let hint = "it was recorded by another version";
     let refused = |error| refuse(&format!("{}: {error}", file.display()), hint);
     let resolved = record.scenario.resolve(Size::Full, &[]).map_err(refused)?;

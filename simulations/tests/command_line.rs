@@ -176,3 +176,51 @@ fn one_node_tells_its_story() {
     }
     assert!(!err.contains("node 4  "));
 }
+
+#[test]
+fn the_first_steps_of_the_documents_miss_a_figure_and_say_how_to_see_it_again() {
+    let steps = ["--small", "--set", "nodes=200", "--set", "loss=10%"];
+    let (code, out, err) = call(&[&["run", "d1"], &steps[..]].concat());
+    assert_eq!(code, Some(1), "{out}{err}");
+    let page = include_str!("../../docs/SIMULATIONS.md");
+    let hint = err.lines().find(|line| line.starts_with("hint: "));
+    let hint = hint.expect("a line to run it again");
+    assert!(page.contains(hint), "the page does not have {hint:?}");
+}
+
+#[test]
+fn what_cannot_be_meant_is_refused_and_named() {
+    let end = u64::MAX.to_string();
+    let cases: [(&[&str], &str); 3] = [
+        (
+            &["run", "d1", "--set", "typo.loss=0"],
+            "no variant \"typo\"",
+        ),
+        (
+            &["run", "d1", "--seed", &end, "--seeds", "3"],
+            "so many seeds",
+        ),
+        (&["replay", "no-such-file.jsonl"], "no-such-file.jsonl"),
+    ];
+    for (arguments, part) in cases {
+        let (code, _, err) = call(arguments);
+        assert_eq!(code, Some(2), "{arguments:?}: {err}");
+        assert!(err.contains(part), "{arguments:?}: {err}");
+    }
+}
+
+#[test]
+fn a_result_that_was_cut_short_is_not_replayed() {
+    let folder = folder("cut");
+    let out = folder.to_str().expect("a path in UTF-8");
+    let (code, _, err) = call(&[&SMALL_DHT[..], &["--out", out]].concat());
+    assert_eq!(code, Some(0), "{err}");
+    let path = folder.join("result.jsonl");
+    let text = fs::read_to_string(&path).expect("it was written");
+    let lines: Vec<&str> = text.lines().take(2).collect();
+    fs::write(&path, lines.join("\n")).expect("the folder is ours");
+    let path = path.to_str().expect("a path in UTF-8");
+    let (code, _, err) = call(&["replay", path]);
+    assert_eq!(code, Some(2), "{err}");
+    assert!(err.contains("its end is missing"), "{err}");
+}

@@ -152,6 +152,7 @@ impl Record {
     pub fn parse(text: &str) -> Result<Self, OutputError> {
         let mut scenario = None;
         let mut hashes = BTreeMap::new();
+        let mut is_whole = false;
         for line in text.lines() {
             let line: Value = serde_json::from_str(line)
                 .map_err(|_| OutputError::NoResult("a line is not JSON"))?;
@@ -169,8 +170,12 @@ impl Record {
                     };
                     hashes.insert((seed, variant.to_owned()), hash.to_owned());
                 }
+                Some("summary") => is_whole = true,
                 _ => {}
             }
+        }
+        if !is_whole {
+            return Err(OutputError::NoResult("its end is missing"));
         }
         let scenario = scenario.ok_or(OutputError::NoResult("its scenario is missing"))?;
         if hashes.is_empty() {

@@ -188,7 +188,9 @@ fn the_summary_has_the_keys_of_the_command_line_contract() {
 #[test]
 fn a_result_is_read_back_and_compared() {
     let written = report(&[2.2, 2.4]);
-    let lines: Vec<String> = written.lines().map(|line| line.to_string()).collect();
+    let mut lines: Vec<String> = written.lines().map(|line| line.to_string()).collect();
+    let cut = lines.join("\n");
+    lines.push(written.summary(None).to_string());
     let record = Record::parse(&lines.join("\n")).unwrap();
     assert_eq!(record.scenario, written.scenario);
     assert_eq!(record.seeds(), [3, 4]);
@@ -202,7 +204,7 @@ fn a_result_is_read_back_and_compared() {
         2,
         "a run that is missing differs"
     );
-    for text in ["", "{}", "no JSON", &lines[0]] {
+    for text in ["", "{}", "no JSON", &lines[0], &cut] {
         assert!(
             matches!(Record::parse(text), Err(OutputError::NoResult(_))),
             "{text}"

@@ -55,6 +55,14 @@ pub enum ScenarioError {
     /// Two variants have one name, or a name cannot be told from a metric or setting.
     #[error("variant {0:?} needs a name of its own, without a dot")]
     Variant(String),
+    /// A setting is for a variant that is not there.
+    #[error("there is no variant {name:?}; there are: {known}")]
+    NoVariant {
+        /// What was asked for.
+        name: String,
+        /// What could have been.
+        known: String,
+    },
     /// A check demands nothing, or something of a variant that is not there.
     #[error("check of {metric:?}: {reason}")]
     Check {
@@ -306,7 +314,11 @@ impl Scenario {
         }
         let is_known = |name: &str| self.variants.iter().any(|variant| variant.name == name);
         if let Some((unknown, _)) = of_variant.iter().find(|(name, _)| !is_known(name)) {
-            return Err(ScenarioError::Variant((*unknown).to_owned()));
+            let known = self.variants.iter().map(|variant| variant.name.as_str());
+            return Err(ScenarioError::NoVariant {
+                name: (*unknown).to_owned(),
+                known: known.collect::<Vec<_>>().join(", "),
+            });
         }
         let small = |small: &Overrides| match size {
             Size::Full => Vec::new(),

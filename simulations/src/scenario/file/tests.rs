@@ -166,6 +166,9 @@ fn what_nobody_knows_is_refused() {
     let error = overridden.resolve(Size::Full, &[("none.loss".to_owned(), "0".to_owned())]);
     assert_eq!(
         error.unwrap_err(),
-        ScenarioError::Variant("none".to_owned())
+        ScenarioError::NoVariant {
+            name: "none".to_owned(),
+            known: "lossy, hardened".to_owned(),
+        }
     );
 }

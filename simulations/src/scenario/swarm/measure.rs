@@ -228,13 +228,16 @@ impl Crowd {
                 finished.add_duration(at.saturating_since(Instant::ZERO));
             }
         }
+        // Of all that should finish: a line that does not reach the top shows who did not.
+        let share = self.completed_share();
         let mut points = vec![(0.0, 0.0)];
-        points.extend(finished.distribution());
+        let finished = finished.distribution().into_iter();
+        points.extend(finished.map(|(at, of_finished)| (at, of_finished * share)));
         Chart::new(
             "completion",
             "Peers that have everything",
             "seconds",
-            "share of those that finished",
+            "share of the peers",
         )
         .with("", Shape::Steps, points)
         .with_mark("fluid bound", self.least_time().as_secs_f64())
