@@ -9,7 +9,8 @@
 //! - `server` answers queries from the tables, the [`peer_store`] and the `item_store`, with write
 //!   [`token`]s, as far as the [`throttle`] lets it; `own_torrents` are those for which it names
 //!   itself, `own_items` those it puts again;
-//! - each local address has a `local_table` with a `routing_table` of `bucket`s of `contact`s;
+//! - each local address has a `local_table` with a `routing_table` of `bucket`s of `contact`s, and if many ask
+//!   the node, a `pool` of others to hand out;
 //! - `external` finds out where others see us, and [`secure_id`] says which ids belong there,
 //!   `identity` keeps ours so;
 //! - `search` runs lookups: a `lookup` has one `walk` for each local address, `item_search` says
