@@ -177,7 +177,7 @@ impl Config {
     pub fn for_many() -> Self {
         Self {
             pool_max: 32_768,
-            verify_queue_max: 1_024,
+            verify_queue_max: 4_096,
             verify_parallelism: 64,
             ..Self::default()
         }

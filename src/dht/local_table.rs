@@ -91,6 +91,13 @@ impl LocalTable {
         }
     }
 
+    /// A node is not handed out any more.
+    pub(super) fn forget_in_pool(&mut self, info: &ContactInfo) {
+        if let Some(pool) = &mut self.pool {
+            pool.forget(info);
+        }
+    }
+
     /// Whether nodes are kept to be handed out besides the contacts.
     pub(super) const fn has_pool(&self) -> bool {
         self.pool.is_some()
@@ -172,7 +179,9 @@ impl LocalTable {
         info: &ContactInfo,
         rtt: Option<Duration>,
     ) -> Inserted {
-        if let Some(pool) = &mut self.pool {
+        if let Some(pool) = &mut self.pool
+            && info.id != either!(&self.table, table => table.own())
+        {
             pool.on_answer(now_secs, info);
         }
         either!(&mut self.table, table => table.insert(now_secs, info, rtt))
@@ -198,6 +207,7 @@ impl LocalTable {
 
     /// See [`RoutingTable::remove`].
     pub(super) fn remove(&mut self, info: &ContactInfo) {
+        self.forget_in_pool(info);
         either!(&mut self.table, table => table.remove(info));
     }
 

@@ -176,6 +176,11 @@ impl Node {
                 let stats = &mut self.exchange.outbox.stats;
                 stats.errors_received += 1;
                 self.server.on_proof(now, &from, stats);
+                if let (Purpose::Verify(_), Some(contact)) = (pending.purpose, pending.contact())
+                    && let Some(table) = self.tables.get_mut(usize::from(local.0))
+                {
+                    table.forget_in_pool(&contact);
+                }
                 let text = String::from_utf8_lossy(text);
                 let text = text.chars().filter(|c| !c.is_control()).collect();
                 self.on_failed(now, &pending, Failure::Error(*code, text));

@@ -166,9 +166,17 @@ impl Pool {
             }
             return;
         }
-        let before = self.probation.len();
+        self.forget(info);
+    }
+
+    /// A node is not there any more: somebody else answered.
+    pub(super) fn forget(&mut self, info: &ContactInfo) {
+        let before = self.members.len() + self.probation.len();
+        if let Some(place) = self.place_of(info) {
+            self.members.remove(place);
+        }
         self.probation.retain(|waiting| waiting.info != *info);
-        if self.probation.len() < before {
+        if self.members.len() + self.probation.len() < before {
             self.leave(&info.address);
         }
     }
@@ -227,6 +235,8 @@ impl Pool {
             }
             let subtree = &self.members[start..end];
             if subtree.len() <= max || depth >= ID_BITS {
+                // Whatever has one id is equally far.
+                let subtree = &subtree[..subtree.len().min(max)];
                 let run = out.len();
                 out.extend(subtree.iter().filter(is_chosen).map(|member| member.info));
                 out[run..].sort_unstable_by_key(|info| info.id.distance(target));

@@ -39,6 +39,9 @@ const REFRESH_PAUSE: Duration = Duration::from_secs(1);
 /// queue, twice what a bucket takes of one network.
 const NETWORK_STRANGERS_MAX: usize = 4;
 
+/// Strangers that wait, whatever the queue may hold. Ours: each is compared with those that wait already.
+const STRANGERS_MAX: usize = 256;
+
 /// A node that waits to be pinged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Suspect {
@@ -140,6 +143,11 @@ impl Node {
     /// Puts a stranger into the queue of those that are pinged. Each host is there once, each
     /// network a few times, and a full queue forgets it.
     pub(super) fn suspect(&mut self, local: LocalId, address: SocketAddr, id: Option<NodeId>) {
+        let strangers_max = self.config.verify_queue_max.min(STRANGERS_MAX);
+        if self.verification.strangers.len() >= strangers_max {
+            self.exchange.outbox.stats.unverified_dropped += 1;
+            return;
+        }
         let (host, network) = (Host::of(&address), Network::of(&address));
         let queue = self.verification.strangers.iter();
         let queued = queue.map(|suspect| (suspect.local, suspect.address));
@@ -151,8 +159,7 @@ impl Node {
             let is_neighbour = network.is_some_and(|network| network.contains(&other));
             neighbours += usize::from(is_neighbour);
         }
-        let is_full = self.verification.strangers.len() >= self.config.verify_queue_max;
-        if is_full || neighbours >= NETWORK_STRANGERS_MAX {
+        if neighbours >= NETWORK_STRANGERS_MAX {
             self.exchange.outbox.stats.unverified_dropped += 1;
             return;
         }

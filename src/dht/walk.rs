@@ -218,8 +218,32 @@ impl Walk {
     pub(super) fn next(&self) -> Next {
         match self.choose(false) {
             (Next::Finished, false) => self.choose(true).0,
+            (Next::Finished, true) => self.probe().map_or(Next::Finished, Next::Ask),
             (next, _) => next,
         }
+    }
+
+    /// The farthest false lead among the closest whose namers have had no second chance: who lies names what
+    /// is closest.
+    fn probe(&self) -> Option<ContactInfo> {
+        if self.queries >= self.wanted.saturating_mul(QUERIES_PER_NODE) {
+            return None;
+        }
+        let mut taken = Places::default();
+        let mut probe = None;
+        for candidate in &self.candidates {
+            if candidate.state == State::New && self.leads.may_probe(candidate.namers) {
+                probe = Some(candidate.info);
+            }
+            if candidate.state == State::Answered {
+                taken.all += 1;
+                taken.bound += usize::from(candidate.is_bound);
+            }
+            if self.is_enough(taken) {
+                break;
+            }
+        }
+        probe
     }
 
     /// What to do next, with false leads or without, and whether there are enough candidates.
@@ -272,7 +296,13 @@ impl Walk {
     /// A query to this candidate is on its way.
     pub(super) fn on_asked(&mut self, address: SocketAddr) {
         self.queries += 1;
-        self.set_state(address, State::Asked);
+        if let Some(candidate) = self.find(address) {
+            candidate.state = State::Asked;
+            let namers = candidate.namers;
+            if self.leads.are_false(namers) {
+                self.leads.on_probe(namers);
+            }
+        }
     }
 
     /// A candidate answered. Returns its hop, `None` when it is no candidate.

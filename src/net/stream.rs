@@ -59,7 +59,7 @@ const WRITE_SLICES_MAX: usize = 64;
 pub enum StreamInput {
     /// The next bytes of the stream.
     Bytes(ConnectionId, Bytes),
-    /// The writer, once full, has room again.
+    /// The writer, once full, has room again; or, once busy, has nothing to write.
     Writable(ConnectionId),
     /// The stream ended; comes once, and is the last input that the connection sends.
     Closed(ConnectionId, Reason),
@@ -74,7 +74,16 @@ pub struct StreamHandle {
     queue: mpsc::Sender<Transmit>,
     /// The torrent was told that there is no room, and waits for [`StreamInput::Writable`].
     waits: Arc<AtomicBool>,
+    idleness: Arc<Idleness>,
     tasks: [JoinHandle<()>; 2],
+}
+
+/// Whether a writer has nothing to write.
+#[derive(Debug, Default)]
+struct Idleness {
+    is_idle: AtomicBool,
+    /// The torrent waits for that.
+    is_awaited: AtomicBool,
 }
 
 impl StreamHandle {
@@ -88,6 +97,21 @@ impl StreamHandle {
         self.waits.store(true, Ordering::SeqCst);
         // Looked at again: the writer may have emptied its queue just before it could see the wish.
         self.queue.capacity()
+    }
+
+    /// Whether the system has taken everything that the writer was given. If not,
+    /// [`StreamInput::Writable`] follows.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        let is_idle = || {
+            self.queue.capacity() == SEND_QUEUE_MAX && self.idleness.is_idle.load(Ordering::SeqCst)
+        };
+        if is_idle() {
+            return true;
+        }
+        self.idleness.is_awaited.store(true, Ordering::SeqCst);
+        // Looked at again: the writer may have become idle just before it could see the wish.
+        is_idle()
     }
 
     /// Gives one transmit to the writer; `false` if it has no room (never after `room() > 0`), or
@@ -136,6 +160,7 @@ pub fn spawn_stream(
     }
     let (queue, receiver) = mpsc::channel(SEND_QUEUE_MAX);
     let waits = Arc::new(AtomicBool::new(false));
+    let idleness = Arc::new(Idleness::default());
     let (reader, writer) = stream.into_split();
     let end = End {
         id,
@@ -146,6 +171,7 @@ pub fn spawn_stream(
         stream: writer,
         queue: receiver,
         waits: Arc::clone(&waits),
+        idleness: Arc::clone(&idleness),
         storage,
         limiter: limits.upload.clone(),
         end: end.clone(),
@@ -159,6 +185,7 @@ pub fn spawn_stream(
     StreamHandle {
         queue,
         waits,
+        idleness,
         tasks,
     }
 }
@@ -298,6 +325,7 @@ struct Writer {
     stream: OwnedWriteHalf,
     queue: mpsc::Receiver<Transmit>,
     waits: Arc<AtomicBool>,
+    idleness: Arc<Idleness>,
     storage: Option<watch::Receiver<Option<Storage>>>,
     limiter: Limiter,
     end: End,
@@ -318,7 +346,7 @@ impl Writer {
     /// Writes at least one transmit.
     async fn step(&mut self) -> Result<(), Ended> {
         if self.window.is_empty() {
-            let transmit = self.queue.recv().await.ok_or(Ended)?;
+            let transmit = self.next().await?;
             self.begin(transmit).await?;
         }
         self.fill().await?;
@@ -326,6 +354,20 @@ impl Writer {
         // The blocks after those are read while these are written.
         self.fill().await?;
         self.write().await
+    }
+
+    /// Waits for something to write.
+    async fn next(&mut self) -> Result<Transmit, Ended> {
+        if let Ok(transmit) = self.queue.try_recv() {
+            return Ok(transmit);
+        }
+        self.idleness.is_idle.store(true, Ordering::SeqCst);
+        if self.idleness.is_awaited.swap(false, Ordering::SeqCst) {
+            self.report(StreamInput::Writable(self.end.id)).await?;
+        }
+        let next = self.queue.recv().await;
+        self.idleness.is_idle.store(false, Ordering::SeqCst);
+        next.ok_or(Ended)
     }
 
     /// Takes what is queued, up to the read-ahead.

@@ -296,10 +296,23 @@ impl Torrent {
         let now = self.now;
         let connection = &mut self.connections.get_mut(&to)?.connection;
         let transmit = connection.poll_transmit(now);
-        let transmit = transmit.or_else(|| self.next_deferred(to));
-        if let Some(Transmit::Block { block, .. }) = &transmit {
-            self.block_given(to, block.piece);
-        }
+        self.on_transmit(to, transmit.as_ref());
+        transmit
+    }
+
+    /// Whether [`Self::poll_deferred`] may have something.
+    #[must_use]
+    pub const fn is_holding_back(&self) -> bool {
+        self.first_copy.is_under_way()
+    }
+
+    /// A block that could wait, because others have its piece, while there is a piece that nobody has; ask when
+    /// a connection has nothing else to send and its writer nothing to write. `None` while it is not this
+    /// connection's turn; then it is in [`Self::poll_ready`] when it is.
+    pub fn poll_deferred(&mut self, now: Instant, to: ConnectionId) -> Option<Transmit> {
+        self.advance(now);
+        let transmit = self.next_deferred(to);
+        self.on_transmit(to, transmit.as_ref());
         transmit
     }
 

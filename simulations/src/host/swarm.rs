@@ -223,7 +223,10 @@ impl SwarmHost {
     /// Takes what a connection has to send while its writer has room.
     fn fill(&mut self, network: &mut Network, id: ConnectionId, end: PipeEnd) {
         while network.has_room(end) {
-            let Some(transmit) = self.torrent.poll_transmit(network.now(), id) else {
+            let now = network.now();
+            let transmit = self.torrent.poll_transmit(now, id);
+            let transmit = transmit.or_else(|| self.torrent.poll_deferred(now, id));
+            let Some(transmit) = transmit else {
                 return;
             };
             match transmit {

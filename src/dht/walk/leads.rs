@@ -2,7 +2,8 @@
 //!
 //! A liar can name nodes that are not there, ever closer to the target, and each costs queries and time. So it is
 //! noted who named whom: when those that somebody named stay silent, and few answer, the others that only such
-//! namers know of are asked last. An honest node names some that are gone; one that names few others that are there
+//! namers know of are asked last. Before a walk ends without them, one node of each such namer is asked: an honest
+//! node may have named some that answer everybody but us. Who answers clears those that named it. An honest node names some that are gone; one that names few others that are there
 //! does no good either.
 //!
 //! Invariant: no more namers are remembered than a byte can number; what others name counts as named by nobody.
@@ -27,6 +28,8 @@ struct Lead {
     namer: SocketAddr,
     silent: u8,
     answered: u8,
+    /// It has had its second chance.
+    is_probed: bool,
 }
 
 /// Those who named others.
@@ -60,6 +63,7 @@ impl Leads {
                 namer: address,
                 silent: 0,
                 answered: 0,
+                is_probed: false,
             });
         }
         Some(namer)
@@ -87,6 +91,9 @@ impl Leads {
         for lead in self.of(namers) {
             lead.answered = lead.answered.saturating_add(1);
             lead.silent = lead.silent.saturating_sub(u8::from(was_silent));
+            if lead.is_probed {
+                lead.silent = 0;
+            }
         }
     }
 
@@ -102,6 +109,22 @@ impl Leads {
     pub(super) fn are_false(&self, namers: Namers) -> bool {
         let mut named = namers.0.iter().flatten().peekable();
         named.peek().is_some() && named.all(|namer| self.is_false(*namer))
+    }
+
+    /// Whether nobody who named a candidate has had its second chance.
+    pub(super) fn may_probe(&self, namers: Namers) -> bool {
+        let mut named = namers.0.iter().flatten();
+        named.all(|namer| {
+            let lead = self.leads.get(usize::from(namer.0));
+            lead.is_some_and(|lead| !lead.is_probed)
+        })
+    }
+
+    /// A candidate that only liars know of is asked: their second chance.
+    pub(super) fn on_probe(&mut self, namers: Namers) {
+        for lead in self.of(namers) {
+            lead.is_probed = true;
+        }
     }
 
     /// Whether what may be a lost datagram is more likely a lie: nobody but liars may know of the candidate.

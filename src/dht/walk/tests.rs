@@ -342,7 +342,39 @@ fn asked_of_a_liar(also_named: &[u8]) -> Vec<u8> {
 
 #[test]
 fn who_names_nodes_that_do_not_answer_is_not_believed() {
-    assert_eq!(asked_of_a_liar(&[]), [1, 2]);
+    assert_eq!(
+        asked_of_a_liar(&[]),
+        [1, 2, 12],
+        "the last is its second chance"
+    );
     // What an honest node names, too, is asked.
-    assert_eq!(asked_of_a_liar(&[7, 9]), [1, 2, 7, 9]);
+    assert_eq!(asked_of_a_liar(&[7, 9]), [1, 2, 7, 9, 12]);
+}
+
+#[test]
+fn who_named_nodes_that_answer_everybody_but_us_is_believed_again() {
+    let mut walk = walk(&Config::default());
+    let honest = "10.0.0.201:1".parse().unwrap();
+    let path = "10.0.0.202:1".parse().unwrap();
+    walk.on_named((101..=116).map(node), path, 2);
+    let mut asked = Vec::new();
+    let mut has_named = false;
+    while let Next::Ask(contact) = walk.next() {
+        walk.on_asked(contact.address);
+        let distance = contact.id.as_bytes()[19];
+        asked.push(distance);
+        // The four closest drop what we ask.
+        if distance <= 4 {
+            walk.on_stalled(contact.address);
+            walk.on_failed(contact.address);
+        } else {
+            walk.on_answer(contact.address, contact.id, None);
+        }
+        if !std::mem::replace(&mut has_named, true) {
+            walk.on_named((1..=12).map(node), honest, 2);
+        }
+    }
+    for distance in 5..=12 {
+        assert!(asked.contains(&distance), "{distance} in {asked:?}");
+    }
 }

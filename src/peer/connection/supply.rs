@@ -83,6 +83,16 @@ impl Connection {
         Some(block_of(block))
     }
 
+    /// Whether [`Self::poll_deferred`] has something.
+    #[must_use]
+    pub fn has_deferred(&self) -> bool {
+        let torrent = self.torrent.as_ref();
+        let may_send = |piece: PieceIndex| {
+            torrent.is_some_and(|torrent| !torrent.suspended.contains(piece.get()))
+        };
+        self.uploads.has_next(may_send)
+    }
+
     /// Defers nothing any more.
     pub fn resume_deferred(&mut self) {
         if let Some(torrent) = &mut self.torrent {

@@ -170,12 +170,18 @@ impl Task {
         };
         while link.handle.room() > 0 {
             let Some(transmit) = self.core.poll_transmit(now, id) else {
-                return;
+                break;
             };
             if !link.handle.send(transmit) {
                 // The writer has ended; that the stream did comes as an input of its own.
                 return;
             }
+        }
+        if self.core.is_holding_back()
+            && link.handle.is_idle()
+            && let Some(transmit) = self.core.poll_deferred(now, id)
+        {
+            link.handle.send(transmit);
         }
     }
 

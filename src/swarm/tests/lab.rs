@@ -468,7 +468,9 @@ impl Lab {
             if self.streams[stream][1 - end].in_flight >= WINDOW {
                 return;
             }
-            let Some(transmit) = self.hosts[host].torrent.poll_transmit(self.now, id) else {
+            let torrent = &mut self.hosts[host].torrent;
+            let transmit = torrent.poll_transmit(self.now, id);
+            let Some(transmit) = transmit.or_else(|| torrent.poll_deferred(self.now, id)) else {
                 return;
             };
             let bytes = match transmit {

@@ -138,7 +138,11 @@ impl Puppet {
     /// What the torrent says to a peer, the data of blocks left out.
     pub(super) fn hear(&mut self, stream: &mut Stream) -> Vec<Message> {
         let mut heard = Vec::new();
-        while let Some(transmit) = self.torrent.poll_transmit(self.now, stream.id) {
+        let next = |torrent: &mut Torrent| {
+            let transmit = torrent.poll_transmit(self.now, stream.id);
+            transmit.or_else(|| torrent.poll_deferred(self.now, stream.id))
+        };
+        while let Some(transmit) = next(&mut self.torrent) {
             match transmit {
                 Transmit::Bytes(mut bytes) => {
                     let handshake = stream.handshake_left.min(bytes.len());

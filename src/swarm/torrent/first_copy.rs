@@ -74,6 +74,11 @@ pub(super) struct FirstCopy {
 }
 
 impl FirstCopy {
+    /// Whether some peers may have to wait.
+    pub(super) const fn is_under_way(&self) -> bool {
+        self.under_way
+    }
+
     /// Whether the piece is for this peer: nobody else has it, and nobody else is getting it.
     fn gives(&mut self, now: Instant, is_held: bool, piece: PieceIndex, to: ConnectionId) -> bool {
         if is_held {
@@ -157,6 +162,10 @@ impl Torrent {
             return;
         }
         let asked: Vec<PieceIndex> = peer.connection.asked_pieces().collect();
+        // What it asked for and took back is nobody's again.
+        self.first_copy
+            .given
+            .retain(|piece, given| given.to != id || given.blocks > 0 || asked.contains(piece));
         for piece in asked {
             // Whoever asks for what it said it has lost that.
             let others = pieces
@@ -207,7 +216,7 @@ impl Torrent {
         let new: Vec<ConnectionId> = self.getting_new().collect();
         let may_be_next = |(id, peer): &(&ConnectionId, &Peer)| {
             let is_first = new.is_empty() || new.contains(id);
-            is_first && peer.flow.has_room && peer.connection.is_asked()
+            is_first && peer.flow.has_room && peer.connection.has_deferred()
         };
         let next = self.connections.iter().filter(may_be_next);
         let next = next.min_by_key(|(id, peer)| (peer.flow.given_at, **id));
@@ -269,8 +278,21 @@ impl Torrent {
         }
     }
 
+    /// Something was handed to the writer of a connection.
+    pub(super) fn on_transmit(&mut self, to: ConnectionId, transmit: Option<&Transmit>) {
+        match transmit {
+            Some(Transmit::Block { block, .. }) => self.block_given(to, block.piece),
+            Some(Transmit::Bytes(_)) => {
+                if let Some(peer) = self.connections.get_mut(&to) {
+                    peer.flow.has_room = false;
+                }
+            }
+            None => {}
+        }
+    }
+
     /// A block was handed out.
-    pub(super) fn block_given(&mut self, to: ConnectionId, piece: PieceIndex) {
+    fn block_given(&mut self, to: ConnectionId, piece: PieceIndex) {
         if let Some(given) = self.first_copy.given.get_mut(&piece)
             && given.to == to
         {
