@@ -28,7 +28,7 @@ pub enum Seeding {
     AsAsked,
     /// Super-seeding (BEP 16): peers see only what they are to fetch. The seed sends the least before a full
     /// copy is out, and peers get it the more slowly the fewer they are. Only for a torrent that is complete
-    /// when it is started; later a seed is [`Seeding::EachOnce`].
+    /// when it is started; later a seed is [`Seeding::AsAsked`].
     Super,
 }
 
