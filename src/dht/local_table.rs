@@ -242,10 +242,10 @@ impl LocalTable {
             return;
         };
         pool.closest(now_secs, target, max, Some(except), out);
-        let mut all = out.split_off(first);
-        all.sort_unstable_by_key(|info| (info.id.distance(target), info.address));
-        all.dedup();
-        out.extend(all.into_iter().take(max));
+        out[first..].sort_unstable_by_key(|info| (info.id.distance(target), info.address));
+        // What was there before is of the other family.
+        out.dedup();
+        out.truncate(first + max);
     }
 
     /// Good contacts.

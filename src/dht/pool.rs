@@ -14,6 +14,8 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
+use smallvec::SmallVec;
+
 use super::host::{Host, Network};
 use crate::id::NodeId;
 use crate::krpc::ContactInfo;
@@ -36,6 +38,10 @@ const FAILURES_MAX: u8 = 1;
 
 /// Bits of an id.
 const ID_BITS: u32 = 160;
+
+/// Subtrees that are left at a time in a search, without another allocation: one for each bit in which tens of
+/// thousands of ids differ.
+const SUBTREES: usize = 32;
 
 /// A node that can be reached.
 #[derive(Debug, Clone, Copy)]
@@ -227,7 +233,8 @@ impl Pool {
             |member: &&Member| member.is_good(now_secs) && Some(member.info.address) != except;
         let first = out.len();
         // Subtrees that are left, the closest one on top: all ids in one are closer than those in the next.
-        let mut left = vec![(0, self.members.len(), 0)];
+        let mut left: SmallVec<[(usize, usize, u32); SUBTREES]> = SmallVec::new();
+        left.push((0, self.members.len(), 0));
         while let Some((start, end, depth)) = left.pop() {
             let chosen = out.len() - first;
             if chosen >= max {
