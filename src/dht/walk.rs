@@ -226,7 +226,7 @@ impl Walk {
     /// The farthest false lead among the closest whose namers have had no second chance: who lies names what
     /// is closest.
     fn probe(&self) -> Option<ContactInfo> {
-        if self.queries >= self.wanted.saturating_mul(QUERIES_PER_NODE) {
+        if !self.may_query() {
             return None;
         }
         let mut taken = Places::default();
@@ -254,8 +254,7 @@ impl Walk {
             in_flight += usize::from(candidate.state == State::Asked);
             stalled |= matches!(candidate.state, State::Stalled | State::StalledAgain);
         }
-        let may_ask = in_flight < self.parallelism
-            && self.queries < self.wanted.saturating_mul(QUERIES_PER_NODE);
+        let may_ask = in_flight < self.parallelism && self.may_query();
         let (mut has_answered, mut waits) = (false, false);
         let mut taken = Places::default();
         for candidate in &self.candidates {
@@ -281,6 +280,11 @@ impl Walk {
             Next::Finished
         };
         (next, self.is_enough(taken))
+    }
+
+    /// Whether the queries of the walk are not used up.
+    const fn may_query(&self) -> bool {
+        self.queries < self.wanted.saturating_mul(QUERIES_PER_NODE)
     }
 
     /// Whether the closest nodes are those that were counted. BEP 42: what does not comply is no

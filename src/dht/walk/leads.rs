@@ -2,9 +2,9 @@
 //!
 //! A liar can name nodes that are not there, ever closer to the target, and each costs queries and time. So it is
 //! noted who named whom: when those that somebody named stay silent, and few answer, the others that only such
-//! namers know of are asked last. Before a walk ends without them, one node of each such namer is asked: an honest
-//! node may have named some that answer everybody but us. Who answers clears those that named it. An honest node names some that are gone; one that names few others that are there
-//! does no good either.
+//! namers know of are asked last. An honest node names some that are gone; one that names few others that are there
+//! does no good either. Before a walk ends without them, one node of each such namer is asked: an honest node may
+//! have named some that answer everybody but us. Who answers clears those that named it.
 //!
 //! Invariant: no more namers are remembered than a byte can number; what others name counts as named by nobody.
 
