@@ -300,12 +300,6 @@ impl Torrent {
         transmit
     }
 
-    /// Whether [`Self::poll_deferred`] may have something.
-    #[must_use]
-    pub const fn is_holding_back(&self) -> bool {
-        self.first_copy.is_under_way()
-    }
-
     /// A block that could wait, because others have its piece, while there is a piece that nobody has; ask when
     /// a connection has nothing else to send and its writer nothing to write. `None` while it is not this
     /// connection's turn; then it is in [`Self::poll_ready`] when it is.

@@ -74,11 +74,6 @@ pub(super) struct FirstCopy {
 }
 
 impl FirstCopy {
-    /// Whether some peers may have to wait.
-    pub(super) const fn is_under_way(&self) -> bool {
-        self.under_way
-    }
-
     /// Whether the piece is for this peer: nobody else has it, and nobody else is getting it.
     fn gives(&mut self, now: Instant, is_held: bool, piece: PieceIndex, to: ConnectionId) -> bool {
         if is_held {
@@ -140,6 +135,12 @@ impl Torrent {
     pub(super) fn is_only_holder(&self) -> bool {
         let unheld = self.pieces.as_ref().is_some_and(Pieces::has_unheld);
         self.state == State::Seeding && unheld
+    }
+
+    /// Whether [`Self::poll_deferred`] may have something.
+    #[must_use]
+    pub const fn is_holding_back(&self) -> bool {
+        self.first_copy.under_way
     }
 
     /// Looks at what a peer asks for: what others have or are getting waits.
