@@ -133,8 +133,12 @@ mod tests {
         tokio::time::sleep(time).await;
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn the_table_is_saved_soon_after_the_first_contact_and_then_at_the_interval() {
+    /// A keeper that only counts: who tells it of the node, how often it has saved, and its task.
+    fn counting() -> (
+        watch::Sender<DhtSummary>,
+        impl Fn() -> u32,
+        tokio::task::JoinHandle<()>,
+    ) {
         let saves = Arc::new(AtomicU32::new(0));
         let (sender, summary) = watch::channel(DhtSummary::default());
         let counted = Arc::clone(&saves);
@@ -143,7 +147,12 @@ mod tests {
             std::future::ready(())
         };
         let saving = tokio::spawn(repeat(summary, save));
-        let count = || saves.load(Ordering::Relaxed);
+        (sender, move || saves.load(Ordering::Relaxed), saving)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_table_is_saved_soon_after_the_first_contact_and_then_at_the_interval() {
+        let (sender, count, saving) = counting();
         let moment = Duration::from_secs(1);
         pass(SAVE_INTERVAL).await;
         assert_eq!(count(), 0, "nobody is known");
@@ -159,15 +168,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_table_is_saved_at_once_when_our_id_has_changed() {
-        let saves = Arc::new(AtomicU32::new(0));
-        let (sender, summary) = watch::channel(DhtSummary::default());
-        let counted = Arc::clone(&saves);
-        let save = move || {
-            counted.fetch_add(1, Ordering::Relaxed);
-            std::future::ready(())
-        };
-        let saving = tokio::spawn(repeat(summary, save));
-        let count = || saves.load(Ordering::Relaxed);
+        let (sender, count, saving) = counting();
         let moment = Duration::from_secs(1);
         sender.send_modify(|summary| summary.contacts = 1);
         pass(FIRST_SAVE_AFTER + moment).await;
