@@ -21,6 +21,8 @@
 
 mod load;
 mod meter;
+#[path = "../shared/process.rs"]
+mod process;
 mod queries;
 mod servers;
 mod sources;

@@ -1,12 +1,8 @@
 //! What a process has used, as the system counts it.
 
-use std::fs;
-
 use crate::load::Outcome;
+use crate::process::{cpu_times, kibibytes};
 use crate::table::float;
-
-/// Clock ticks a second in `/proc`, the same on every Linux of today.
-const TICKS: f64 = 100.0;
 
 /// Used so far, or between two moments.
 #[derive(Debug, Clone, Copy, Default)]
@@ -22,18 +18,11 @@ pub(crate) struct Usage {
 impl Usage {
     /// What a process has used so far.
     pub(crate) fn of(id: u32) -> Self {
-        let stat = fs::read_to_string(format!("/proc/{id}/stat")).unwrap();
-        // The name in parentheses may hold anything; fields are counted from behind it.
-        let (_, fields) = stat.rsplit_once(')').unwrap();
-        let mut fields = fields.split_ascii_whitespace().skip(11);
-        let mut next = || fields.next().unwrap().parse::<f64>().unwrap() / TICKS;
-        let status = fs::read_to_string(format!("/proc/{id}/status")).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let kibibytes = line.unwrap().split_ascii_whitespace().next().unwrap();
+        let (user, system) = cpu_times(id).unwrap();
         Self {
-            user: next(),
-            system: next(),
-            resident: kibibytes.parse::<u64>().unwrap() << 10,
+            user,
+            system,
+            resident: kibibytes(id, "VmRSS:") << 10,
         }
     }
 

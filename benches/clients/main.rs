@@ -21,6 +21,8 @@
 #[expect(dead_code, reason = "the tests use more of it")]
 mod lab;
 mod meter;
+#[path = "../shared/process.rs"]
+mod process;
 mod programs;
 mod table;
 
