@@ -8,7 +8,7 @@
 //! Run it with `cargo bench --bench answering`; without python3-libtorrent its rows are left out.
 //! `TRACKLESS_BENCH_ROUNDS` and `TRACKLESS_BENCH_SECONDS` change 5 rounds and 2 seconds for each
 //! figure. `cargo bench --bench answering -- mix trackless` measures only that, to look for where the
-//! time goes.
+//! time goes; `-- limits` and `-- popular` what is told below the tables.
 
 #![expect(
     clippy::disallowed_methods,
@@ -102,6 +102,14 @@ fn main() {
     };
     let programs = Program::ALL.map(Program::name);
     let works = WORKS.map(|(name, _)| name);
+    let rest = ["limits", "popular"];
+    if wanted
+        .iter()
+        .any(|argument| rest.contains(&argument.as_str()))
+    {
+        apart(&mut Load::new(), |name| is_wanted(name, &rest));
+        return;
+    }
     let mut load = Load::new();
     let mut candidates = Vec::new();
     for program in Program::ALL {
@@ -127,8 +135,17 @@ fn main() {
     drop(candidates);
     sheet.print();
     if wanted_works.len() == WORKS.len() {
-        by_default_limits(&mut load);
-        popular(&mut load);
+        apart(&mut load, |_| true);
+    }
+}
+
+/// What is measured with nodes of their own.
+fn apart(load: &mut Load, is_wanted: impl Fn(&str) -> bool) {
+    if is_wanted("limits") {
+        by_default_limits(load);
+    }
+    if is_wanted("popular") {
+        popular(load);
     }
 }
 
