@@ -122,9 +122,9 @@ impl LocalTable {
         self.rejoin(now_secs);
     }
 
-    /// Our own id is looked up when the next lookup of this address is due.
-    pub(super) const fn rejoin(&mut self, now_secs: u32) {
-        self.rejoin_at_secs = Some(now_secs);
+    /// Our own id is looked up at this time, in seconds.
+    pub(super) const fn rejoin(&mut self, at_secs: u32) {
+        self.rejoin_at_secs = Some(at_secs);
     }
 
     /// Our own id has been looked up. As long as fewer than `bucket_size` good contacts are known
@@ -154,11 +154,12 @@ impl LocalTable {
         self.due_refresh(now_secs, random)
     }
 
-    /// When [`LocalTable::due_lookup`] next has something, in seconds.
+    /// When [`LocalTable::due_lookup`] or [`LocalTable::due_lost`] next has something, in seconds.
     pub(super) fn next_lookup(&self) -> Option<u32> {
         self.rejoin_at_secs
             .into_iter()
             .chain(self.next_refresh())
+            .chain(either!(&self.table, table => table.next_lost()))
             .min()
     }
 
@@ -297,6 +298,11 @@ impl LocalTable {
     /// See [`RoutingTable::next_refresh`].
     fn next_refresh(&self) -> Option<u32> {
         either!(&self.table, table => table.next_refresh())
+    }
+
+    /// See [`RoutingTable::due_lost`].
+    pub(super) fn due_lost(&mut self, now_secs: u32, random: &mut Random) -> Option<ContactInfo> {
+        either!(&mut self.table, table => table.due_lost(now_secs, random))
     }
 
     /// See [`RoutingTable::spread_refreshes`].

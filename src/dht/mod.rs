@@ -44,6 +44,7 @@ mod keyed_hash;
 mod ledger;
 mod local_table;
 mod lookup;
+mod lost;
 pub mod node;
 mod outbox;
 mod own_items;

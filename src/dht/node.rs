@@ -298,6 +298,13 @@ impl Node {
             }
             Purpose::Search(id) => self.on_search_answer(now, id, pending, response),
             Purpose::Announce(id) => self.on_announced(id, pending, Ok(())),
+            Purpose::Reunite => {
+                let nodes = match Family::of(&pending.to) {
+                    Family::V4 => response.nodes,
+                    Family::V6 => response.nodes6,
+                };
+                self.on_lost_answer(now, pending.local, info, nodes);
+            }
             Purpose::Ping(id) => self.on_ping_done(now, id, pending, &Ok(response.id)),
         }
     }
@@ -305,7 +312,7 @@ impl Node {
     /// A query failed for a reason that says nothing about the contact, or after that was noted.
     fn on_failed(&mut self, now: Instant, pending: &Pending, failure: Failure) {
         match pending.purpose {
-            Purpose::Verify(_) | Purpose::Bootstrap => {}
+            Purpose::Verify(_) | Purpose::Bootstrap | Purpose::Reunite => {}
             Purpose::Search(id) => self.on_search_failed(now, id, pending, &failure),
             Purpose::Announce(id) => self.on_announced(id, pending, Err(&failure)),
             Purpose::Ping(id) => self.on_ping_done(now, id, pending, &Err(failure)),
@@ -324,7 +331,10 @@ impl Node {
                     match pending.purpose {
                         Purpose::Verify(rank) => self.verification.on_done(rank),
                         Purpose::Bootstrap => stats.bootstrap_timeouts += 1,
-                        Purpose::Search(_) | Purpose::Announce(_) | Purpose::Ping(_) => {}
+                        Purpose::Search(_)
+                        | Purpose::Announce(_)
+                        | Purpose::Ping(_)
+                        | Purpose::Reunite => {}
                     }
                     if let Some(contact) = pending.contact() {
                         self.on_contact_failed(now, pending.local, &contact);

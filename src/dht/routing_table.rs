@@ -20,6 +20,7 @@ use super::bucket::{Bucket, Replacements};
 use super::config::Config;
 use super::contact::{Contact, pack_ip};
 use super::host::Network;
+use super::lost::Lost;
 use super::secure_id::{IdBinding, is_bound};
 use crate::address::Scope;
 use crate::id::{ID_LENGTH, NodeId};
@@ -78,6 +79,7 @@ pub(super) struct RoutingTable<const N: usize> {
     /// At least one.
     buckets: Vec<Bucket>,
     replacements: Replacements<N>,
+    lost: Lost<N>,
 }
 
 impl<const N: usize> RoutingTable<N>
@@ -98,6 +100,7 @@ where
                 refresh_at_secs: 0,
             }],
             replacements: Replacements::default(),
+            lost: Lost::default(),
         }
     }
 
@@ -152,6 +155,7 @@ where
         }
         self.replacements
             .remove(|known| is_same(&known) || known.id() == newcomer.id());
+        self.lost.remove(info);
         self.place(now_secs, newcomer)
     }
 
@@ -309,13 +313,16 @@ where
             .replacements
             .take(|waiting| is_preferred(waiting) && fits(waiting))
             .or_else(|| self.replacements.take(fits));
+        let gone = self.contacts[index];
         if let Some(replacement) = replacement {
             self.contacts[index] = replacement;
+            self.lost.push(now_secs, gone);
             self.touch(bucket, now_secs);
             return Some(replacement.info());
         }
         if self.has_good(now_secs) {
             self.remove_at(index);
+            self.lost.push(now_secs, gone);
         }
         None
     }
@@ -325,6 +332,7 @@ where
         if let Some(index) = self.find_exact(info) {
             self.remove_at(index);
         }
+        self.lost.remove(info);
     }
 
     /// Appends the contacts closest to a target, closest first, at most `max`, without the one at
@@ -451,6 +459,16 @@ where
         }
     }
 
+    /// See [`Lost::due`].
+    pub(super) fn due_lost(&mut self, now_secs: u32, random: &mut Random) -> Option<ContactInfo> {
+        self.lost.due(now_secs, random)
+    }
+
+    /// See [`Lost::next`].
+    pub(super) fn next_lost(&self) -> Option<u32> {
+        self.lost.next()
+    }
+
     /// Our own bucket has just been looked for.
     pub(super) fn touch_own(&mut self, now_secs: u32) {
         self.touch(self.buckets.len() - 1, now_secs);
@@ -466,6 +484,7 @@ where
         self.contacts.capacity() * size_of::<Contact<N>>()
             + self.buckets.capacity() * size_of::<Bucket>()
             + self.replacements.memory_bytes()
+            + self.lost.memory_bytes()
     }
 
     /// The bucket an id belongs to.

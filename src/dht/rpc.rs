@@ -54,6 +54,8 @@ pub(super) enum Purpose {
     Announce(LookupId),
     /// A ping the user asked for.
     Ping(LookupId),
+    /// `find_node` to a contact that was lost.
+    Reunite,
 }
 
 impl Purpose {

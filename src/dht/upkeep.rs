@@ -293,10 +293,11 @@ impl Node {
         self.maintenance_at = Some(self.maintenance_at.map_or(at, |known| known.min(at)));
     }
 
-    /// Pings contacts that have been silent, and refreshes a bucket of each table.
+    /// Pings contacts that have been silent, asks one that was lost, and refreshes a bucket of each table.
     pub(super) fn maintain(&mut self, now: Instant) {
         let secs = now.as_secs();
         let next_checks = self.check_contacts(now);
+        self.ask_lost(now);
         let mut next_refresh: Option<Instant> = None;
         let mut due = Vec::new();
         for table in &mut self.tables {
