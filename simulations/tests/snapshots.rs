@@ -140,7 +140,12 @@ fn another_seed_is_another_run() {
 #[test]
 fn a_dht_that_loses_two_percent_of_the_datagrams_meets_its_figures() {
     for seed in [1, 2] {
-        let settings = [("loss", "2%"), ("nodes", "200"), ("duration", "30m")];
+        let settings = [
+            ("loss", "2%"),
+            ("nodes", "200"),
+            ("duration", "30m"),
+            ("lookups", "200"),
+        ];
         let report = run("dht-join", seed, &settings);
         assert!(report.passes(), "{}", report.table());
     }

@@ -16,6 +16,19 @@ const FAILURES_GOOD_MAX: u8 = 1;
 /// queries in a row".
 pub(super) const FAILURES_BAD: u8 = 3;
 
+/// A gateway lets in what comes from those its host has sent something to, for a while: 30 s to a few minutes
+/// (RFC 4787 wants 2). Who answers after so many seconds of silence can be reached by others too.
+pub(super) const GATEWAY_SECS: u32 = 150;
+
+/// Bit of [`Contact::trials`] that says that others can reach it.
+const PROVEN: u8 = 0x80;
+
+/// Bit of [`Contact::trials`] that says that it has asked us before others could be known to reach it.
+const ASKED: u8 = 0x40;
+
+/// The other bits of [`Contact::trials`]; more failures in a row are not counted.
+const FAILURES: u8 = 0x3f;
+
 /// A contact: id, address with `N` bytes of IP, and how it behaved.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Contact<const N: usize> {
@@ -26,8 +39,8 @@ pub(super) struct Contact<const N: usize> {
     port: u16,
     /// Smoothed round-trip time, see [`pack_rtt`]; 0 = not measured.
     rtt: u8,
-    /// Queries in a row without an answer.
-    failures: u8,
+    /// Queries in a row without an answer, [`PROVEN`] and [`ASKED`].
+    trials: u8,
 }
 
 impl<const N: usize> Contact<N>
@@ -42,7 +55,7 @@ where
             ip: pack_ip(info.address.ip())?,
             port: info.address.port(),
             rtt: rtt.map_or(0, pack_rtt),
-            failures: 0,
+            trials: 0,
         })
     }
 
@@ -83,7 +96,17 @@ impl<const N: usize> Contact<N> {
 
     /// Queries in a row it left unanswered.
     pub(super) const fn failures(&self) -> u8 {
-        self.failures
+        self.trials & FAILURES
+    }
+
+    /// Whether no gateway would let us in now only because its host has sent us something.
+    pub(super) const fn is_out_of_the_blue(&self, now_secs: u32) -> bool {
+        now_secs.saturating_sub(self.seen_secs) >= GATEWAY_SECS
+    }
+
+    /// Whether it has asked us, and may be one of those whom nobody else reaches.
+    pub(super) const fn is_doubtful(&self) -> bool {
+        self.trials & (PROVEN | ASKED) == ASKED
     }
 
     /// Round-trip time, `None` when not measured.
@@ -94,19 +117,22 @@ impl<const N: usize> Contact<N> {
     /// Good in the sense of BEP 5: heard from within the interval, and no more than one answer
     /// missing.
     pub(super) const fn is_good(&self, now_secs: u32, interval_secs: u32) -> bool {
-        self.failures <= FAILURES_GOOD_MAX
+        self.failures() <= FAILURES_GOOD_MAX
             && now_secs.saturating_sub(self.seen_secs) <= interval_secs
     }
 
     /// Bad in the sense of BEP 5.
     pub(super) const fn is_bad(&self) -> bool {
-        self.failures >= FAILURES_BAD
+        self.failures() >= FAILURES_BAD
     }
 
     /// It answered a query of ours.
     pub(super) fn on_answer(&mut self, now_secs: u32, rtt: Option<Duration>) {
+        if self.is_out_of_the_blue(now_secs) {
+            self.trials |= PROVEN;
+        }
         self.seen_secs = now_secs;
-        self.failures = 0;
+        self.trials &= !FAILURES;
         if let Some(sample) = rtt {
             let smoothed = match self.rtt() {
                 Some(known) => (known * 3 + sample) / 4,
@@ -119,11 +145,14 @@ impl<const N: usize> Contact<N> {
     /// It asked us something. That proves nothing about its answering, so failures stay.
     pub(super) const fn on_query(&mut self, now_secs: u32) {
         self.seen_secs = now_secs;
+        self.trials |= ASKED;
     }
 
     /// It left a query unanswered.
     pub(super) const fn on_failure(&mut self) {
-        self.failures = self.failures.saturating_add(1);
+        if self.failures() < FAILURES {
+            self.trials += 1;
+        }
     }
 }
 

@@ -179,13 +179,14 @@ impl LocalTable {
         now_secs: u32,
         info: &ContactInfo,
         rtt: Option<Duration>,
+        has_asked: bool,
     ) -> Inserted {
         if let Some(pool) = &mut self.pool
             && info.id != either!(&self.table, table => table.own())
         {
             pool.on_answer(now_secs, info);
         }
-        either!(&mut self.table, table => table.insert(now_secs, info, rtt))
+        either!(&mut self.table, table => table.insert(now_secs, info, rtt, has_asked))
     }
 
     /// See [`RoutingTable::on_query`].

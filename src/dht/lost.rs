@@ -101,6 +101,21 @@ where
         }
     }
 
+    /// Somebody asked us.
+    pub(super) fn on_query(&mut self, now_secs: u32, info: &ContactInfo) {
+        let contacts = self.0.iter_mut().flat_map(|lost| &mut lost.contacts);
+        for known in contacts.filter(|known| is_at(known, info)) {
+            known.on_query(now_secs);
+        }
+    }
+
+    /// Whether a node that asks us is not worth a ping now: it was a contact, nobody has found out whether
+    /// others can reach it, and while it asks a gateway would let our ping in.
+    pub(super) fn defers(&self, info: &ContactInfo) -> bool {
+        let mut contacts = self.0.iter().flat_map(|lost| &lost.contacts);
+        contacts.any(|known| is_at(known, info) && known.is_doubtful())
+    }
+
     /// One that is asked now, if it is time for that.
     pub(super) fn due(&mut self, now_secs: u32, random: &mut Random) -> Option<ContactInfo> {
         let lost = self
@@ -110,7 +125,11 @@ where
         let pause = PAUSE_SECS + random.below(PAUSE_SPREAD_SECS);
         lost.ask_at_secs = now_secs.saturating_add(pause);
         let index = random.index(lost.contacts.len())?;
-        Some(lost.contacts[index].info())
+        let (before, from) = lost.contacts.split_at(index);
+        let mut contacts = from.iter().chain(before);
+        contacts
+            .find(|known| known.is_out_of_the_blue(now_secs))
+            .map(Contact::info)
     }
 
     /// When [`Lost::due`] next has one, in seconds.
@@ -125,6 +144,14 @@ where
             size_of::<Remembered<N>>() + lost.contacts.capacity() * size_of::<Contact<N>>()
         })
     }
+}
+
+/// Whether a contact has this id and this address.
+fn is_at<const N: usize>(known: &Contact<N>, info: &ContactInfo) -> bool
+where
+    IpAddr: From<[u8; N]>,
+{
+    *known.id() == info.id && known.address() == info.address
 }
 
 impl Node {

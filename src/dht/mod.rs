@@ -31,6 +31,7 @@ mod bucket;
 pub mod config;
 mod contact;
 pub mod counters;
+mod doubt;
 mod estimate;
 pub mod event;
 mod exchange;

@@ -20,7 +20,7 @@ use super::local_table::LocalTable;
 use super::lookup::Lookups;
 use super::own_items::OwnItems;
 use super::routing_table::Choice;
-use super::rpc::{Due, Pending, Purpose};
+use super::rpc::{Due, Pending, Purpose, Rank};
 use super::search::Failure;
 use super::server::{Asker, Refusal, Server};
 use super::throttle::Standing;
@@ -281,7 +281,8 @@ impl Node {
             id: response.id,
             address: pending.to,
         };
-        if !self.on_verified(now, pending.local, &info, rtt) {
+        let has_asked = pending.purpose == Purpose::Verify(Rank::Stranger);
+        if !self.on_verified(now, pending.local, &info, rtt, has_asked) {
             let stats = &mut self.exchange.outbox.stats;
             self.server.on_proof(now, &pending.to, stats);
         }

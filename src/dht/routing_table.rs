@@ -18,7 +18,8 @@ use std::time::Duration;
 
 use super::bucket::{Bucket, Replacements};
 use super::config::Config;
-use super::contact::{Contact, pack_ip};
+use super::contact::{Contact, GATEWAY_SECS, pack_ip};
+use super::doubt::Doubt;
 use super::host::Network;
 use super::lost::Lost;
 use super::secure_id::{IdBinding, is_bound};
@@ -80,6 +81,7 @@ pub(super) struct RoutingTable<const N: usize> {
     buckets: Vec<Bucket>,
     replacements: Replacements<N>,
     lost: Lost<N>,
+    doubt: Doubt,
 }
 
 impl<const N: usize> RoutingTable<N>
@@ -101,6 +103,7 @@ where
             }],
             replacements: Replacements::default(),
             lost: Lost::default(),
+            doubt: Doubt::default(),
         }
     }
 
@@ -126,14 +129,16 @@ where
         }
     }
 
-    /// A node answered a query of ours: it is inserted, or noted as alive.
+    /// A node answered a query of ours: it is inserted, or noted as alive. `has_asked` says that it
+    /// did so after it had asked us.
     pub(super) fn insert(
         &mut self,
         now_secs: u32,
         info: &ContactInfo,
         rtt: Option<Duration>,
+        has_asked: bool,
     ) -> Inserted {
-        let Some(newcomer) = Contact::new(info, now_secs, rtt) else {
+        let Some(mut newcomer) = Contact::new(info, now_secs, rtt) else {
             return Inserted::Refused;
         };
         if info.id == self.own {
@@ -142,6 +147,9 @@ where
         let bucket = self.bucket_of(&info.id);
         if let Some(index) = self.find(bucket, &info.id) {
             return self.on_known_id(now_secs, bucket, index, &newcomer, rtt);
+        }
+        if has_asked {
+            newcomer.on_query(now_secs);
         }
         let is_same = same_host(&newcomer);
         if let Some(index) = self.contacts.iter().position(|known| is_same(&known)) {
@@ -171,7 +179,11 @@ where
         let is_full = self.range(bucket).len() >= self.bucket_size;
         let known = &mut self.contacts[index];
         if known.address() == newcomer.address() {
+            let was_doubtful = known.is_doubtful();
             known.on_answer(now_secs, rtt);
+            if was_doubtful && !known.is_doubtful() {
+                self.doubt.on_cleared();
+            }
         } else if known.is_bad() {
             *known = *newcomer;
         } else {
@@ -259,7 +271,10 @@ where
                 self.contacts[index].on_query(now_secs);
                 true
             }
-            None => false,
+            None => {
+                self.lost.on_query(now_secs, info);
+                false
+            }
         }
     }
 
@@ -270,7 +285,7 @@ where
             return false;
         };
         let bucket = self.bucket_of(&info.id);
-        if info.id == self.own {
+        if info.id == self.own || self.lost.defers(info) {
             return false;
         }
         if let Some(index) = self.find(bucket, &info.id) {
@@ -297,6 +312,9 @@ where
         self.contacts[index].on_failure();
         if !self.contacts[index].is_bad() {
             return None;
+        }
+        if self.contacts[index].is_doubtful() {
+            self.doubt.on_confirmed();
         }
         let bucket = self.bucket_of(&info.id);
         let (own, last) = (self.own, self.buckets.len() - 1);
@@ -412,6 +430,11 @@ where
         let after = self.interval_secs / 8 * CHECK_AFTER_EIGHTHS;
         let mut next: Option<u32> = None;
         for contact in &self.contacts {
+            let after = if self.doubt.concerns(contact) {
+                GATEWAY_SECS.min(after)
+            } else {
+                after
+            };
             let due = contact.seen_secs().saturating_add(after.max(1));
             if contact.failures() > 0 || due <= now_secs {
                 out.push(contact.info());

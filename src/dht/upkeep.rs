@@ -215,12 +215,13 @@ impl Node {
         local: LocalId,
         info: &ContactInfo,
         rtt: Option<Duration>,
+        has_asked: bool,
     ) -> bool {
         let secs = now.as_secs();
         let Some(table) = self.tables.get_mut(usize::from(local.0)) else {
             return false;
         };
-        let inserted = table.insert(secs, info, rtt);
+        let inserted = table.insert(secs, info, rtt, has_asked);
         let has_pool = table.has_pool();
         let is_alone = table.joining == Joining::Alone;
         if has_pool {

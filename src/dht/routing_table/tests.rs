@@ -19,7 +19,7 @@ fn node(first: u8, number: u8) -> ContactInfo {
 }
 
 fn insert(table: &mut RoutingTable<4>, info: ContactInfo) -> Inserted {
-    let inserted = table.insert(0, &info, None);
+    let inserted = table.insert(0, &info, None, false);
     check_invariants(table);
     inserted
 }
@@ -276,8 +276,8 @@ fn a_refresh_looks_for_an_id_of_its_bucket() {
 #[test]
 fn a_full_bucket_whose_contacts_answer_needs_no_refresh_one_with_room_does() {
     let mut table = full();
-    table.insert(800, &node(0x81, 1), None);
-    table.insert(800, &node(1, 1), None);
+    table.insert(800, &node(0x81, 1), None, false);
+    table.insert(800, &node(1, 1), None, false);
     assert_eq!(
         table.due_refresh(1000, &mut Random::from_seed(1)),
         Some(OWN)
@@ -322,7 +322,7 @@ proptest! {
             }
             let number = u16::try_from(number).unwrap();
             let [high, low] = number.to_be_bytes();
-            table.insert(0, &ContactInfo { id, address: ([10, 0, high, low], 1).into() }, None);
+            table.insert(0, &ContactInfo { id, address: ([10, 0, high, low], 1).into() }, None, false);
         }
         check_invariants(&table);
         let mut target = NodeId::new(random.bytes());
@@ -345,7 +345,7 @@ proptest! {
         for (now, (change, first, number)) in (0..).zip(changes) {
             let info = node(first >> (number * 2), number);
             match change {
-                0..=2 => drop(table.insert(now, &info, None)),
+                0..=2 => drop(table.insert(now, &info, None, false)),
                 3 => drop(table.on_failure(now, &info)),
                 _ => table.remove(&info),
             }

@@ -22,7 +22,7 @@ fn walk(config: &Config) -> Walk {
     };
     let mut random = Random::from_seed(1);
     let mut table = LocalTable::new(LocalId(0), &local, config, &mut random);
-    table.insert(0, &node(200), None);
+    table.insert(0, &node(200), None, false);
     Walk::new(Instant::ZERO, config, &table, TARGET)
 }
 
