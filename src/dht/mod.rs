@@ -18,7 +18,7 @@
 //! - `upkeep` verifies nodes before they enter a table, checks contacts and refreshes buckets;
 //!   `bootstrap` finds the way into the DHT; a [`snapshot`] brings back what was known before a
 //!   restart;
-//! - `host` says who counts as one, `ledger` is a table of what is remembered of many;
+//! - `host` says who counts as one, `sorted` searches among nodes by id, `ledger` is a table of what is remembered of many;
 //! - `exchange` and `outbox` hold what is needed to send; [`counters`] says what became of
 //!   everything.
 //!
@@ -56,6 +56,7 @@ mod search;
 pub mod secure_id;
 mod server;
 pub mod snapshot;
+mod sorted;
 mod storing;
 pub mod throttle;
 pub mod token;
