@@ -15,6 +15,8 @@
 //!   `identity` keeps ours so;
 //! - `search` runs lookups: a `lookup` has one `walk` for each local address, `item_search` says
 //!   what is collected on the way, `storing` what is told in the end, and `estimate` what follows for the size of the network;
+//! - `keeping` announces torrents again and again, `kept_torrents` says whose turn it is, and `neighbours` where
+//!   to begin;
 //! - `upkeep` verifies nodes before they enter a table, checks contacts and refreshes buckets;
 //!   `bootstrap` finds the way into the DHT; a [`snapshot`] brings back what was known before a
 //!   restart;
@@ -40,10 +42,13 @@ mod identity;
 pub mod item;
 mod item_search;
 mod item_store;
+mod keeping;
+mod kept_torrents;
 mod keyed_hash;
 mod ledger;
 mod local_table;
 mod lookup;
+mod neighbours;
 pub mod node;
 mod outbox;
 mod own_items;
