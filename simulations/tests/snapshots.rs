@@ -115,6 +115,7 @@ tables! {
     d7_is_the_same_each_time: "dht-eclipse",
     d8_is_the_same_each_time: "dht-bootstrap",
     d9_is_the_same_each_time: "dht-size",
+    d10_is_the_same_each_time: "dht-announcing",
     s1_is_the_same_each_time: "flash-crowd",
     s2_is_the_same_each_time: "asymmetric-links",
     s3_is_the_same_each_time: "seed-leaves",

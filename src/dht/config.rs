@@ -77,6 +77,13 @@ pub struct Config {
     /// Longest pause between two attempts to get into the DHT; the first is 1 s, each doubles.
     /// Default 1 minute, so that a network that comes back is noticed within it.
     pub bootstrap_backoff_max: Duration,
+    /// Time between two announces of a torrent that is kept announced; with more than 57,600 torrents it
+    /// is longer, because no more than 64 are announced in a second. Default 15 minutes: nodes forget a peer
+    /// after 30.
+    pub reannounce_interval: Duration,
+    /// Torrents that are kept announced, some 130 bytes each; further ones are refused. Default 110,000: they
+    /// take 29 minutes.
+    pub kept_max: usize,
     /// How long an announced peer is kept. Default 30 minutes.
     pub peer_lifetime: Duration,
     /// How long a write token is good. Default 10 minutes (BEP 5).
@@ -148,6 +155,8 @@ impl Default for Config {
             events_max: 1024,
             bootstrap_max: 64,
             bootstrap_backoff_max: Duration::from_secs(60),
+            reannounce_interval: Duration::from_secs(15 * 60),
+            kept_max: 110_000,
             peer_lifetime: Duration::from_secs(30 * 60),
             token_lifetime: TOKEN_LIFETIME,
             store_torrents_max: 2000,

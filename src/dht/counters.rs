@@ -138,6 +138,12 @@ counters! {
     /// Items in answers to our queries that are not what they should be: wrong hash, key or
     /// signature.
     bad_items,
+    /// Announces of torrents that are kept announced.
+    kept_announces,
+    /// Queries that these took, those sent a second time among them.
+    kept_announce_queries,
+    /// Nodes that stored these.
+    kept_announces_stored,
     /// Lookups that ended at once because too many waited.
     lookups_refused,
     /// Datagrams dropped because the driver did not drain them.

@@ -62,6 +62,14 @@ pub enum Event {
         /// How it went.
         report: LookupReport,
     },
+    /// A torrent that is kept announced was announced.
+    Announced {
+        /// The number of its announces, the same each time: see
+        /// [`Node::keep_announced`](super::Node::keep_announced).
+        lookup: LookupId,
+        /// How it went.
+        report: LookupReport,
+    },
     /// One query of a lookup was answered or timed out; only with
     /// [`Config::report_steps`](super::Config::report_steps).
     Step {
@@ -155,7 +163,7 @@ pub struct Scrape {
 pub enum WakeReason {
     /// A query passes its soft or hard time-out, or a lookup has waited long enough for a contact.
     Query,
-    /// A contact is checked, a bucket refreshed, an item of our own put again.
+    /// A contact is checked, a bucket refreshed, an item of our own put again, or a torrent announced.
     Maintenance,
     /// Stored peers or items expire.
     Expiry,

@@ -25,6 +25,9 @@ const PACE: Duration = Duration::from_millis(250);
 /// Queries at once for which there is a budget. Ours: forty, where nodes like us answer fifty.
 const PACE_BURST: u32 = 40;
 
+/// Queries that a patient lookup leaves in each host's budget. Ours: half of it.
+const PACE_LEFT: u32 = PACE_BURST / 2;
+
 /// Hosts whose budgets are remembered, about 70 bytes each.
 const PACED_MAX: usize = 1024;
 
@@ -41,6 +44,16 @@ pub(super) struct Ask<'a> {
     pub(super) want: Want,
     /// What for.
     pub(super) purpose: Purpose,
+}
+
+/// What a lookup may ask of one host.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Price {
+    /// Queries that asking it counts as; those that count as none are always sent.
+    pub(super) cost: u32,
+    /// Nobody waits for it: it leaves half of what there is to other lookups, of each host's budget and of
+    /// the queries in flight.
+    pub(super) is_patient: bool,
 }
 
 /// Sends queries.
@@ -68,23 +81,28 @@ impl Exchange {
         }
     }
 
-    /// Whether a host may be asked for a lookup, which counts as `cost` queries; those that count as
-    /// none always may.
+    /// Whether a host may be asked for a lookup.
     ///
     /// # Errors
     ///
     /// When it has been asked enough: from when on it may be.
-    pub(super) fn pace(&mut self, now: Instant, to: &SocketAddr, cost: u32) -> Result<(), Instant> {
-        if cost == 0 {
+    pub(super) fn pace(
+        &mut self,
+        now: Instant,
+        to: &SocketAddr,
+        price: Price,
+    ) -> Result<(), Instant> {
+        if price.cost == 0 {
             return Ok(());
         }
         let (meter, _) = self.paces.open(now, Host::of(to));
-        let capacity = PACE * PACE_BURST;
-        let wanted = meter.missing(now) + PACE * cost;
+        let left = if price.is_patient { PACE_LEFT } else { 0 };
+        let capacity = PACE * (PACE_BURST - left);
+        let wanted = meter.missing(now) + PACE * price.cost;
         if wanted > capacity {
             return Err(now + (wanted - capacity));
         }
-        meter.spend(now, PACE * cost);
+        meter.spend(now, PACE * price.cost);
         Ok(())
     }
 

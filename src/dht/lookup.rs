@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::config::{LocalId, LookupId, PeerKind, PeerPort};
 use super::event::{Event, LookupReport, Step};
+use super::exchange::Price;
 use super::item_search::{Collected, Finding};
 use super::outbox::Outbox;
 use super::walk::{Phase, Walk};
@@ -103,6 +104,18 @@ pub(super) enum Origin {
     Refresh(LocalId),
     /// The node itself: an item that others would forget.
     Republish,
+    /// The node itself: a torrent that is kept announced. The caller hears of it.
+    Keep,
+}
+
+impl Origin {
+    /// Whether the caller hears of what is found.
+    const fn is_told(self) -> bool {
+        match self {
+            Self::User | Self::Keep => true,
+            Self::Join(_) | Self::Refresh(_) | Self::Republish => false,
+        }
+    }
 }
 
 /// A lookup.
@@ -157,13 +170,27 @@ impl Lookup {
     pub(super) fn want(&self, joining: Want) -> Want {
         let families = match self.origin {
             Origin::Join(_) => joining,
-            Origin::User | Origin::Refresh(_) | Origin::Republish => Want::default(),
+            Origin::User | Origin::Refresh(_) | Origin::Republish | Origin::Keep => Want::default(),
         };
         Want {
             scrape: matches!(self.kind, Kind::Scrape(_)),
             // BEP 33: one who has everything has no use for others of the kind.
             no_seeds: matches!(self.kind, Kind::Announce(.., PeerKind::Seed)),
             ..families
+        }
+    }
+
+    /// What asking one host counts for it, and what is left to others.
+    pub(super) const fn price(&self) -> Price {
+        let cost = match self.origin {
+            Origin::Join(_) | Origin::Refresh(_) => 0,
+            // Who is asked will be told, too.
+            Origin::User | Origin::Republish | Origin::Keep if self.kind.is_storing() => 2,
+            Origin::User | Origin::Republish | Origin::Keep => 1,
+        };
+        Price {
+            cost,
+            is_patient: matches!(self.origin, Origin::Keep),
         }
     }
 
@@ -231,7 +258,7 @@ impl Lookup {
                 found.push(peer);
             }
         }
-        if !found.is_empty() && self.origin == Origin::User {
+        if !found.is_empty() && self.origin.is_told() {
             outbox.tell(Event::PeersFound {
                 lookup: self.id,
                 info_hash,
@@ -284,7 +311,7 @@ impl Lookup {
         report_steps: bool,
         step: impl FnOnce() -> Step,
     ) {
-        if report_steps && self.origin == Origin::User {
+        if report_steps && self.origin.is_told() {
             outbox.tell(Event::Step {
                 lookup: self.id,
                 step: step(),
@@ -317,7 +344,7 @@ impl Lookup {
                 self.step(outbox, report_steps, || self.blank_step(info, hop));
             }
         }
-        if self.origin != Origin::User {
+        if !self.origin.is_told() {
             return;
         }
         if let Some((_, hop)) = closest_hop {
@@ -326,9 +353,11 @@ impl Lookup {
         self.report.peers = u32::try_from(self.peers.len()).unwrap_or(u32::MAX);
         self.collected.report(&mut self.report);
         self.report.duration = now.saturating_since(self.started);
-        outbox.tell(Event::LookupDone {
-            lookup: self.id,
-            report: self.report,
+        let (lookup, report) = (self.id, self.report);
+        outbox.tell(if self.origin == Origin::Keep {
+            Event::Announced { lookup, report }
+        } else {
+            Event::LookupDone { lookup, report }
         });
     }
 
@@ -396,13 +425,13 @@ impl Lookups {
         next
     }
 
-    /// Forgets a lookup, running or not. Returns what it was for.
-    pub(super) fn cancel(&mut self, id: LookupId) -> Option<Kind> {
+    /// Forgets a lookup, running or not.
+    pub(super) fn cancel(&mut self, id: LookupId) -> Option<Lookup> {
         if let Some(index) = self.active.iter().position(|lookup| lookup.id == id) {
-            return Some(self.remove(index).kind);
+            return Some(self.remove(index));
         }
         let index = self.queue.iter().position(|lookup| lookup.id == id)?;
-        self.queue.remove(index).map(|lookup| lookup.kind)
+        self.queue.remove(index)
     }
 
     /// When the first lookup that has nobody to ask has waited long enough.

@@ -15,10 +15,12 @@
 //!   `identity` keeps ours so;
 //! - `search` runs lookups: a `lookup` has one `walk` for each local address, `item_search` says
 //!   what is collected on the way, `storing` what is told in the end, and `estimate` what follows for the size of the network;
+//! - `keeping` announces torrents again and again, `kept_torrents` says whose turn it is, and `neighbours` where
+//!   to begin;
 //! - `upkeep` verifies nodes before they enter a table, checks contacts and refreshes buckets;
 //!   `bootstrap` finds the way into the DHT; a [`snapshot`] brings back what was known before a
 //!   restart;
-//! - `host` says who counts as one, `ledger` is a table of what is remembered of many;
+//! - `host` says who counts as one, `sorted` searches among nodes by id, `ledger` is a table of what is remembered of many;
 //! - `exchange` and `outbox` hold what is needed to send; [`counters`] says what became of
 //!   everything.
 //!
@@ -41,11 +43,14 @@ mod identity;
 pub mod item;
 mod item_search;
 mod item_store;
+mod keeping;
+mod kept_torrents;
 mod keyed_hash;
 mod ledger;
 mod local_table;
 mod lookup;
 mod lost;
+mod neighbours;
 pub mod node;
 mod outbox;
 mod own_items;
@@ -58,6 +63,7 @@ mod search;
 pub mod secure_id;
 mod server;
 pub mod snapshot;
+mod sorted;
 mod storing;
 pub mod throttle;
 pub mod token;

@@ -18,6 +18,7 @@ use super::event::{Event, Transmit, WakeReason};
 use super::exchange::Exchange;
 use super::local_table::LocalTable;
 use super::lookup::Lookups;
+use super::neighbours::Neighbours;
 use super::own_items::OwnItems;
 use super::routing_table::Choice;
 use super::rpc::{Due, Pending, Purpose, Rank};
@@ -26,7 +27,7 @@ use super::server::{Asker, Refusal, Server};
 use super::throttle::Standing;
 use super::upkeep::Verification;
 use crate::address::Scope;
-use crate::id::{ID_LENGTH, NodeId};
+use crate::id::{ID_LENGTH, InfoHash, NodeId};
 use crate::krpc::{Body, ContactInfo, DecodeError, Family, Message, Query, Response};
 use crate::random::Random;
 use crate::time::{Instant, Wake};
@@ -44,6 +45,8 @@ pub struct Node {
     /// What lookups said of the size of the network, of IPv4 and of IPv6.
     pub(super) lookouts: (Lookouts, Lookouts),
     pub(super) own_items: OwnItems,
+    /// Nodes around the torrents that are kept announced; `None` when there are none.
+    pub(super) neighbours: Option<Box<Neighbours>>,
     pub(super) verification: Verification,
     pub(super) bootstrap: Bootstrap,
     pub(super) server: Server,
@@ -53,6 +56,8 @@ pub struct Node {
     pub(super) checked_at: Option<Instant>,
     /// A lookup could not send because too many queries were in flight.
     pub(super) is_starved: bool,
+    /// A patient lookup could not send because half as many were.
+    pub(super) has_patient: bool,
     /// A lookup wants to ask a host that has been asked enough for the moment, and goes on then.
     pub(super) paced_until: Option<Instant>,
     /// The last `TableChanged` said that there are good contacts.
@@ -77,11 +82,13 @@ impl Node {
             lookups: Lookups::default(),
             lookouts: (Lookouts::default(), Lookouts::default()),
             own_items: OwnItems::new(config.own_items_max, config.item_interval),
+            neighbours: None,
             verification: Verification::default(),
             bootstrap: Bootstrap::default(),
             maintenance_at: None,
             checked_at: None,
             is_starved: false,
+            has_patient: false,
             paced_until: None,
             is_known: false,
             config,
@@ -265,6 +272,9 @@ impl Node {
             if let Some(table) = self.tables.get_mut(usize::from(pending.local.0)) {
                 table.remove(&asked);
             }
+            if let Some(neighbours) = &mut self.neighbours {
+                neighbours.forget(pending.local, &asked);
+            }
             let stats = &mut self.exchange.outbox.stats;
             self.server.on_proof(now, &pending.to, stats);
             self.on_contacts_lost(now);
@@ -387,6 +397,7 @@ impl Node {
             (self.bootstrap.next, WakeReason::Bootstrap),
             (self.maintenance_at, WakeReason::Maintenance),
             (self.own_items.next(), WakeReason::Maintenance),
+            (self.next_announce(), WakeReason::Maintenance),
             (self.server.next_expiry(), WakeReason::Expiry),
         ];
         wakes.into_iter().fold(None, |first, (at, reason)| {
@@ -446,6 +457,11 @@ impl Node {
         )
     }
 
+    /// The torrents in that store, in order.
+    pub fn stored_torrents(&self) -> impl Iterator<Item = &InfoHash> {
+        self.server.store.info_hashes()
+    }
+
     /// How many nodes of a family there are, as far as lookups can tell; `None` before sixteen
     /// different ones have found eight nodes each.
     #[must_use]
@@ -479,6 +495,9 @@ impl Node {
             + self.lookouts.0.memory_bytes()
             + self.lookouts.1.memory_bytes()
             + self.own_items.memory_bytes()
+            + self.neighbours.as_ref().map_or(0, |neighbours| {
+                size_of::<Neighbours>() + neighbours.memory_bytes()
+            })
             + self.verification.memory_bytes()
             + self.bootstrap.memory_bytes()
             + self.server.memory_bytes()

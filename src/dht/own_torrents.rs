@@ -1,4 +1,4 @@
-//! The torrents we announced, and where an asker finds us for them.
+//! The torrents we announced or keep announced, and where an asker finds us for them.
 //!
 //! Whoever announces a torrent is one of its peers, so it says so when it is asked for them: then
 //! two nodes are enough, one that has the torrent and one that looks for it. What has to be known
@@ -14,13 +14,14 @@ use std::time::Duration;
 
 use super::config::{PeerKind, PeerPort};
 use super::host::Host;
+use super::kept_torrents::KeptTorrents;
 use crate::address::{self, Scope};
 use crate::id::InfoHash;
 use crate::krpc::Family;
 use crate::time::Instant;
 
-/// Torrents for which we name ourselves; the one announced longest ago gives way. Ours: others
-/// store what one of many announces, so nobody depends on this who has that many.
+/// Torrents announced once for which we name ourselves; the one announced longest ago gives way.
+/// Ours: others store what one of many announces, so nobody depends on this who has that many.
 const TORRENTS_MAX: usize = 4096;
 
 /// Hosts whose word about our address is kept, 64 bytes each; the oldest gives way. Ours: in a DHT
@@ -31,6 +32,8 @@ const WITNESSES_MAX: usize = 64;
 #[derive(Debug)]
 pub(super) struct OwnTorrents {
     torrents: BTreeMap<InfoHash, Announced>,
+    /// Those that are announced again and again; `None` when there are none.
+    pub(super) kept: Option<Box<KeptTorrents>>,
     /// What hosts said our address is, newest last.
     witnesses: VecDeque<(SocketAddr, SocketAddr)>,
     /// How long we count as a peer after an announce.
@@ -50,6 +53,7 @@ impl OwnTorrents {
     pub(super) const fn new(lifetime: Duration) -> Self {
         Self {
             torrents: BTreeMap::new(),
+            kept: None,
             witnesses: VecDeque::new(),
             lifetime,
         }
@@ -77,18 +81,20 @@ impl OwnTorrents {
 
     /// Whether we said that we have all of a torrent.
     pub(super) fn is_seed(&self, info_hash: InfoHash) -> bool {
-        let announced = self.torrents.get(&info_hash);
-        announced.is_some_and(|announced| announced.kind == PeerKind::Seed)
+        let kept = self.kept.as_ref().and_then(|kept| kept.get(info_hash));
+        let kind = kept.map(|(_, kind)| kind);
+        let announced = || Some(self.torrents.get(&info_hash)?.kind);
+        kind.or_else(announced) == Some(PeerKind::Seed)
     }
 
-    /// A torrent is ours no longer.
+    /// A torrent that was announced is ours no longer, unless it is kept announced.
     pub(super) fn withdraw(&mut self, info_hash: InfoHash) {
         self.torrents.remove(&info_hash);
     }
 
     /// Whether any torrent is announced.
     pub(super) fn has_any(&self) -> bool {
-        !self.torrents.is_empty()
+        !self.torrents.is_empty() || self.kept.is_some()
     }
 
     /// A host that answered a query of ours told us our address.
@@ -113,10 +119,12 @@ impl OwnTorrents {
         asker: &SocketAddr,
         bound: &SocketAddr,
     ) -> Option<SocketAddr> {
-        let announced = self.torrents.get(&info_hash)?;
-        if announced.until <= now {
-            return None;
-        }
+        let kept = self.kept.as_ref().and_then(|kept| kept.get(info_hash));
+        let announced = || {
+            let announced = self.torrents.get(&info_hash)?;
+            (announced.until > now).then_some(announced.port)
+        };
+        let port = kept.map(|(port, _)| port).or_else(announced)?;
         let host = Host::of(asker);
         let told = self.witnesses.iter().rev();
         let mut told = told.filter(|(by, _)| Host::of(by) == host);
@@ -124,7 +132,7 @@ impl OwnTorrents {
             || SocketAddr::new(reached_at(asker, bound), bound.port()),
             |(_, ours)| *ours,
         );
-        let port = match announced.port {
+        let port = match port {
             PeerPort::Explicit(port) => port,
             PeerPort::Implied => ours.port(),
         };
@@ -134,7 +142,9 @@ impl OwnTorrents {
 
     /// Bytes on the heap, the B-tree's nodes estimated as half full.
     pub(super) fn memory_bytes(&self) -> usize {
+        let kept = self.kept.as_ref();
         2 * self.torrents.len() * size_of::<(InfoHash, Announced)>()
+            + kept.map_or(0, |kept| size_of::<KeptTorrents>() + kept.memory_bytes())
             + self.witnesses.capacity() * size_of::<(SocketAddr, SocketAddr)>()
     }
 }

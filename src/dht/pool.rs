@@ -14,9 +14,8 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
-use smallvec::SmallVec;
-
 use super::host::{Host, Network};
+use super::sorted::{self, Known};
 use crate::id::NodeId;
 use crate::krpc::ContactInfo;
 
@@ -36,13 +35,6 @@ const GOOD_FOR_SECS: u32 = 2 * CHECK_SECS;
 /// Pings in a row that a node may leave unanswered.
 const FAILURES_MAX: u8 = 1;
 
-/// Bits of an id.
-const ID_BITS: u32 = 160;
-
-/// Subtrees that are left at a time in a search, without another allocation: one for each bit in which tens of
-/// thousands of ids differ.
-const SUBTREES: usize = 32;
-
 /// A node that can be reached.
 #[derive(Debug, Clone, Copy)]
 struct Member {
@@ -56,6 +48,12 @@ struct Member {
 impl Member {
     const fn is_good(&self, now_secs: u32) -> bool {
         self.failures == 0 && now_secs.saturating_sub(self.seen_secs) <= GOOD_FOR_SECS
+    }
+}
+
+impl Known for Member {
+    fn info(&self) -> &ContactInfo {
+        &self.info
     }
 }
 
@@ -136,7 +134,7 @@ impl Pool {
 
     /// A host that is here answered; another node on it, with another port, is not looked at.
     fn on_known(&mut self, now_secs: u32, info: &ContactInfo) {
-        if let Some(place) = self.place_of(info) {
+        if let Some(place) = sorted::place_of(&self.members, info) {
             let member = &mut self.members[place];
             member.seen_secs = now_secs;
             member.failures = 0;
@@ -157,13 +155,13 @@ impl Pool {
             seen_secs: now_secs,
             failures: 0,
         };
-        let place = self.first_from(&info.id);
+        let place = sorted::first_from(&self.members, &info.id);
         self.members.insert(place, member);
     }
 
     /// A node left a query of ours unanswered.
     pub(super) fn on_failure(&mut self, info: &ContactInfo) {
-        if let Some(place) = self.place_of(info) {
+        if let Some(place) = sorted::place_of(&self.members, info) {
             let member = &mut self.members[place];
             member.failures += 1;
             if member.failures > FAILURES_MAX {
@@ -178,7 +176,7 @@ impl Pool {
     /// A node is not there any more: somebody else answered.
     pub(super) fn forget(&mut self, info: &ContactInfo) {
         let before = self.members.len() + self.probation.len();
-        if let Some(place) = self.place_of(info) {
+        if let Some(place) = sorted::place_of(&self.members, info) {
             self.members.remove(place);
         }
         self.probation.retain(|waiting| waiting.info != *info);
@@ -229,35 +227,8 @@ impl Pool {
         except: Option<SocketAddr>,
         out: &mut Vec<ContactInfo>,
     ) {
-        let is_chosen =
-            |member: &&Member| member.is_good(now_secs) && Some(member.info.address) != except;
-        let first = out.len();
-        // Subtrees that are left, the closest one on top: all ids in one are closer than those in the next.
-        let mut left: SmallVec<[(usize, usize, u32); SUBTREES]> = SmallVec::new();
-        left.push((0, self.members.len(), 0));
-        while let Some((start, end, depth)) = left.pop() {
-            let chosen = out.len() - first;
-            if chosen >= max {
-                break;
-            }
-            let subtree = &self.members[start..end];
-            if subtree.len() <= max || depth >= ID_BITS {
-                // Whatever has one id is equally far.
-                let subtree = &subtree[..subtree.len().min(max)];
-                let run = out.len();
-                out.extend(subtree.iter().filter(is_chosen).map(|member| member.info));
-                out[run..].sort_unstable_by_key(|info| info.id.distance(target));
-                continue;
-            }
-            let ones = start + subtree.partition_point(|member| !member.info.id.bit(depth));
-            let (zeros, ones) = ((start, ones, depth + 1), (ones, end, depth + 1));
-            left.extend(if target.bit(depth) {
-                [zeros, ones]
-            } else {
-                [ones, zeros]
-            });
-        }
-        out.truncate(first + max);
+        let is_good = |member: &Member| member.is_good(now_secs);
+        sorted::closest(&self.members, target, max, except, is_good, out);
     }
 
     /// Whether nobody is handed out.
@@ -277,18 +248,6 @@ impl Pool {
             + self.probation.capacity() * size_of::<Candidate>()
             + self.hosts.capacity() * size_of::<Host>()
             + self.networks.capacity() * size_of::<Network>()
-    }
-
-    fn first_from(&self, id: &NodeId) -> usize {
-        self.members.partition_point(|member| member.info.id < *id)
-    }
-
-    fn place_of(&self, info: &ContactInfo) -> Option<usize> {
-        let from = self.first_from(&info.id);
-        let same_id = self.members[from..].iter();
-        let mut same_id = same_id.take_while(|member| member.info.id == info.id);
-        let place = same_id.position(|member| member.info.address == info.address)?;
-        Some(from + place)
     }
 
     fn enter(&mut self, address: &SocketAddr) {

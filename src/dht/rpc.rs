@@ -132,6 +132,14 @@ impl Rpc {
         self.pending.len() >= self.pending_max
     }
 
+    /// Whether as many queries are in flight as a patient lookup may add to: half of what is possible. One
+    /// that waits goes on when a quarter of these have ended.
+    pub(super) const fn is_half_full(&self, is_waiting: bool) -> bool {
+        let half = self.pending_max / 2;
+        let enough = if is_waiting { half - half / 4 } else { half };
+        self.pending.len() >= enough
+    }
+
     /// Whether an answer from this address is awaited.
     pub(super) fn is_asking(&self, local: LocalId, address: &SocketAddr) -> bool {
         self.pending

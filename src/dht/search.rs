@@ -15,7 +15,7 @@ use tracing::debug;
 
 use super::config::{LocalId, LookupId, PeerKind, PeerPort};
 use super::event::{Event, Step};
-use super::exchange::Ask;
+use super::exchange::{Ask, Price};
 use super::item_search::{Collected, Putting};
 use super::lookup::{Kind, Lookup, Origin};
 use super::node::Node;
@@ -64,21 +64,6 @@ impl Node {
     /// says that no local address is of that family.
     pub fn ping(&mut self, now: Instant, to: SocketAddr) -> LookupId {
         self.start(now, Kind::Ping(to), NodeId::new([0; ID_LENGTH]))
-    }
-
-    /// Names us as a peer of a torrent no longer. Those who stored an announce do so for half an
-    /// hour.
-    pub fn withdraw(&mut self, info_hash: InfoHash) {
-        self.server.own_torrents.withdraw(info_hash);
-    }
-
-    /// Ends a lookup without a report; an announce is withdrawn. Its answers on the way are still
-    /// used for the tables.
-    pub fn cancel(&mut self, lookup: LookupId) {
-        let cancelled = self.lookups.cancel(lookup);
-        if let Some(info_hash) = cancelled.and_then(Kind::announced) {
-            self.withdraw(info_hash);
-        }
     }
 
     /// A lookup of the caller that collects nothing but nodes and peers.
@@ -146,7 +131,7 @@ impl Node {
     /// The walks of a lookup. Announces go over every local address, because each announces itself;
     /// for anything else one of each family will do, the first that has contacts (BEP 45: the same
     /// nodes should not be asked from several sockets at once).
-    fn walks(&self, now: Instant, kind: Kind, target: NodeId) -> Vec<Walk> {
+    pub(super) fn walks(&self, now: Instant, kind: Kind, target: NodeId) -> Vec<Walk> {
         let is_walked = |id: LocalId, family: Family| {
             let mut alike = self.tables.iter().filter(|table| table.family == family);
             let first = alike.clone().next();
@@ -169,11 +154,12 @@ impl Node {
                 lookup.dirty = true;
             }
         }
+        self.resume_patient();
         loop {
             let marked = self.lookups.active.iter().position(|lookup| lookup.dirty);
             if let Some(index) = marked {
                 self.pump(now, index);
-            } else if !self.promote(now) {
+            } else if !self.promote(now) && !self.announce_next(now) {
                 break;
             }
         }
@@ -201,7 +187,7 @@ impl Node {
 
     /// Tells what is in our own store: in a small network we are one of the nodes closest to the
     /// target, and nobody else may have it.
-    fn tell_stored(&mut self, now: Instant, lookup: &mut Lookup) {
+    pub(super) fn tell_stored(&mut self, now: Instant, lookup: &mut Lookup) {
         if let Collected::Versions(versions) = &mut lookup.collected
             && let Some(item) = self.server.items.store.get(now, &lookup.target)
         {
@@ -248,12 +234,7 @@ impl Node {
             want,
             putting: lookup.collected.putting(),
             seq: lookup.collected.known_seq(),
-            cost: match lookup.origin {
-                Origin::Join(_) | Origin::Refresh(_) => 0,
-                // Who is asked will be told, too.
-                Origin::User | Origin::Republish if lookup.kind.is_storing() => 2,
-                Origin::User | Origin::Republish => 1,
-            },
+            price: lookup.price(),
         };
         let mut queries = 0;
         for walk in &mut walks {
@@ -282,8 +263,12 @@ impl Node {
             match walk.next() {
                 Next::Wait => return sent,
                 Next::Ask(contact) => {
+                    if header.price.is_patient && self.exchange.rpc.is_half_full(false) {
+                        self.has_patient = true;
+                        return sent;
+                    }
                     if !self.exchange.rpc.is_full()
-                        && let Err(at) = self.exchange.pace(now, &contact.address, header.cost)
+                        && let Err(at) = self.exchange.pace(now, &contact.address, header.price)
                     {
                         self.paced_until = self.paced_until.into_iter().chain([at]).min();
                         return sent;
@@ -351,6 +336,9 @@ impl Node {
             let (stored, seq) = (lookup.report.stored, versions.seq());
             self.own_items.on_put(now, &target, stored, seq);
             self.republish(now);
+        }
+        if origin == Origin::Keep {
+            self.on_kept_announced(now, &lookup);
         }
         let report_steps = self.config.report_steps;
         lookup.finish(now, &mut self.exchange.outbox, report_steps);
@@ -557,8 +545,7 @@ struct Header {
     putting: Option<Arc<Putting>>,
     /// The version of the item that is known already.
     seq: Option<i64>,
-    /// Queries that asking one node counts as for it.
-    cost: u32,
+    price: Price,
 }
 
 /// Why a query did not succeed.

@@ -6,6 +6,7 @@ mod identity;
 mod item_lookups;
 mod items;
 mod join;
+mod keeping;
 mod lookups;
 mod neighbours;
 mod network;

@@ -251,6 +251,9 @@ impl Node {
             return;
         };
         let promoted = table.on_failure(secs, info);
+        if let Some(neighbours) = &mut self.neighbours {
+            neighbours.on_failure(local, info);
+        }
         if let Some(promoted) = promoted {
             self.check(local, &promoted);
         }
@@ -284,7 +287,7 @@ impl Node {
                     table.on_joined(secs, &self.config);
                 }
             }
-            Origin::User | Origin::Republish => {}
+            Origin::User | Origin::Republish | Origin::Keep => {}
         }
         self.wake_maintenance(now + REFRESH_PAUSE);
     }

@@ -208,6 +208,14 @@ impl Walk {
         }
     }
 
+    /// More nodes to begin with, that have answered lately.
+    pub(super) fn begin_with(&mut self, nodes: &[ContactInfo]) {
+        for node in nodes {
+            self.phase = Phase::Searching;
+            self.add(*node, 1, None);
+        }
+    }
+
     /// What to do next in the search.
     ///
     /// The `wanted` closest candidates count that have neither failed nor stalled (more, if ids do

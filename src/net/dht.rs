@@ -214,6 +214,9 @@ pub(super) enum Wanted {
 #[derive(Debug)]
 pub(super) enum Command {
     Lookup(Wanted, LookupSlot),
+    Keep(InfoHash, PeerPort, PeerKind, mpsc::Sender<Event>),
+    /// The reader of a kept torrent's events is gone.
+    EndKeeping(InfoHash),
     AddNode(SocketAddr),
     Withdraw(InfoHash),
     Status(oneshot::Sender<DhtStatus>),
@@ -306,6 +309,34 @@ impl Lookup {
     }
 }
 
+/// A torrent that is kept announced: what its announces bring, in order. Dropping it withdraws the
+/// torrent.
+#[derive(Debug)]
+pub struct Keeping {
+    info_hash: InfoHash,
+    events: mpsc::Receiver<Event>,
+    commands: mpsc::Sender<Command>,
+}
+
+impl Keeping {
+    /// The next event: peers that were found, steps if they are reported, and
+    /// [`Event::Announced`] at the end of each announce. A slow reader misses some, which is
+    /// counted. `None` when the node stopped, refused the torrent because it keeps too many, or
+    /// somebody else named the torrent. May be dropped while it waits; no event is lost by that.
+    pub async fn next(&mut self) -> Option<Event> {
+        self.events.recv().await
+    }
+}
+
+impl Drop for Keeping {
+    fn drop(&mut self) {
+        self.events.close();
+        // With a full channel the loop notices when the torrent is announced the next time.
+        let end = Command::EndKeeping(self.info_hash);
+        self.commands.try_send(end).ok();
+    }
+}
+
 /// Sends commands to a running loop. Cheap to clone; the loop ends when the last one is gone.
 #[derive(Debug, Clone)]
 pub struct DhtHandle {
@@ -328,6 +359,26 @@ impl DhtHandle {
     /// are found.
     pub async fn announce_as(&self, info_hash: InfoHash, port: PeerPort, kind: PeerKind) -> Lookup {
         self.start(Wanted::Announce(info_hash, port, kind)).await
+    }
+
+    /// Announces a torrent soon and again and again, until what is returned is dropped or it is
+    /// [withdrawn](Self::withdraw). The node spreads the announces of all torrents over time. For one
+    /// that is kept announced already the earlier events end, and it is announced soon, as what is
+    /// said now.
+    pub async fn keep_announced(
+        &self,
+        info_hash: InfoHash,
+        port: PeerPort,
+        kind: PeerKind,
+    ) -> Keeping {
+        let (sender, events) = mpsc::channel(LOOKUP_EVENTS_MAX);
+        let command = Command::Keep(info_hash, port, kind, sender);
+        self.commands.send(command).await.ok();
+        Keeping {
+            info_hash,
+            events,
+            commands: self.commands.clone(),
+        }
     }
 
     /// Finds the nodes closest to a target.
@@ -373,7 +424,7 @@ impl DhtHandle {
         self.commands.send(Command::AddNode(address)).await.ok();
     }
 
-    /// Names us as a peer of a torrent no longer, after it was announced. Those who stored an
+    /// Names us as a peer of a torrent no longer, after it was announced or kept so. Those who stored an
     /// announce do so for half an hour.
     pub async fn withdraw(&self, info_hash: InfoHash) {
         self.commands.send(Command::Withdraw(info_hash)).await.ok();

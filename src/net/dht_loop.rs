@@ -28,6 +28,7 @@ use super::dht::{
 use super::resolve::{self, Resolved};
 use super::udp::DatagramKind;
 use crate::dht::{Event, LocalId, LookupId, Node};
+use crate::id::InfoHash;
 use crate::krpc::Family;
 use crate::random::Random;
 use crate::time::Instant;
@@ -118,6 +119,8 @@ pub(super) struct Driver {
     /// A command that came while waiting; taken in the turn that follows.
     next_command: Option<Command>,
     lookups: BTreeMap<LookupId, LookupSlot>,
+    /// Who reads the events of a torrent that is kept announced.
+    kept: BTreeMap<LookupId, (InfoHash, mpsc::Sender<Event>)>,
     resolved: mpsc::Receiver<Resolved>,
     /// Answers of the resolver that came while waiting.
     next_resolved: Option<Resolved>,
@@ -160,6 +163,7 @@ impl Driver {
             commands,
             next_command: None,
             lookups: BTreeMap::new(),
+            kept: BTreeMap::new(),
             resolved,
             next_resolved: None,
             resolutions: names
@@ -290,7 +294,14 @@ impl Driver {
                 self.lookups.insert(id, slot);
             }
             Command::AddNode(address) => self.node.add_node(now, address),
-            Command::Withdraw(info_hash) => self.node.withdraw(info_hash),
+            Command::Withdraw(info_hash) => self.withdraw(info_hash),
+            Command::Keep(info_hash, port, kind, events) => {
+                match self.node.keep_announced(now, info_hash, port, kind) {
+                    Some(lookup) => drop(self.kept.insert(lookup, (info_hash, events))),
+                    None => tracing::warn!(%info_hash, "too many torrents to keep announced"),
+                }
+            }
+            Command::EndKeeping(info_hash) => self.end_keeping(info_hash),
             // Who asked may have gone meanwhile.
             Command::Status(reply) => drop(reply.send(self.status())),
             Command::Snapshot(reply) => drop(reply.send(self.node.snapshot())),
@@ -310,6 +321,34 @@ impl Driver {
             Wanted::Item { target, salt } => node.get_item(now, target, &salt),
             Wanted::PutItem(item, options) => node.put_item(now, *item, options),
         }
+    }
+
+    fn withdraw(&mut self, info_hash: InfoHash) {
+        if let Some(lookup) = self.node.kept(info_hash) {
+            self.kept.remove(&lookup);
+        }
+        self.node.withdraw(info_hash);
+    }
+
+    /// Withdraws a torrent whose events nobody reads, unless somebody named it again meanwhile.
+    fn end_keeping(&mut self, info_hash: InfoHash) {
+        let lookup = self.node.kept(info_hash);
+        let reader = lookup.and_then(|lookup| self.kept.get(&lookup));
+        if reader.is_some_and(|(_, events)| events.is_closed()) {
+            self.withdraw(info_hash);
+        }
+    }
+
+    /// Gives an event to the reader of a kept torrent. Returns how much it missed.
+    fn tell_reader(&mut self, lookup: LookupId, event: Event) -> usize {
+        let Some((info_hash, events)) = self.kept.get(&lookup) else {
+            return 0;
+        };
+        if events.is_closed() {
+            self.withdraw(*info_hash);
+            return 0;
+        }
+        usize::from(events.try_send(event).is_err())
     }
 
     fn status(&self) -> DhtStatus {
@@ -420,13 +459,21 @@ impl Driver {
                 peers,
             } => match self.lookups.get_mut(&lookup) {
                 Some(slot) => slot.on_peers(lookup, info_hash, peers),
-                None => 0,
+                None => {
+                    let found = Event::PeersFound {
+                        lookup,
+                        info_hash,
+                        peers,
+                    };
+                    self.tell_reader(lookup, found)
+                }
             },
+            Event::Announced { lookup, .. } => self.tell_reader(lookup, event),
             Event::Step { lookup, .. }
             | Event::ItemFound { lookup, .. }
             | Event::SamplesFound { lookup, .. } => match self.lookups.get(&lookup) {
                 Some(slot) => usize::from(slot.events.try_send(event).is_err()),
-                None => 0,
+                None => self.tell_reader(lookup, event),
             },
             Event::LookupDone { lookup, .. } => match self.lookups.remove(&lookup) {
                 Some(slot) => slot.on_done(event),

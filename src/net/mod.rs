@@ -21,7 +21,7 @@ pub mod stream;
 pub mod udp;
 
 pub use clock::{Clock, entropy};
-pub use dht::{DhtConfig, DhtHandle, DhtStatus, FamilyStatus, Lookup, Resolution};
+pub use dht::{DhtConfig, DhtHandle, DhtStatus, FamilyStatus, Keeping, Lookup, Resolution};
 pub use limit::Limits;
 pub use peer::{dial, listen_tcp, read_handshake};
 pub use stream::{StreamHandle, StreamInput, spawn_stream};

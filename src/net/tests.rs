@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 
 use super::*;
-use crate::dht::{self, Event, LookupReport, PeerPort};
+use crate::dht::{self, Event, LookupReport, PeerKind, PeerPort};
 use crate::disk::{Disk, Storage};
 use crate::id::{InfoHash, PeerId};
 use crate::metainfo::build::InfoDraft;
@@ -475,6 +475,60 @@ async fn an_announced_peer_is_found_through_real_sockets() {
         assert_eq!(node.status().await.contacts, 0);
         assert_eq!(node.find_peers(info_hash).await.next().await, None);
     }
+}
+
+#[tokio::test]
+async fn a_torrent_is_kept_announced_until_its_reader_is_gone() {
+    let (router, address) = node(&[]);
+    let (seeder, seeder_address) = node(&[address]);
+    connected(&seeder).await;
+    let info_hash = InfoHash::new([4; 20]);
+    let announced = async |keeping: &mut Keeping| loop {
+        match tokio::time::timeout(PATIENCE, keeping.next()).await {
+            Ok(Some(Event::Announced { report, .. })) => return report,
+            Ok(Some(_)) => {}
+            ended => panic!("{ended:?}"),
+        }
+    };
+    let port = PeerPort::Explicit(4_568);
+    let keep = async |kind| seeder.keep_announced(info_hash, port, kind).await;
+    let mut first = keep(PeerKind::Peer).await;
+    assert!(announced(&mut first).await.stored > 0);
+    let mut second = keep(PeerKind::Seed).await;
+    assert!(announced(&mut second).await.stored > 0);
+    // Whoever names it again takes over: the first one hears no more and ends nothing.
+    while first.next().await.is_some() {}
+    drop(first);
+    // One that stores nothing itself.
+    let socket = bind_udp("127.0.0.1:0".parse().unwrap()).unwrap();
+    let config = DhtConfig {
+        node: dht::Config {
+            read_only: true,
+            ..dht::Config::default()
+        },
+        bootstrap: vec![seeder_address.to_string()],
+        snapshot: None,
+    };
+    let leecher = super::dht::spawn(vec![socket], config, Clock::start(), entropy()).unwrap();
+    connected(&leecher).await;
+    let ours = SocketAddr::new(seeder_address.ip(), 4_568);
+    let (found, _) = finish(leecher.find_peers(info_hash).await).await;
+    assert!(found.contains(&ours));
+    router.stop().await;
+    // With its last reader it is withdrawn: the seeder names itself no longer.
+    drop(second);
+    let gone = async {
+        while finish(leecher.find_peers(info_hash).await)
+            .await
+            .0
+            .contains(&ours)
+        {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, gone).await.unwrap();
+    seeder.stop().await;
+    leecher.stop().await;
 }
 
 #[tokio::test]

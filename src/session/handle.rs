@@ -319,6 +319,8 @@ impl DhtTally {
     pub(super) fn on_done(&mut self, report: Option<&LookupReport>, announced: bool) {
         self.progress.searching = false;
         self.progress.lookups += 1;
+        // An announce of the node's own accord begins without a word.
+        (self.answered, self.silent, self.closest) = (0, 0, None);
         if let Some(report) = report {
             if report.answered > 0 || self.progress.nodes_answered == 0 {
                 self.progress.nodes_answered = report.answered;

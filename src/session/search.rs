@@ -1,4 +1,7 @@
-//! One torrent's search for peers in the DHT: what is due, the lookup under way, what it brought.
+//! One torrent's part in the DHT: the lookup under way, its announces, what both brought.
+//!
+//! The torrent is named to the DHT node once, which announces it again and again; lookups are made
+//! between, while peers are wanted.
 //!
 //! Invariant: at most one lookup of a torrent is under way, and the torrent's task never waits for
 //! the DHT: helpers do, and their results come back through a bounded channel.
@@ -10,23 +13,30 @@ use tokio::task::JoinSet;
 
 use super::handle::{DhtProgress, DhtTally};
 use super::listen::is_own;
-use crate::announce::{Config, Due, Outcome, Schedule};
+use crate::announce::{Config, Outcome, Schedule};
 use crate::dht::{Event, LookupReport, PeerKind, PeerPort};
 use crate::id::InfoHash;
 use crate::net::dht::DhtHandle;
 use crate::time::Instant;
 
-/// Helpers at the same time: one lookup, and nodes named by peers on their way to the DHT. A node
-/// over it is forgotten.
+/// Helpers at the same time: one lookup, one for the announces, and nodes named by peers on their way
+/// to the DHT. A node over it is forgotten.
 const HELPERS_MAX: usize = 16;
 
 /// What the lookups of a torrent bring.
 #[derive(Debug)]
 pub(super) enum LookupInput {
-    /// Something of the lookup under way.
+    /// Something of the lookup under way, or of an announce.
     Event(Event),
     /// The lookup has ended.
-    Done(Due),
+    Done,
+}
+
+impl LookupInput {
+    /// Whether a lookup or an announce has ended.
+    pub(super) const fn is_end(&self) -> bool {
+        matches!(self, Self::Done | Self::Event(Event::Announced { .. }))
+    }
 }
 
 /// How a torrent takes part in the DHT.
@@ -36,7 +46,7 @@ pub(super) struct Announcement {
     pub(super) info_hash: InfoHash,
     /// The port others are told.
     pub(super) port: PeerPort,
-    /// How often.
+    /// How often peers are looked for.
     pub(super) config: Config,
     /// Addresses we listen on: nodes name us among the others.
     pub(super) listen: Vec<SocketAddr>,
@@ -53,8 +63,10 @@ pub(super) struct Search {
     has_contacts: bool,
     /// Nobody answered the last lookup.
     unanswered: bool,
-    /// The node names us to those who ask it for peers of the torrent.
-    is_named: bool,
+    /// There is something to serve.
+    has_content: bool,
+    /// What the node keeps announcing us as.
+    kept: Option<PeerKind>,
     tally: DhtTally,
     /// The report of the lookup under way, between its last event and its end.
     report: Option<LookupReport>,
@@ -79,7 +91,8 @@ impl Search {
             wants_peers: false,
             has_contacts: false,
             unanswered: false,
-            is_named: false,
+            has_content: false,
+            kept: None,
             report: None,
             helpers: JoinSet::new(),
             results,
@@ -92,28 +105,43 @@ impl Search {
         self.schedule.poll_timeout().map(|wake| wake.at)
     }
 
-    /// Starts what is due now, in a helper. We are announced as `kind`.
+    /// Starts what is due now, in helpers. We are announced as `kind`.
     pub(super) fn start_due(&mut self, now: Instant, kind: PeerKind) {
         let Some(dht) = self.dht.clone() else { return };
-        let Some(due) = self.schedule.poll_due(now) else {
+        if self.has_content && self.kept != Some(kind) {
+            self.keep_announced(now, &dht, kind);
+        }
+        if !self.schedule.poll_due(now) {
             return;
-        };
+        }
         self.tally.on_start();
-        self.is_named |= due == Due::DhtAnnounce;
-        let Announcement {
-            info_hash, port, ..
-        } = self.announcement;
+        let info_hash = self.announcement.info_hash;
         let results = self.results.clone();
         self.helpers.spawn(async move {
-            let mut lookup = match due {
-                Due::DhtAnnounce => dht.announce_as(info_hash, port, kind).await,
-                Due::DhtLookup => dht.find_peers(info_hash).await,
-            };
+            let mut lookup = dht.find_peers(info_hash).await;
             while let Some(event) = lookup.next().await {
                 // The receiver outlives this helper, except when the torrent ends.
                 let _ = results.send(LookupInput::Event(event)).await;
             }
-            let _ = results.send(LookupInput::Done(due)).await;
+            let _ = results.send(LookupInput::Done).await;
+        });
+    }
+
+    /// Has the node announce the torrent from now on; a helper listens to what that brings. An earlier
+    /// helper ends when the node listens to this one.
+    fn keep_announced(&mut self, now: Instant, dht: &DhtHandle, kind: PeerKind) {
+        self.tally.on_start();
+        self.schedule.on_announcing(now);
+        let Announcement {
+            info_hash, port, ..
+        } = self.announcement;
+        let (dht, results) = (dht.clone(), self.results.clone());
+        self.kept = Some(kind);
+        self.helpers.spawn(async move {
+            let mut announces = dht.keep_announced(info_hash, port, kind).await;
+            while let Some(event) = announces.next().await {
+                let _ = results.send(LookupInput::Event(event)).await;
+            }
         });
     }
 
@@ -128,31 +156,44 @@ impl Search {
             }
             LookupInput::Event(Event::Step { step, .. }) => self.tally.on_step(&step),
             LookupInput::Event(Event::LookupDone { report, .. }) => self.report = Some(report),
+            LookupInput::Event(Event::Announced { report, .. }) => self.on_announced(now, &report),
             LookupInput::Event(
                 Event::ItemFound { .. }
                 | Event::SamplesFound { .. }
                 | Event::AddressChanged { .. }
                 | Event::TableChanged { .. },
             ) => {}
-            LookupInput::Done(due) => self.on_done(now, due),
+            LookupInput::Done => self.on_done(now),
         }
         Vec::new()
     }
 
     /// The lookup under way has ended.
-    fn on_done(&mut self, now: Instant, due: Due) {
+    fn on_done(&mut self, now: Instant) {
         let report = self.report.take();
         let count = |of: fn(&LookupReport) -> u32| report.as_ref().map_or(0, of);
         let outcome = Outcome {
             peers: count(|report| report.peers),
             answered: count(|report| report.answered),
-            stored: count(|report| report.stored),
         };
         let info_hash = self.announcement.info_hash;
-        tracing::debug!(%info_hash, ?due, ?outcome, "lookup done");
+        tracing::debug!(%info_hash, ?outcome, "lookup done");
         self.unanswered = outcome.answered == 0;
-        self.tally.on_done(report.as_ref(), due == Due::DhtAnnounce);
-        self.schedule.handle_done(now, due, outcome);
+        self.tally.on_done(report.as_ref(), false);
+        self.schedule.handle_done(now, outcome);
+    }
+
+    /// The torrent was announced.
+    fn on_announced(&mut self, now: Instant, report: &LookupReport) {
+        let outcome = Outcome {
+            peers: report.peers,
+            answered: report.answered,
+        };
+        let info_hash = self.announcement.info_hash;
+        tracing::debug!(%info_hash, ?outcome, stored = report.stored, "announced");
+        self.unanswered = outcome.answered == 0;
+        self.tally.on_done(Some(report), true);
+        self.schedule.on_announced(now, outcome);
     }
 
     /// The DHT node has so many contacts. With the first one after none, what failed for want of
@@ -162,18 +203,17 @@ impl Search {
         let searching = self.tally.progress().searching;
         if self.has_contacts && !had_contacts && self.unanswered && !searching {
             self.unanswered = false;
-            let announces = self.schedule.is_announcing();
             self.schedule = Schedule::new(self.announcement.config.clone(), now);
             self.schedule.set_wants_peers(now, self.wants_peers);
-            if announces {
-                self.schedule.start_announcing(now);
+            if let (Some(dht), Some(kind)) = (self.dht.clone(), self.kept) {
+                self.keep_announced(now, &dht, kind);
             }
         }
     }
 
     /// There is something to serve: others may be told to come.
-    pub(super) fn start_announcing(&mut self, now: Instant) {
-        self.schedule.start_announcing(now);
+    pub(super) const fn start_announcing(&mut self) {
+        self.has_content = true;
     }
 
     /// The torrent lacks peers, or has enough.
@@ -197,8 +237,7 @@ impl Search {
         self.helpers.abort_all();
         self.tally.disable();
         let info_hash = self.announcement.info_hash;
-        if let Some(dht) = self.dht.take().filter(|_| self.is_named) {
-            self.is_named = false;
+        if let Some(dht) = self.dht.take().filter(|_| self.kept.take().is_some()) {
             self.helpers
                 .spawn(async move { dht.withdraw(info_hash).await });
         }
@@ -217,7 +256,7 @@ impl Search {
     /// Ends the helpers and waits for them. From then on our node names us no longer as a peer.
     pub(super) async fn stop(&mut self) {
         self.helpers.shutdown().await;
-        if let Some(dht) = self.dht.take().filter(|_| self.is_named) {
+        if let Some(dht) = self.dht.take().filter(|_| self.kept.is_some()) {
             dht.withdraw(self.announcement.info_hash).await;
         }
     }

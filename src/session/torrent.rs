@@ -189,7 +189,7 @@ impl Task {
                 }
                 Some(input) = inputs.lookups.recv() => {
                     let now = clock.now();
-                    self.published.urgent |= matches!(input, LookupInput::Done(_));
+                    self.published.urgent |= input.is_end();
                     let peers = self.search.on_input(now, input);
                     if !peers.is_empty() {
                         self.core.add_peers(now, PeerSource::Dht, &peers);
@@ -333,7 +333,7 @@ impl Task {
             if self.context.metadata_only {
                 self.ending = Some(Ended::MetadataKnown);
             } else {
-                self.search.start_announcing(self.context.clock.now());
+                self.search.start_announcing();
                 self.select_files(&info);
             }
             self.outputs.info.send_replace(Some(info));

@@ -295,6 +295,7 @@ impl Run {
             | Event::ItemFound { .. }
             | Event::SamplesFound { .. }
             | Event::AddressChanged { .. }
+            | Event::Announced { .. }
             | Event::TableChanged { .. } => {}
         }
     }

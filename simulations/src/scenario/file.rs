@@ -27,6 +27,7 @@ const BUILT_IN: &[&str] = &[
     include_str!("../../scenarios/d7-eclipse.toml"),
     include_str!("../../scenarios/d8-bootstrap.toml"),
     include_str!("../../scenarios/d9-size.toml"),
+    include_str!("../../scenarios/d10-announcing.toml"),
     include_str!("../../scenarios/s1-flash-crowd.toml"),
     include_str!("../../scenarios/s2-asymmetric.toml"),
     include_str!("../../scenarios/s3-seed-leaves.toml"),

@@ -33,6 +33,7 @@
 //! Invariant: an outcome is a function of settings and seed. What a kind draws comes from named
 //! streams of [`Context::seeds`].
 
+pub mod announcing;
 mod bootstrap;
 mod dht;
 pub mod eclipse;
@@ -82,6 +83,7 @@ pub const KINDS: &[Kind] = &[
     grown_dht::KIND,
     split_dht::KIND,
     persistence::KIND,
+    announcing::KIND,
     eclipse::KIND,
     bootstrap::KIND,
     size_estimate::KIND,

@@ -89,7 +89,9 @@ impl Outcome {
                     self.samples.extend(info_hashes.into_iter().filter(new));
                 }
                 Event::LookupDone { report, .. } => self.on_done(report),
-                Event::AddressChanged { .. } | Event::TableChanged { .. } => {}
+                Event::Announced { .. }
+                | Event::AddressChanged { .. }
+                | Event::TableChanged { .. } => {}
             }
         }
     }

@@ -90,6 +90,7 @@ async fn newest(mut lookup: Lookup) -> (Option<std::sync::Arc<Item>>, LookupRepo
             Event::PeersFound { .. }
             | Event::SamplesFound { .. }
             | Event::Step { .. }
+            | Event::Announced { .. }
             | Event::AddressChanged { .. }
             | Event::TableChanged { .. } => {}
         }

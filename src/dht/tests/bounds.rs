@@ -140,6 +140,7 @@ fn peers_of_one_lookup_are_bounded() {
             Event::Step { .. }
             | Event::ItemFound { .. }
             | Event::SamplesFound { .. }
+            | Event::Announced { .. }
             | Event::AddressChanged { .. }
             | Event::TableChanged { .. } => {}
         }

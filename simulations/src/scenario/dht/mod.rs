@@ -209,7 +209,8 @@ impl Study {
                 None => {}
             },
             Event::AddressChanged { id, .. } => self.population.rename(host, id),
-            Event::Step { .. }
+            Event::Announced { .. }
+            | Event::Step { .. }
             | Event::ItemFound { .. }
             | Event::SamplesFound { .. }
             | Event::TableChanged { .. } => {}

@@ -3,9 +3,9 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use trackless::announce::{self, Due, Schedule};
-use trackless::dht::{Event, LookupId, Node, PeerPort};
-use trackless::id::{InfoHash, PeerId};
+use trackless::announce::{self, Schedule};
+use trackless::dht::{Event, LookupId, LookupReport};
+use trackless::id::PeerId;
 use trackless::metainfo::{Info, Magnet};
 use trackless::swarm::{self, Torrent};
 use trackless::time::Instant;
@@ -70,7 +70,12 @@ pub(super) struct Member {
     pub(super) host: HostId,
     pub(super) part: Part,
     pub(super) schedule: Schedule,
-    pub(super) under_way: Option<(LookupId, Due)>,
+    /// The lookup under way.
+    pub(super) under_way: Option<LookupId>,
+    /// It can serve something and is not announced yet.
+    pub(super) has_content: bool,
+    /// Its announces.
+    pub(super) kept: Option<LookupId>,
     /// When the earliest planned look at the schedule is, so that each is planned once.
     planned: Option<Instant>,
     pub(super) began: Option<Instant>,
@@ -78,14 +83,6 @@ pub(super) struct Member {
     pub(super) metadata: Option<Instant>,
     pub(super) first_piece: Option<Instant>,
     pub(super) completed: Option<Instant>,
-}
-
-/// Asks a node for what is due.
-pub(super) fn start(node: &mut Node, now: Instant, info_hash: InfoHash, due: Due) -> LookupId {
-    match due {
-        Due::DhtAnnounce => node.announce(now, info_hash, PeerPort::Explicit(STREAM_PORT)),
-        Due::DhtLookup => node.find_peers(now, info_hash),
-    }
 }
 
 impl Member {
@@ -96,6 +93,8 @@ impl Member {
             part,
             schedule: Schedule::new(announce::Config::default(), Instant::ZERO),
             under_way: None,
+            has_content: false,
+            kept: None,
             planned: None,
             began: None,
             first_peer: None,
@@ -121,7 +120,7 @@ impl Member {
                 self.metadata.get_or_insert(now);
             }
             // From here on it can serve something.
-            swarm::Event::Checked { .. } => self.schedule.start_announcing(now),
+            swarm::Event::Checked { .. } => self.has_content = true,
             swarm::Event::PieceVerified(_) => {
                 self.first_piece.get_or_insert(now);
             }
@@ -132,22 +131,26 @@ impl Member {
         }
     }
 
-    /// Its node reported something; gives peers that a lookup of its torrent found.
+    /// Its node reported something; gives peers that were found for its torrent.
     pub(super) fn on_dht(&mut self, now: Instant, event: Event) -> Vec<SocketAddr> {
-        match (event, self.under_way) {
-            (Event::PeersFound { lookup, peers, .. }, Some((ours, _))) if lookup == ours => peers,
-            (Event::LookupDone { lookup, report }, Some((ours, due))) if lookup == ours => {
-                self.under_way = None;
-                let outcome = announce::Outcome {
-                    peers: report.peers,
-                    answered: report.answered,
-                    stored: report.stored,
-                };
-                self.schedule.handle_done(now, due, outcome);
-                Vec::new()
+        let outcome = |report: &LookupReport| announce::Outcome {
+            peers: report.peers,
+            answered: report.answered,
+        };
+        match event {
+            Event::PeersFound { lookup, peers, .. }
+                if Some(lookup) == self.under_way || Some(lookup) == self.kept =>
+            {
+                return peers;
             }
-            _ => Vec::new(),
+            Event::LookupDone { lookup, report } if Some(lookup) == self.under_way => {
+                self.under_way = None;
+                self.schedule.handle_done(now, outcome(&report));
+            }
+            Event::Announced { report, .. } => self.schedule.on_announced(now, outcome(&report)),
+            _ => {}
         }
+        Vec::new()
     }
 
     /// When its schedule is to be looked at, if that is not planned yet.

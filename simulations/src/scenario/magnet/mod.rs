@@ -6,7 +6,7 @@
 //! cores do not find by themselves; when to search and announce is decided by the shipping
 //! schedule.
 //!
-//! Invariant: commands come from the schedule of each member only.
+//! Invariant: lookups come from the schedule of each member only, announces from its node.
 
 mod member;
 
@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use trackless::dht;
+use trackless::dht::{self, PeerKind, PeerPort};
 use trackless::metainfo::Info;
 use trackless::random::Random;
 use trackless::time::Instant;
@@ -23,7 +23,7 @@ use self::member::{Member, Part};
 use super::swarm::crowd;
 use super::swarm::{DAY, RATE_MAX, setting};
 use super::{Context, Kind, Outcome, Setting, SettingError, Settings, Unit};
-use crate::host::{DATAGRAM_PORT, HostId};
+use crate::host::{DATAGRAM_PORT, HostId, STREAM_PORT};
 use crate::link::{AccessRates, PartsPerMillion};
 use crate::nat::{NatConfig, NatKind, PortRule};
 use crate::plot::{Chart, Shape};
@@ -390,12 +390,18 @@ impl Run {
         let Some(member) = self.members.get_mut(&host) else {
             return;
         };
-        if let Some(due) = member.schedule.poll_due(now) {
-            let info_hash = self.info.info_hash();
-            let lookup = self
-                .world
-                .dht(host, |node, now| member::start(node, now, info_hash, due));
-            member.under_way = lookup.map(|lookup| (lookup, due));
+        let info_hash = self.info.info_hash();
+        if std::mem::replace(&mut member.has_content, false) {
+            member.schedule.on_announcing(now);
+            let (port, kind) = (PeerPort::Explicit(STREAM_PORT), PeerKind::Peer);
+            let kept = self.world.dht(host, |node, now| {
+                node.keep_announced(now, info_hash, port, kind)
+            });
+            member.kept = kept.flatten();
+        }
+        if member.schedule.poll_due(now) {
+            let world = &mut self.world;
+            member.under_way = world.dht(host, |node, now| node.find_peers(now, info_hash));
         }
         if let Some(at) = member.wake_to_plan() {
             self.plan(at, Task::Wake(host));
