@@ -37,6 +37,9 @@ const BUCKETS_MAX: usize = 8 * ID_LENGTH;
 /// Largest bucket that can be configured: 160 of them fit the 16-bit indices of the table.
 const BUCKET_SIZE_MAX: usize = 400;
 
+/// Contacts for which room is made at once.
+const CONTACTS_AT_A_TIME: usize = 4;
+
 /// A contact not heard from for this share of the refresh interval is pinged, so that it does not
 /// become questionable while it is there: 7/8, which leaves two minutes of fifteen for the pings.
 const CHECK_AFTER_EIGHTHS: u32 = 7;
@@ -542,9 +545,8 @@ where
 
     fn insert_at(&mut self, index: usize, bucket: usize, contact: Contact<N>) {
         if self.contacts.len() == self.contacts.capacity() {
-            // A bucket's worth at a time: doubling would leave half of a small node's memory
-            // unused.
-            self.contacts.reserve_exact(self.bucket_size);
+            // A few at a time: doubling would leave half of a small node's memory unused.
+            self.contacts.reserve_exact(CONTACTS_AT_A_TIME);
         }
         self.contacts.insert(index, contact);
         for later in &mut self.buckets[bucket + 1..] {

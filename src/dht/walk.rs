@@ -266,6 +266,11 @@ impl Walk {
         let (mut has_answered, mut waits) = (false, false);
         let mut taken = Places::default();
         for candidate in &self.candidates {
+            let is_new = candidate.state == State::New;
+            if is_new && self.leads.are_on_trial(candidate.namers) {
+                waits |= in_flight > 0;
+                continue;
+            }
             let counts = match candidate.state {
                 State::New if !with_false_leads && self.is_false_lead(candidate) => false,
                 State::New if may_ask => return (Next::Ask(candidate.info), true),
@@ -311,9 +316,7 @@ impl Walk {
         if let Some(candidate) = self.find(address) {
             candidate.state = State::Asked;
             let namers = candidate.namers;
-            if self.leads.are_false(namers) {
-                self.leads.on_probe(namers);
-            }
+            self.leads.on_asked(namers);
         }
     }
 

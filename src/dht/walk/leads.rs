@@ -11,12 +11,15 @@
 use std::net::SocketAddr;
 
 /// Nodes named by somebody that may be silent, beyond those that answered. Ours: one may be gone. None may while
-/// the walk is wary.
+/// the walk is wary, until their namer has had its second chance.
 const SILENT_MAX: u8 = 1;
 
-/// Named nodes that were silent in the whole walk before it is wary, if half as many as answered were. Ours: among
-/// nodes that stay for a quarter of an hour there are one or two.
+/// Named nodes that were silent in the whole walk before it is wary, if a quarter as many as answered were. Ours:
+/// among nodes that stay for a quarter of an hour there are one or two.
 const WARY_FROM: u32 = 3;
+
+/// Second chances in a walk. Ours: liars do not get one each, and one honest node that is heard is enough.
+const PROBES_MAX: u32 = 3;
 
 /// Number of somebody who named a candidate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +31,8 @@ struct Lead {
     namer: SocketAddr,
     silent: u8,
     answered: u8,
+    /// Of those that it named, so many are asked just now.
+    open: u8,
     /// It has had its second chance.
     is_probed: bool,
 }
@@ -39,6 +44,7 @@ pub(super) struct Leads {
     /// Of all that were named.
     silent: u32,
     answered: u32,
+    probes: u32,
 }
 
 /// Who named a candidate: the first two, of which a liar gives way.
@@ -63,6 +69,7 @@ impl Leads {
                 namer: address,
                 silent: 0,
                 answered: 0,
+                open: 0,
                 is_probed: false,
             });
         }
@@ -82,6 +89,17 @@ impl Leads {
         }
     }
 
+    /// A candidate is asked.
+    pub(super) fn on_asked(&mut self, namers: Namers) {
+        if self.are_false(namers) {
+            self.probes += 1;
+            self.of(namers).for_each(|lead| lead.is_probed = true);
+        }
+        for lead in self.of(namers) {
+            lead.open = lead.open.saturating_add(1);
+        }
+    }
+
     /// A candidate has answered; whether it was silent before.
     pub(super) fn on_answer(&mut self, namers: Namers, was_silent: bool) {
         if namers.0[0].is_some() {
@@ -91,6 +109,7 @@ impl Leads {
         for lead in self.of(namers) {
             lead.answered = lead.answered.saturating_add(1);
             lead.silent = lead.silent.saturating_sub(u8::from(was_silent));
+            lead.open = lead.open.saturating_sub(u8::from(!was_silent));
             if lead.is_probed {
                 lead.silent = 0;
             }
@@ -102,6 +121,7 @@ impl Leads {
         self.silent += u32::from(namers.0[0].is_some());
         for lead in self.of(namers) {
             lead.silent = lead.silent.saturating_add(1);
+            lead.open = lead.open.saturating_sub(1);
         }
     }
 
@@ -111,20 +131,26 @@ impl Leads {
         named.peek().is_some() && named.all(|namer| self.is_false(*namer))
     }
 
-    /// Whether nobody who named a candidate has had its second chance.
-    pub(super) fn may_probe(&self, namers: Namers) -> bool {
-        let mut named = namers.0.iter().flatten();
-        named.all(|namer| {
-            let lead = self.leads.get(usize::from(namer.0));
-            lead.is_some_and(|lead| !lead.is_probed)
-        })
+    /// Whether a candidate should wait: liars are about, and all who named it have yet to be proved right by one
+    /// that is asked just now.
+    pub(super) fn are_on_trial(&self, namers: Namers) -> bool {
+        let mut named = namers.0.iter().flatten().peekable();
+        self.is_wary()
+            && named.peek().is_some()
+            && named.all(|namer| {
+                let lead = self.leads.get(usize::from(namer.0));
+                lead.is_some_and(|lead| lead.open > lead.answered)
+            })
     }
 
-    /// A candidate that only liars know of is asked: their second chance.
-    pub(super) fn on_probe(&mut self, namers: Namers) {
-        for lead in self.of(namers) {
-            lead.is_probed = true;
-        }
+    /// Whether nobody who named a candidate has had its second chance, and there are some left.
+    pub(super) fn may_probe(&self, namers: Namers) -> bool {
+        let mut named = namers.0.iter().flatten();
+        self.probes < PROBES_MAX
+            && named.all(|namer| {
+                let lead = self.leads.get(usize::from(namer.0));
+                lead.is_some_and(|lead| !lead.is_probed)
+            })
     }
 
     /// Whether what may be a lost datagram is more likely a lie: nobody but liars may know of the candidate.
@@ -139,13 +165,16 @@ impl Leads {
 
     /// Whether so many are silent that somebody must be lying.
     const fn is_wary(&self) -> bool {
-        self.silent >= WARY_FROM && 2 * self.silent > self.answered
+        self.silent >= WARY_FROM && 4 * self.silent > self.answered
     }
 
     fn is_false(&self, namer: Namer) -> bool {
-        let max = if self.is_wary() { 0 } else { SILENT_MAX };
         let lead = self.leads.get(usize::from(namer.0));
-        lead.is_some_and(|lead| lead.silent > lead.answered.saturating_add(max))
+        lead.is_some_and(|lead| {
+            let is_strict = self.is_wary() && !lead.is_probed;
+            let max = if is_strict { 0 } else { SILENT_MAX };
+            lead.silent > lead.answered.saturating_add(max)
+        })
     }
 
     fn of(&mut self, namers: Namers) -> impl Iterator<Item = &mut Lead> {
