@@ -378,3 +378,29 @@ fn who_named_nodes_that_answer_everybody_but_us_is_believed_again() {
         assert!(asked.contains(&distance), "{distance} in {asked:?}");
     }
 }
+
+#[test]
+fn while_liars_are_about_each_namer_is_tried_with_one_node() {
+    let mut walk = walk(&Config::default());
+    let liar = |number: u16| SocketAddr::from(([10, 0, 1, 1], number));
+    // Three that are silent: somebody lies.
+    walk.on_named([60, 61, 62].map(node).into_iter(), liar(1), 2);
+    for distance in [60, 61, 62] {
+        let address = node(distance).address;
+        walk.on_asked(address);
+        walk.on_stalled(address);
+        walk.on_failed(address);
+    }
+    for number in [2, 3] {
+        let first = u8::try_from(10 * number).unwrap();
+        let named = (first..first + 4).map(node);
+        walk.on_named(named, liar(number), 2);
+    }
+    let mut asked = ask(&mut walk);
+    asked.retain(|distance| *distance < 60);
+    assert_eq!(asked, [20, 30], "one that each of them named");
+    // One that is there speaks for the others.
+    answer(&mut walk, 20);
+    let asked = ask(&mut walk);
+    assert_eq!(asked[..1], [21]);
+}
