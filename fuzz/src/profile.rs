@@ -83,7 +83,8 @@ impl Profile {
     pub const fn memory_max(self) -> usize {
         match self {
             Self::Small => 48 << 10,
-            Self::Plain | Self::Many | Self::ReadOnly | Self::Roaming => 224 << 10,
+            Self::Plain | Self::ReadOnly | Self::Roaming => 224 << 10,
+            Self::Many => 320 << 10,
         }
     }
 }
