@@ -356,9 +356,6 @@ impl Node {
         }
         self.end_waiting(now);
         let is_due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
-        if is_due(self.bootstrap.next) {
-            self.attempt_bootstrap(now);
-        }
         if is_due(self.paced_until) {
             self.paced_until = None;
             for lookup in &mut self.lookups.active {
@@ -367,6 +364,10 @@ impl Node {
         }
         if is_due(self.maintenance_at) {
             self.maintain(now);
+        }
+        // Behind the checks, which may have lost the last contact.
+        if is_due(self.bootstrap.next) {
+            self.attempt_bootstrap(now);
         }
         if is_due(self.own_items.next()) {
             self.republish(now);

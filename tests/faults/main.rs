@@ -3,7 +3,7 @@
 //! Each runs in a network namespace of its own with a loopback interface and nothing else, so no packet
 //! can reach a public address and every port is free. They need root (for namespaces and mounts) and
 //! util-linux; where that is missing they print why and pass, except under `CI`, where that is a
-//! failure.
+//! failure. `departure` needs none of that: its nodes are in this process, on 127.0.0.1.
 //!
 //! The peers and DHT nodes of these tests are written from the BEPs, without the codecs under test.
 
@@ -18,6 +18,7 @@
 mod bencode;
 mod content;
 mod corruption;
+mod departure;
 mod disk;
 mod files;
 mod frozen;

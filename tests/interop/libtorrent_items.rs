@@ -52,7 +52,7 @@ impl Other {
 }
 
 /// One `trackless dht` operation that starts at `at`; gives its result.
-fn dht(lab: &Lab, at: &str, arguments: &[&str]) -> Value {
+pub(crate) fn dht(lab: &Lab, at: &str, arguments: &[&str]) -> Value {
     let more = ["--json", "--bootstrap", at];
     let mut program = lab.trackless(DOWNLOADER, &[&["dht"], arguments, &more].concat());
     let line = program.wait_for("the result", |line| line.contains("\"result\""));

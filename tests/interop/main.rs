@@ -5,7 +5,8 @@
 //! one of these they print why and pass, except under `CI`, where that is a failure.
 //!
 //! Every program has two directions (it seeds, it downloads), and in each it moves a large file and a
-//! folder of 1,000 files, in pieces of 16 KiB and of 16 MiB, by nothing but the info hash.
+//! folder of 1,000 files, in pieces of 16 KiB and of 16 MiB, by nothing but the info hash. `mainline` is a
+//! DHT node alone, a library that runs in the test's own process.
 
 #![cfg(target_os = "linux")]
 #![expect(
@@ -21,6 +22,7 @@ mod content;
 mod lab;
 mod libtorrent;
 mod libtorrent_items;
+mod mainline;
 mod matrix;
 mod swarm;
 mod transmission;

@@ -32,7 +32,11 @@ enum Answer {
 
 impl Asker {
     fn new(node: SocketAddr) -> Self {
-        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        Self::at("127.0.0.1:0", node)
+    }
+
+    fn at(here: &str, node: SocketAddr) -> Self {
+        let socket = UdpSocket::bind(here).unwrap();
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
         Self { socket, node }
     }
@@ -190,7 +194,10 @@ fn queries_with_wrong_arguments_get_the_error_of_bep_5() {
         check(&asker, &with("", port, &token), Answer::Error(203));
     }
     let foreign = Asker::new(asker.node).token(NodeId::new([b'Y'; 20]));
-    for wrong in [&b""[..], b"wrong", &foreign] {
+    // The right torrent, and another address than the announce comes from.
+    let others = Asker::at("127.0.0.2:0", asker.node).token(target);
+    assert_ne!(others, token);
+    for wrong in [&b""[..], b"wrong", &foreign, &others] {
         check(&asker, &with("", "4:porti80e", wrong), Answer::Error(203));
     }
     let target = format!(

@@ -150,7 +150,9 @@ struct Source {
 impl Source {
     fn new(path: &str, text: &str) -> Self {
         let code = blank(text);
-        let is_test = !path.starts_with("src/") && !path.starts_with("simulations/src/")
+        let is_test = !["src/", "fuzz/src/", "simulations/src/"]
+            .iter()
+            .any(|folder| path.starts_with(folder))
             || path.ends_with("/tests.rs")
             || path.ends_with("_tests.rs")
             || path.contains("/tests/");
@@ -265,6 +267,7 @@ impl Source {
         }
         let may_print = self.path.starts_with("src/cli/")
             || self.path == "src/main.rs"
+            || self.path == "fuzz/src/main.rs"
             || self.path == "simulations/src/main.rs"
             || self.path == "simulations/src/progress.rs";
         if !may_print {
@@ -299,7 +302,14 @@ fn rust_files(folder: &Path, files: &mut Vec<PathBuf>) {
 fn the_sources_follow_the_layers_and_the_style() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut files = Vec::new();
-    for folder in ["src", "tests", "simulations/src", "simulations/tests"] {
+    for folder in [
+        "src",
+        "tests",
+        "fuzz/src",
+        "fuzz/tests",
+        "simulations/src",
+        "simulations/tests",
+    ] {
         rust_files(&root.join(folder), &mut files);
     }
     assert!(files.len() > 30, "the sources are where they should be");

@@ -302,6 +302,20 @@ fn the_bytes_that_a_forged_query_makes_us_send_are_bounded_for_each_kind() {
     let target = format!("6:target20:{}", "Z".repeat(20));
     let with = |rest: &str| format!("{id}{rest}");
     let bad_token = format!("{torrent}4:porti1e5:token1:x");
+    for (payload, bound) in [
+        // Nothing is shorter and still gets an answer.
+        ("d1:t1:a1:y1:qe", 360),
+        ("d1:q0:1:t1:a1:y1:qe", 270),
+        ("d1:q1:x1:t1:a1:y1:qe", 260),
+        ("d1:q3:get1:t1:a1:y1:qe", 250),
+        ("d1:ade1:q0:1:t1:a1:y1:qe", 230),
+    ] {
+        let mut single = stocked();
+        single.receive("9.9.9.9:9".parse().unwrap(), payload.as_bytes());
+        let sent: usize = single.sent().iter().map(|sent| sent.payload.len()).sum();
+        let measured = sent * 100 / payload.len();
+        assert!((100..=bound).contains(&measured), "{payload}: {measured} %");
+    }
     for (method, arguments, bound) in [
         ("ping", with(""), 270),
         ("find_node", with(&target), 640),
