@@ -55,6 +55,8 @@ pub struct Model {
     latest: BTreeMap<IpAddr, Vec<u8>>,
     /// Lookups of the owner.
     pub running: BTreeMap<LookupId, Running>,
+    /// Torrents that are kept announced.
+    pub kept: BTreeMap<LookupId, Running>,
     /// Bytes of answers to forged addresses.
     pub forged_bytes: BTreeMap<SocketAddr, u64>,
 }

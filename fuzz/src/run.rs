@@ -248,6 +248,13 @@ impl World {
             Call::FindPeers => node.find_peers(now, info_hash),
             Call::Announce => node.announce(now, info_hash, PeerPort::Explicit(7000)),
             Call::Seed => node.announce_as(now, info_hash, PeerPort::Implied, PeerKind::Seed),
+            Call::KeepAnnounced => {
+                let kept = node.keep_announced(now, info_hash, PeerPort::Implied, PeerKind::Peer);
+                let Some(kept) = kept else {
+                    return self.drain().map(drop);
+                };
+                kept
+            }
             Call::FindNode => node.find_node(now, speaker.id),
             Call::Ping => node.ping(now, at),
             Call::Scrape => node.scrape(now, info_hash),
@@ -277,7 +284,11 @@ impl World {
             item: searched,
             peers: 0,
         };
-        self.model.running.insert(lookup, running);
+        let lookups = match call {
+            Call::KeepAnnounced => &mut self.model.kept,
+            _ => &mut self.model.running,
+        };
+        lookups.insert(lookup, running);
         self.drain().map(drop)
     }
 
@@ -404,6 +415,7 @@ impl World {
             Event::Step { .. } => 4,
             Event::AddressChanged { .. } => 5,
             Event::TableChanged { .. } => 6,
+            Event::Announced { .. } => 7,
         };
         self.events |= 1 << bit;
         self.check_event(event)

@@ -33,6 +33,8 @@ pub enum Call {
     Announce,
     /// Announces as a seed.
     Seed,
+    /// Keeps a torrent announced.
+    KeepAnnounced,
     /// Looks for nodes.
     FindNode,
     /// Pings a speaker.
@@ -61,12 +63,13 @@ pub enum Call {
 
 impl Call {
     /// Each of them, with its name in a script.
-    pub const ALL: [(Self, &'static str); 17] = [
+    pub const ALL: [(Self, &'static str); 18] = [
         (Self::Bootstrap, "bootstrap"),
         (Self::AddNode, "add-node"),
         (Self::FindPeers, "find-peers"),
         (Self::Announce, "announce"),
         (Self::Seed, "seed"),
+        (Self::KeepAnnounced, "keep-announced"),
         (Self::FindNode, "find-node"),
         (Self::Ping, "ping"),
         (Self::Scrape, "scrape"),

@@ -242,7 +242,8 @@ impl World {
         let model = &mut self.model;
         match event {
             Event::PeersFound { lookup, peers, .. } => {
-                let Some(running) = model.running.get_mut(lookup) else {
+                let kept = model.kept.get_mut(lookup);
+                let Some(running) = kept.or_else(|| model.running.get_mut(lookup)) else {
                     return ensure(false, "events are of running lookups", shown);
                 };
                 running.peers += peers.len();
@@ -264,8 +265,15 @@ impl World {
                 let ended = model.running.remove(lookup);
                 ensure(ended.is_some(), "a lookup ends once", shown)
             }
+            Event::Announced { lookup, .. } => {
+                let kept = model.kept.get_mut(lookup);
+                ensure(kept.is_some(), "what is announced is kept", shown)?;
+                // The next announce may find as many.
+                kept.into_iter().for_each(|running| running.peers = 0);
+                Ok(())
+            }
             Event::SamplesFound { lookup, .. } | Event::Step { lookup, .. } => {
-                let runs = model.running.contains_key(lookup);
+                let runs = model.running.contains_key(lookup) || model.kept.contains_key(lookup);
                 ensure(runs, "events are of running lookups", shown)
             }
             Event::AddressChanged { .. } | Event::TableChanged { .. } => Ok(()),
