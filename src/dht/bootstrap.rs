@@ -83,6 +83,8 @@ impl Node {
             let reachable = self.tables.iter().any(|table| table.reaches(address));
             let list = &mut self.bootstrap.addresses;
             if reachable && list.len() < room && !list.contains(address) {
+                // One address is the most common case.
+                list.reserve_exact(1);
                 list.push(*address);
                 is_new = true;
             }

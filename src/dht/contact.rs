@@ -115,10 +115,14 @@ impl<const N: usize> Contact<N> {
     }
 
     /// Good in the sense of BEP 5: heard from within the interval, and no more than one answer
-    /// missing.
+    /// missing; none, if others may not reach it.
     pub(super) const fn is_good(&self, now_secs: u32, interval_secs: u32) -> bool {
-        self.failures() <= FAILURES_GOOD_MAX
-            && now_secs.saturating_sub(self.seen_secs) <= interval_secs
+        let failures_max = if self.is_doubtful() {
+            0
+        } else {
+            FAILURES_GOOD_MAX
+        };
+        self.failures() <= failures_max && now_secs.saturating_sub(self.seen_secs) <= interval_secs
     }
 
     /// Bad in the sense of BEP 5.
