@@ -124,16 +124,7 @@ pub fn answer(
         false => contacts(cast, speaker, family, max),
     };
     let (nodes, nodes6) = (named(Family::V4, 10), named(Family::V6, 8));
-    let bare = ResponseWriter {
-        transaction,
-        id: NodeId::new(id),
-        asker,
-        nodes: None,
-        nodes6: None,
-        token: None,
-        values: &[],
-        extra: Extra::None,
-    };
+    let bare = bare(transaction, NodeId::new(id), asker);
     if asked == Asked::Nothing || style == Style::Bare {
         bare.write(&mut out);
         return out;
@@ -215,4 +206,18 @@ fn write_item(
     };
     let extra = Extra::Item(view);
     ResponseWriter { extra, ..response }.write(out);
+}
+
+/// An answer of this node with an id and nothing else.
+pub(crate) const fn bare(transaction: &[u8], id: NodeId, asker: SocketAddr) -> ResponseWriter<'_> {
+    ResponseWriter {
+        transaction,
+        id,
+        asker,
+        nodes: None,
+        nodes6: None,
+        token: None,
+        values: &[],
+        extra: Extra::None,
+    }
 }

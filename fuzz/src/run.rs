@@ -300,7 +300,13 @@ impl World {
             Call::Bootstrap => self.node.bootstrap(now, &[at]),
             Call::AddNode => self.node.add_node(now, at),
             Call::Drop => self.node.withdraw_item(&item(number).target()),
-            Call::Withdraw => self.node.withdraw(torrent(number)),
+            Call::Withdraw => {
+                // Nothing may come of its announces any more.
+                if let Some(lookup) = self.node.kept(torrent(number)) {
+                    self.model.kept.remove(&lookup);
+                }
+                self.node.withdraw(torrent(number));
+            }
             Call::Cancel => {
                 let running = &mut self.model.running;
                 let nth = usize::from(number) % running.len().max(1);

@@ -11,6 +11,7 @@ use trackless::krpc::{
     SignedPut, VERSION, Want, write_error, write_query,
 };
 
+use crate::answers::bare;
 use crate::profile::Profile;
 use crate::script::{Call, Script, Step, Style};
 use crate::template::slot;
@@ -30,7 +31,8 @@ pub const fn torrent(number: u8) -> InfoHash {
     InfoHash::new([b'a' + number % TORRENTS; 20])
 }
 
-/// An item by its number, taken round [`ITEMS_MAX`]: one in four is immutable, the others are versions of one mutable item.
+/// An item by its number, taken round [`ITEMS_MAX`]: one in four is immutable, the others are versions of one
+/// mutable item.
 ///
 /// # Panics
 ///
@@ -189,16 +191,8 @@ fn bad_puts() -> Vec<Vec<u8>> {
 
 fn responses() -> Vec<Vec<u8>> {
     let asker: SocketAddr = ([10, 0, 0, 1], 6881).into();
-    let bare = ResponseWriter {
-        transaction: &slot(b'T'),
-        id: id_slot(),
-        asker,
-        nodes: None,
-        nodes6: None,
-        token: None,
-        values: &[],
-        extra: Extra::None,
-    };
+    let transaction = slot(b'T');
+    let bare = bare(&transaction, id_slot(), asker);
     let mut filter = BloomFilter::new();
     filter.insert(asker.ip());
     let item = item(1);
@@ -295,11 +289,7 @@ pub fn scripts() -> Vec<Script> {
             .zip([2, 14, 22, 30, 33, 3, 15].into_iter().cycle())
         {
             let mut steps = known.clone();
-            steps.extend(part.iter().map(|template| Step::Receive {
-                from,
-                times: 1,
-                template: template.clone(),
-            }));
+            steps.extend(part.iter().map(|template| received(from, template.clone())));
             scripts.push(Script { profile, steps });
         }
         for (call, _) in Call::ALL {
@@ -319,22 +309,30 @@ pub fn scripts() -> Vec<Script> {
     scripts
 }
 
+/// A node of the cast says something once.
+const fn received(from: u8, template: Vec<u8>) -> Step {
+    Step::Receive {
+        from,
+        times: 1,
+        template,
+    }
+}
+
+/// What a small node lives through.
+const fn small(steps: Vec<Step>) -> Script {
+    Script {
+        profile: Profile::Small,
+        steps,
+    }
+}
+
 /// Many nodes announce the same torrent to a small node.
 fn crowd() -> Script {
     let info_hash = torrent(0);
     let ask = query(Method::GetPeers { info_hash }, Want::default());
     let messages = [ask, announce(0, 7000, false, false)];
-    let steps = (0..7).flat_map(|from| {
-        messages.clone().map(|template| Step::Receive {
-            from,
-            times: 1,
-            template,
-        })
-    });
-    Script {
-        profile: Profile::Small,
-        steps: steps.collect(),
-    }
+    let steps = (0..7).flat_map(|from| messages.clone().map(|template| received(from, template)));
+    small(steps.collect())
 }
 
 /// Many nodes store items at a small node, the last of which it has no room for.
@@ -344,16 +342,9 @@ fn hoard() -> Script {
         let target = item.target();
         let get = query(Method::Get { target, seq: None }, Want::default());
         let put = query(Method::Put(item.put(&TOKEN, None)), Want::default());
-        [get, put].map(|template| Step::Receive {
-            from,
-            times: 1,
-            template,
-        })
+        [get, put].map(|template| received(from, template))
     });
-    Script {
-        profile: Profile::Small,
-        steps: steps.collect(),
-    }
+    small(steps.collect())
 }
 
 /// More lookups at once than a small node has room for.
@@ -361,8 +352,5 @@ fn hurry() -> Script {
     let mut steps = vec![Step::Call(Call::Bootstrap, 0), Step::Answer(Style::Full)];
     steps.extend((0..9).map(|number| Step::Call(Call::FindPeers, number)));
     steps.push(Step::Answer(Style::Full));
-    Script {
-        profile: Profile::Small,
-        steps,
-    }
+    small(steps)
 }
