@@ -1,9 +1,9 @@
 //! How many of those that ask us nobody else can reach.
 //!
-//! Whoever is behind a gateway that lets in answers only can be reached by those it has just asked. When it asks us, it
-//! answers our ping, and is a good contact for us; everybody whom we tell of it waits in vain. So who asked us is pinged
-//! again when its gateway would not let us in any more. Where nobody is behind such a gateway that is an effort for
-//! nothing, so then only some are.
+//! Whoever is behind a gateway that lets in answers only can be reached by those it has just asked. When
+//! it asks us, it answers our ping, and is a good contact for us; everybody whom we tell of it waits in
+//! vain. So who asked us is pinged again when its gateway would not let us in any more. Where nobody is
+//! behind such a gateway that is an effort for nothing, so then only some are.
 //!
 //! Invariant: some of those that ask are always looked at, so it is noticed when it becomes worse, and when it ends.
 

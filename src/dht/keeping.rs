@@ -1,8 +1,9 @@
 //! Torrents that are kept announced: the node announces each of them again and again by itself.
 //!
 //! The caller names a torrent once. Whose turn it is, `kept_torrents` says; a walk begins with the
-//! nodes that were there the last time, or close by for another torrent (`neighbours`). So an announce takes little more than the sixteen queries that it
-//! must: a write token is good for one torrent, so each of eight nodes is asked for one and told.
+//! nodes that were there the last time, or close by for another torrent (`neighbours`). So an announce
+//! takes little more than the sixteen queries that it must: a write token is good for one torrent, so
+//! each of eight nodes is asked for one and told.
 //!
 //! Nobody waits for such an announce, so it leaves half of what there is to those that are waited for: half of
 //! the queries in flight, and half of what each host answers.

@@ -64,6 +64,16 @@ enum Turn {
     NowAndAgain,
 }
 
+impl Turn {
+    /// As soon as may be, mixed among those that came with it.
+    fn soon(now: Instant, random: &mut Random) -> Self {
+        Self::Soon(
+            now.as_secs() / MIXED_SECS,
+            u32::from_be_bytes(random.bytes()),
+        )
+    }
+}
+
 /// A torrent.
 #[derive(Debug, Clone, Copy)]
 struct Kept {
@@ -133,10 +143,7 @@ impl KeptTorrents {
         (info_hash, port, kind): (InfoHash, PeerPort, PeerKind),
         lookup: LookupId,
     ) -> LookupId {
-        let soon = Turn::Soon(
-            now.as_secs() / MIXED_SECS,
-            u32::from_be_bytes(random.bytes()),
-        );
+        let soon = Turn::soon(now, random);
         let known = self.torrents.get(&info_hash);
         let (lookup, turn) = match known.map(|known| (known.lookup, known.turn)) {
             None => (lookup, soon),
@@ -263,10 +270,7 @@ impl KeptTorrents {
             pause.min(longest)
         };
         kept.turn = if kept.turn == Turn::NowAndAgain {
-            Turn::Soon(
-                now.as_secs() / MIXED_SECS,
-                u32::from_be_bytes(random.bytes()),
-            )
+            Turn::soon(now, random)
         } else {
             Turn::From(now + pause.max(RETRY_MIN))
         };

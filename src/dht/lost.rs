@@ -104,7 +104,7 @@ where
     /// Somebody asked us.
     pub(super) fn on_query(&mut self, now_secs: u32, info: &ContactInfo) {
         let contacts = self.0.iter_mut().flat_map(|lost| &mut lost.contacts);
-        for known in contacts.filter(|known| is_at(known, info)) {
+        for known in contacts.filter(|known| known.info() == *info) {
             known.on_query(now_secs);
         }
     }
@@ -113,7 +113,7 @@ where
     /// others can reach it, and while it asks a gateway would let our ping in.
     pub(super) fn defers(&self, info: &ContactInfo) -> bool {
         let mut contacts = self.0.iter().flat_map(|lost| &lost.contacts);
-        contacts.any(|known| is_at(known, info) && known.is_doubtful())
+        contacts.any(|known| known.info() == *info && known.is_doubtful())
     }
 
     /// One that is asked now, if it is time for that.
@@ -144,14 +144,6 @@ where
             size_of::<Remembered<N>>() + lost.contacts.capacity() * size_of::<Contact<N>>()
         })
     }
-}
-
-/// Whether a contact has this id and this address.
-fn is_at<const N: usize>(known: &Contact<N>, info: &ContactInfo) -> bool
-where
-    IpAddr: From<[u8; N]>,
-{
-    *known.id() == info.id && known.address() == info.address
 }
 
 impl Node {

@@ -14,13 +14,17 @@
 //! - `external` finds out where others see us, and [`secure_id`] says which ids belong there,
 //!   `identity` keeps ours so;
 //! - `search` runs lookups: a `lookup` has one `walk` for each local address, `item_search` says
-//!   what is collected on the way, `storing` what is told in the end, and `estimate` what follows for the size of the network;
+//!   what is collected on the way, `storing` what is told in the end, and `estimate` what follows for
+//!   the size of the network;
 //! - `keeping` announces torrents again and again, `kept_torrents` says whose turn it is, and `neighbours` where
 //!   to begin;
-//! - `upkeep` verifies nodes before they enter a table, checks contacts and refreshes buckets;
+//! - `upkeep` verifies nodes before they enter a table, checks contacts and refreshes buckets; `doubt`
+//!   says which of those that ask may be out of others' reach, `lost` remembers contacts that went away
+//!   together, and asks after them;
 //!   `bootstrap` finds the way into the DHT; a [`snapshot`] brings back what was known before a
 //!   restart;
-//! - `host` says who counts as one, `sorted` searches among nodes by id, `ledger` is a table of what is remembered of many;
+//! - `host` says who counts as one, `sorted` searches among nodes by id, `ledger` is a table of what is
+//!   remembered of many;
 //! - `exchange` and `outbox` hold what is needed to send; [`counters`] says what became of
 //!   everything.
 //!

@@ -300,20 +300,14 @@ impl Node {
             Purpose::Verify(_) => {}
             Purpose::Bootstrap => {
                 self.exchange.outbox.stats.bootstrap_responses += 1;
-                let (nodes, others) = match Family::of(&pending.to) {
-                    Family::V4 => (response.nodes, response.nodes6),
-                    Family::V6 => (response.nodes6, response.nodes),
-                };
+                let (nodes, others) = response.nodes_by_family(Family::of(&pending.to));
                 self.on_bootstrap_answer(pending.local, info, nodes);
                 self.on_other_family(now, others, pending.to);
             }
             Purpose::Search(id) => self.on_search_answer(now, id, pending, response),
             Purpose::Announce(id) => self.on_announced(id, pending, Ok(())),
             Purpose::Reunite => {
-                let nodes = match Family::of(&pending.to) {
-                    Family::V4 => response.nodes,
-                    Family::V6 => response.nodes6,
-                };
+                let (nodes, _) = response.nodes_by_family(Family::of(&pending.to));
                 self.on_lost_answer(now, pending.local, info, nodes);
             }
             Purpose::Ping(id) => self.on_ping_done(now, id, pending, &Ok(response.id)),

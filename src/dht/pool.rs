@@ -14,14 +14,11 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
+use super::contact::GATEWAY_SECS;
 use super::host::{Host, Network};
 use super::sorted::{self, Known};
 use crate::id::NodeId;
 use crate::krpc::ContactInfo;
-
-/// How long a node is on probation. Ours: gateways forget a flow of datagrams after half a minute to two (RFC
-/// 4787 demands two).
-const PROBATION_SECS: u32 = 150;
 
 /// A node on probation that was pinged is pinged again after this time. Ours: long after a time-out.
 const REASK_SECS: u32 = 60;
@@ -146,7 +143,7 @@ impl Pool {
             return;
         };
         let since = self.probation[place].since_secs;
-        if now_secs.saturating_sub(since) < PROBATION_SECS {
+        if now_secs.saturating_sub(since) < GATEWAY_SECS {
             return;
         }
         self.probation.remove(place);
@@ -194,7 +191,7 @@ impl Pool {
         out: &mut Vec<ContactInfo>,
     ) -> Option<u32> {
         for waiting in &mut self.probation {
-            if now_secs.saturating_sub(waiting.since_secs) < PROBATION_SECS {
+            if now_secs.saturating_sub(waiting.since_secs) < GATEWAY_SECS {
                 break;
             }
             let asked = waiting.asked_secs;
@@ -304,7 +301,7 @@ mod tests {
         let mut random = Random::from_seed(1);
         let mut pool = Pool::new(10_000, 2);
         let nodes: Vec<_> = (0..count).map(|number| node(number, &mut random)).collect();
-        for at in [0, PROBATION_SECS] {
+        for at in [0, GATEWAY_SECS] {
             for node in &nodes {
                 pool.on_answer(at, node);
             }

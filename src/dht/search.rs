@@ -379,10 +379,7 @@ impl Node {
         let Some(hop) = walk.on_answer(pending.to, response.id, response.token) else {
             return;
         };
-        let (nodes, others) = match walk.family {
-            Family::V4 => (response.nodes, response.nodes6),
-            Family::V6 => (response.nodes6, response.nodes),
-        };
+        let (nodes, others) = response.nodes_by_family(walk.family);
         let unusable = walk.on_named(nodes.iter(), pending.to, hop.saturating_add(1));
         outbox.stats.unusable_named += unusable;
         let peers = lookup.on_peers(response.values, pending.to, peers_max, outbox);

@@ -266,12 +266,11 @@ impl Walk {
         let (mut has_answered, mut waits) = (false, false);
         let mut taken = Places::default();
         for candidate in &self.candidates {
-            let is_new = candidate.state == State::New;
-            if is_new && self.leads.are_on_trial(candidate.namers) {
-                waits |= in_flight > 0;
-                continue;
-            }
             let counts = match candidate.state {
+                State::New if self.leads.are_on_trial(candidate.namers) => {
+                    waits |= in_flight > 0;
+                    false
+                }
                 State::New if !with_false_leads && self.is_false_lead(candidate) => false,
                 State::New if may_ask => return (Next::Ask(candidate.info), true),
                 State::New => in_flight > 0,

@@ -187,6 +187,17 @@ pub struct Response<'a> {
     pub num: u64,
 }
 
+impl<'a> Response<'a> {
+    /// Contacts of this family, and those of the other.
+    #[must_use]
+    pub const fn nodes_by_family(&self, family: Family) -> (CompactNodes<'a>, CompactNodes<'a>) {
+        match family {
+            Family::V4 => (self.nodes, self.nodes6),
+            Family::V6 => (self.nodes6, self.nodes),
+        }
+    }
+}
+
 /// The Bloom filters of a response; a string of another length than 256 bytes is none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counted<'a> {

@@ -2,8 +2,9 @@
 //!
 //! What concerns connections is in `torrent/connections.rs`, who may be connected in
 //! `torrent/admission.rs`, when they are looked at in `torrent/timers.rs`, whom we serve in
-//! `torrent/serving.rs`, what of it goes out first in `torrent/first_copy.rs`, what moves blocks in `torrent/transfer.rs`,
-//! what talks to the disk in `torrent/disk.rs`, and which pieces are wanted in `torrent/selection.rs`.
+//! `torrent/serving.rs`, what of it goes out first in `torrent/first_copy.rs`, what moves blocks in
+//! `torrent/transfer.rs`, what talks to the disk in `torrent/disk.rs`, and which pieces are wanted in
+//! `torrent/selection.rs`.
 
 mod admission;
 mod connections;

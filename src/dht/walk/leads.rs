@@ -138,7 +138,7 @@ impl Leads {
         self.is_wary()
             && named.peek().is_some()
             && named.all(|namer| {
-                let lead = self.leads.get(usize::from(namer.0));
+                let lead = self.lead(*namer);
                 lead.is_some_and(|lead| lead.open > lead.answered)
             })
     }
@@ -147,10 +147,7 @@ impl Leads {
     pub(super) fn may_probe(&self, namers: Namers) -> bool {
         let mut named = namers.0.iter().flatten();
         self.probes < PROBES_MAX
-            && named.all(|namer| {
-                let lead = self.leads.get(usize::from(namer.0));
-                lead.is_some_and(|lead| !lead.is_probed)
-            })
+            && named.all(|namer| self.lead(*namer).is_some_and(|lead| !lead.is_probed))
     }
 
     /// Whether what may be a lost datagram is more likely a lie: nobody but liars may know of the candidate.
@@ -168,9 +165,12 @@ impl Leads {
         self.silent >= WARY_FROM && 4 * self.silent > self.answered
     }
 
+    fn lead(&self, namer: Namer) -> Option<&Lead> {
+        self.leads.get(usize::from(namer.0))
+    }
+
     fn is_false(&self, namer: Namer) -> bool {
-        let lead = self.leads.get(usize::from(namer.0));
-        lead.is_some_and(|lead| {
+        self.lead(namer).is_some_and(|lead| {
             let is_strict = self.is_wary() && !lead.is_probed;
             let max = if is_strict { 0 } else { SILENT_MAX };
             lead.silent > lead.answered.saturating_add(max)
