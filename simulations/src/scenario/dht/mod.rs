@@ -98,6 +98,32 @@ pub(crate) enum Purpose {
     Search(u32),
 }
 
+/// Who makes the graded lookups.
+#[derive(Debug, Default)]
+struct Askers {
+    /// How many more each of them makes after its first.
+    more_each: u32,
+    /// How many more the last of them makes.
+    left: u32,
+    hosts: Vec<HostId>,
+}
+
+impl Askers {
+    /// Who makes the next one; `draw` gives a new one.
+    fn next(&mut self, draw: impl FnOnce() -> Option<HostId>) -> Option<HostId> {
+        if let (Some(host), Some(left)) = (self.hosts.last(), self.left.checked_sub(1)) {
+            self.left = left;
+            return Some(*host);
+        }
+        let host = draw()?;
+        if self.more_each > 0 {
+            self.left = self.more_each;
+            self.hosts.push(host);
+        }
+        Some(host)
+    }
+}
+
 /// A population under study.
 #[derive(Debug)]
 pub(crate) struct Study {
@@ -109,6 +135,7 @@ pub(crate) struct Study {
     /// Nodes that lookups should find, by the side of a split that they are on.
     pub(crate) settled: [GroundTruth; 2],
     lookup_draws: Random,
+    askers: Askers,
     announce_draws: Random,
     under_way: BTreeMap<(HostId, LookupId), Purpose>,
     pub(crate) grades: Grades,
@@ -128,6 +155,7 @@ impl Study {
             population: Population::new(settings),
             settled: Default::default(),
             lookup_draws: seeds.stream("lookups", 0),
+            askers: Askers::default(),
             announce_draws: seeds.stream("announces", 0),
             under_way: BTreeMap::new(),
             grades: Grades::default(),
@@ -147,6 +175,13 @@ impl Study {
             self.plan(start + pace * index, Task::Lookup);
         }
         self.run_until(start + pace * lookups + LOOKUP_TIME);
+    }
+
+    /// As [`Study::grade_lookups`], but each node that makes one makes `each` of them in a row; gives these nodes.
+    pub(crate) fn grade_lookups_of_few(&mut self, lookups: u32, each: u32) -> Vec<HostId> {
+        self.askers.more_each = each.saturating_sub(1);
+        self.grade_lookups(lookups, LOOKUP_SPACING);
+        std::mem::take(&mut self.askers).hosts
     }
 
     /// Lets time pass.
@@ -171,7 +206,8 @@ impl Study {
             Task::Settle(number) => self.settle(HostId(number)),
             Task::Leave(number) => self.leave(HostId(number)),
             Task::Lookup => {
-                let Some(host) = self.population.draw(&mut self.lookup_draws) else {
+                let draw = || self.population.draw(&mut self.lookup_draws);
+                let Some(host) = self.askers.next(draw) else {
                     return;
                 };
                 let target = NodeId::new(self.lookup_draws.bytes());
