@@ -11,6 +11,8 @@
 //! Invariant: announces of kept torrents are not counted among the caller's lookups and never queue with
 //! them.
 
+use std::time::Duration;
+
 use super::config::{LookupId, PeerKind, PeerPort};
 use super::kept_torrents::{KeptTorrents, Outcome};
 use super::lookup::{Kind, Lookup, Origin};
@@ -23,6 +25,10 @@ const PARALLELISM: usize = 128;
 
 /// Announces that wait for the first contact. Ours: when it comes it is asked for all of them at once.
 const WAITING_MAX: usize = 8;
+
+/// So long after it has joined a node may know too few others to find those closest to a torrent, if they have joined
+/// just now as well.
+const YOUNG: Duration = Duration::from_secs(60);
 
 impl Node {
     /// Announces a torrent soon, and again every
@@ -167,6 +173,9 @@ impl Node {
         let outcome = Outcome {
             answered: report.answered,
             stored: report.stored,
+            is_early: self
+                .joined_at
+                .is_none_or(|joined| now.saturating_since(joined) < YOUNG),
         };
         let random = &mut self.exchange.random;
         kept.on_done(now, random, info_hash, lookup.id, outcome);

@@ -41,6 +41,10 @@ const STORED_ENOUGH: u32 = 4;
 /// First pause after an announce that fewer stored; each further one is twice as long.
 const RETRY_MIN: Duration = Duration::from_secs(5);
 
+/// Pause after an announce of a node that was new. Ours: by then its table, and those of others that came with it,
+/// have been filled.
+const EARLY_PAUSE: Duration = Duration::from_secs(180);
+
 /// Longest pause while nobody answers at all. Ours: the network is away, and what waits for it shall go on
 /// within a minute of its return.
 const SILENT_MAX: Duration = Duration::from_secs(45);
@@ -101,6 +105,8 @@ pub(super) struct Outcome {
     pub(super) answered: u32,
     /// Nodes that stored it.
     pub(super) stored: u32,
+    /// They may not have been the right ones: our node was new.
+    pub(super) is_early: bool,
 }
 
 /// Torrents that are kept announced.
@@ -263,7 +269,11 @@ impl KeptTorrents {
         };
         let pause = if outcome.stored >= STORED_ENOUGH {
             kept.failures = 0;
-            self.interval
+            if outcome.is_early {
+                EARLY_PAUSE.min(self.interval)
+            } else {
+                self.interval
+            }
         } else {
             let pause = RETRY_MIN * (1 << kept.failures);
             kept.failures = (kept.failures + 1).min(DOUBLINGS_MAX);

@@ -62,6 +62,8 @@ pub struct Node {
     pub(super) paced_until: Option<Instant>,
     /// The last `TableChanged` said that there are good contacts.
     pub(super) is_known: bool,
+    /// When a table last got to know its neighbours.
+    pub(super) joined_at: Option<Instant>,
 }
 
 impl Node {
@@ -91,6 +93,7 @@ impl Node {
             has_patient: false,
             paced_until: None,
             is_known: false,
+            joined_at: None,
             config,
         };
         node.bind_ids();

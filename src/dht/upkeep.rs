@@ -273,6 +273,7 @@ impl Node {
         match origin {
             Origin::Join(_) if table.has_good(secs) => {
                 table.joining = Joining::Joined;
+                self.joined_at = Some(now);
                 table.on_joined(secs, &self.config);
                 table.spread_refreshes(secs, &mut self.exchange.random);
                 if target != table.own() {

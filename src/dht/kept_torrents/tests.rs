@@ -6,10 +6,12 @@ const INTERVAL: Duration = Duration::from_secs(900);
 const GOOD: Outcome = Outcome {
     answered: 8,
     stored: 8,
+    is_early: false,
 };
 const NOBODY: Outcome = Outcome {
     answered: 0,
     stored: 0,
+    is_early: false,
 };
 /// Announces under way at once, where that does not matter.
 const MANY: usize = 1_000;
@@ -164,6 +166,7 @@ fn one_that_few_nodes_stored_is_repeated_with_pauses_that_double() {
     let few = Outcome {
         answered: 3,
         stored: 3,
+        is_early: false,
     };
     let seconds = |outcome| -> Vec<u32> {
         let announced = Keeper::filled(1).run(at(1_500_000), outcome);
@@ -175,6 +178,19 @@ fn one_that_few_nodes_stored_is_repeated_with_pauses_that_double() {
     keeper.run(at(300_000), few);
     keeper.run(at(315_000), GOOD);
     assert_eq!(keeper.kept.next(MANY), Some(at(1_215_000)));
+}
+
+#[test]
+fn one_that_a_new_node_announced_is_repeated_soon_and_then_as_any() {
+    let early = Outcome {
+        is_early: true,
+        ..GOOD
+    };
+    let mut keeper = Keeper::filled(1);
+    assert_eq!(keeper.run(at(1_000), early).len(), 1);
+    assert_eq!(keeper.kept.next(MANY), Some(at(180_000)));
+    keeper.run(at(180_000), GOOD);
+    assert_eq!(keeper.kept.next(MANY), Some(at(1_080_000)));
 }
 
 #[test]

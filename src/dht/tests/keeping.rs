@@ -76,6 +76,7 @@ fn what_one_keeps_announced_another_finds_until_it_is_withdrawn() {
 #[test]
 fn announces_after_the_first_take_little_more_than_sixteen_queries() {
     let mut network = Network::joined(2, 150);
+    network.run_for(secs(60));
     keep(&mut network, 20, &torrents(200));
     network.run_for(secs(600));
     let first = announced(&mut network, 20);
@@ -90,6 +91,18 @@ fn announces_after_the_first_take_little_more_than_sixteen_queries() {
     assert_eq!((first.len(), later.len()), (200, 200));
     assert!(mean(&first) <= 20.0, "{}", mean(&first));
     assert!(mean(&later) <= 17.0, "{}", mean(&later));
+}
+
+#[test]
+fn a_node_that_has_just_joined_announces_once_more_a_few_minutes_later() {
+    let mut network = Network::joined(2, 40);
+    keep(&mut network, 39, &torrents(1));
+    network.run_for(secs(120));
+    assert_eq!(announced(&mut network, 39).len(), 1);
+    network.run_for(secs(120));
+    assert_eq!(announced(&mut network, 39).len(), 1);
+    network.run_for(secs(600));
+    assert_eq!(announced(&mut network, 39).len(), 0);
 }
 
 #[test]
