@@ -19,7 +19,7 @@
 //! a mapping that allows it is dropped.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::time::Duration;
 
 use trackless::random::Random;
@@ -272,6 +272,9 @@ pub struct Gateways {
     gateways: Vec<Option<Box<Gateway>>>,
     /// Hosts that are behind the gateway of another one.
     guests: BTreeMap<HostId, HostId>,
+    /// Hosts at another address than their number says, and who is there.
+    moved: BTreeMap<HostId, Ipv4Addr>,
+    movers: BTreeMap<Ipv4Addr, HostId>,
 }
 
 impl Gateways {
@@ -282,7 +285,42 @@ impl Gateways {
             seeds,
             gateways: Vec::new(),
             guests: BTreeMap::new(),
+            moved: BTreeMap::new(),
+            movers: BTreeMap::new(),
         }
+    }
+
+    /// Gives a host, and the gateway in front of it, this address in place of the one that follows from its number.
+    ///
+    /// # Panics
+    ///
+    /// If it is one that follows from a number.
+    pub fn move_to(&mut self, host: HostId, ip: Ipv4Addr) {
+        let numbered = HostId::of((ip, DATAGRAM_PORT).into());
+        assert_eq!(numbered, None, "{ip} is another host's");
+        if let Some(before) = self.moved.insert(host, ip) {
+            self.movers.remove(&before);
+        }
+        self.movers.insert(ip, host);
+    }
+
+    /// The address that others see for a host, and for all behind its gateway.
+    #[must_use]
+    pub fn ip(&self, host: HostId) -> Ipv4Addr {
+        let owner = self.owner(host);
+        self.moved
+            .get(&owner)
+            .copied()
+            .unwrap_or_else(|| owner.ip())
+    }
+
+    /// Whose address this is, if there were that many hosts.
+    #[must_use]
+    pub fn host_at(&self, address: SocketAddr) -> Option<HostId> {
+        HostId::of(address).or_else(|| match address {
+            SocketAddr::V4(address) => self.movers.get(address.ip()).copied(),
+            SocketAddr::V6(_) => None,
+        })
     }
 
     /// Puts a host behind a gateway of its own, whose external address is the host's.
@@ -322,13 +360,13 @@ impl Gateways {
             Some(gateway) => gateway.outbound(now, host, to),
             None => DATAGRAM_PORT,
         };
-        SocketAddrV4::new(owner.ip(), port)
+        SocketAddrV4::new(self.ip(owner), port)
     }
 
     /// The host that gets a datagram which has arrived.
     #[must_use]
     pub fn inbound(&self, now: Instant, from: SocketAddrV4, to: SocketAddrV4) -> Option<HostId> {
-        let owner = HostId::of(to.into())?;
+        let owner = self.host_at(to.into())?;
         let Some(gateway) = self.gateway(owner) else {
             return (to.port() == DATAGRAM_PORT).then_some(owner);
         };
@@ -342,7 +380,7 @@ impl Gateways {
     /// What becomes of a stream dialled to this endpoint.
     #[must_use]
     pub fn dialled(&self, to: SocketAddrV4) -> Dialled {
-        let Some(owner) = HostId::of(to.into()) else {
+        let Some(owner) = self.host_at(to.into()) else {
             return Dialled::Silence;
         };
         let listens = to.port() == STREAM_PORT;

@@ -6,7 +6,7 @@
 //! Invariant: whatever is sent passes one of the methods of [`Network`], which adds it to the trace
 //! hash.
 
-use std::net::{SocketAddr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -239,6 +239,17 @@ impl Network {
         self.gateways.share(host, owner);
     }
 
+    /// Gives a host this address in place of the one that follows from its number, which it must not be.
+    pub fn move_to(&mut self, host: HostId, ip: Ipv4Addr) {
+        self.gateways.move_to(host, ip);
+    }
+
+    /// The address that others see for a host.
+    #[must_use]
+    pub fn ip(&self, host: HostId) -> Ipv4Addr {
+        self.gateways.ip(host)
+    }
+
     /// What a host is behind.
     #[must_use]
     pub fn nat_kind(&self, host: HostId) -> NatKind {
@@ -283,7 +294,8 @@ impl Network {
 
     /// The host whose own or whose gateway's address this is.
     fn host_at(&self, address: SocketAddr) -> Option<HostId> {
-        HostId::of(address).filter(|host| self.lines.contains(*host))
+        let host = self.gateways.host_at(address);
+        host.filter(|host| self.lines.contains(*host))
     }
 
     /// Where a host is: where the gateway in front of it is.
@@ -450,7 +462,7 @@ impl Network {
                 DIAL_PORTS.0 + u16::try_from(offset).expect("below a 16-bit bound")
             }
         };
-        self.gateways.owner(self.host_of(end.other())).address(port)
+        SocketAddr::from((self.gateways.ip(self.host_of(end.other())), port))
     }
 
     /// Whether the writer at `end` has room.

@@ -3,6 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
+use trackless::dht::secure_id::bind;
 use trackless::id::{ID_LENGTH, NodeId};
 use trackless::krpc::{Body, ContactInfo, Message, Method, Query, ResponseWriter};
 use trackless::random::Random;
@@ -148,13 +149,104 @@ pub fn ids_at(target: NodeId, bits: u32, count: usize, random: &mut Random) -> V
     (0..count).map(|_| id_at()).collect()
 }
 
+/// First octet of the networks of sybils whose ids follow from their addresses. Ours: no host has an address there by
+/// its number, and what liars invent is elsewhere.
+const BOUND_FIRST_OCTET: u8 = 40;
+
+/// Sybils that two addresses of a /24 run: a table and a lookup take no more of them.
+const PER_24: usize = 2;
+
+/// Addresses of a network.
+#[derive(Debug, Clone, Copy)]
+pub struct Addresses {
+    /// The network's, of which the second octet counts, and in a /24 the third.
+    pub network: Ipv4Addr,
+    /// 16 or 24.
+    pub bits: u32,
+    /// How many there are to use: so many of so many.
+    pub share: (u32, u32),
+}
+
+/// Ids of sybils around a target that follow from their addresses (BEP 42), and these: the closest that the addresses
+/// allow. An attacker who knows that others count neighbours takes two addresses of each /24 if there are many.
+#[must_use]
+pub fn bound_ids(
+    target: NodeId,
+    addresses: Addresses,
+    count: usize,
+    random: &mut Random,
+) -> Vec<(NodeId, Ipv4Addr)> {
+    let [_, second, third, _] = addresses.network.octets();
+    let (thirds, per_24) = if addresses.bits == 24 {
+        (third..=third, count)
+    } else {
+        (0..=u8::MAX, PER_24)
+    };
+    let (part, of) = addresses.share;
+    let mut found: Vec<(NodeId, Ipv4Addr)> = Vec::new();
+    for third in thirds {
+        let mut here = Vec::new();
+        for last in 1..u8::MAX {
+            let ip = Ipv4Addr::new(BOUND_FIRST_OCTET, second, third, last);
+            if random.below(of) < part {
+                here.push((closest_bound(target, ip, random), ip));
+            }
+        }
+        here.sort_unstable_by_key(|(id, _)| id.distance(&target));
+        here.truncate(per_24);
+        found.append(&mut here);
+    }
+    found.sort_unstable_by_key(|(id, _)| id.distance(&target));
+    found.truncate(count);
+    found
+}
+
+/// Of the ids that an address allows one that is as close to the target as can be.
+fn closest_bound(target: NodeId, ip: Ipv4Addr, random: &mut Random) -> NodeId {
+    let [low]: [u8; 1] = random.bytes();
+    let ids = (0..8).map(|choice| {
+        let mut id = *target.as_bytes();
+        id[ID_LENGTH - 1] = (low & 0xf8) | choice;
+        bind(NodeId::new(id), ip.into())
+    });
+    let closest = ids.min_by_key(|id| id.distance(&target));
+    closest.expect("there are eight")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use trackless::dht::secure_id::is_bound;
     use trackless::id::InfoHash;
     use trackless::krpc::{Want, write_query};
 
     const TARGET: [u8; ID_LENGTH] = [0x5a; ID_LENGTH];
+
+    #[test]
+    fn bound_sybils_follow_from_addresses_of_their_network_and_are_the_closest_there() {
+        let mut random = Random::from_seed(1);
+        let target = NodeId::new(TARGET);
+        for (bits, per_24) in [(24, 64), (16, PER_24)] {
+            let mut addresses = Addresses {
+                network: Ipv4Addr::new(0, 7, 9, 0),
+                bits,
+                share: (1, 1),
+            };
+            let sybils = bound_ids(target, addresses, 64, &mut random);
+            assert_eq!(sybils.len(), 64);
+            addresses.share = (1, 1000);
+            assert!(bound_ids(target, addresses, 1000, &mut random).len() < 100);
+            for (id, ip) in &sybils {
+                assert!(is_bound(id, (*ip).into()), "{ip} {id}");
+                let [_, second, third, _] = ip.octets();
+                assert!(second == 7 && (bits == 16 || third == 9), "{ip}");
+                let is_near = |(_, other): &&(NodeId, Ipv4Addr)| other.octets()[2] == third;
+                assert!(sybils.iter().filter(is_near).count() <= per_24);
+            }
+            let shared = sybils[0].0.distance(&target).leading_zeros();
+            assert!(shared >= if bits == 24 { 8 } else { 13 }, "{shared}");
+        }
+    }
 
     fn own() -> NodeId {
         NodeId::new([1; ID_LENGTH])

@@ -33,7 +33,7 @@ impl DhtHost {
     pub fn new(host: HostId, departures: u32, config: Config, network: &Network) -> Self {
         // Behind a gateway a node knows its port alone, as any that binds to all addresses.
         let address = match network.nat_kind(host) {
-            NatKind::Open => host.address(DATAGRAM_PORT),
+            NatKind::Open => SocketAddr::from((network.ip(host), DATAGRAM_PORT)),
             _ => SocketAddr::from((Ipv4Addr::UNSPECIFIED, DATAGRAM_PORT)),
         };
         let id = config.locals.first().and_then(|local| local.id);

@@ -5,6 +5,7 @@
 //! the announcers is denied.
 
 use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use trackless::time::Instant;
 use super::dht::{self, LOOKUP_SPACING, LOOKUP_TIME, SETTLE, Study};
 use super::{Context, Kind, Outcome, Setting, SettingError, Settings, Unit};
 use crate::adversary::NodeConduct;
-use crate::adversary::node::ids_at;
+use crate::adversary::node::{Addresses, bound_ids, ids_at};
 use crate::host::{DATAGRAM_PORT, HostId};
 use crate::link::AccessRates;
 use crate::nat::{NatConfig, NatKind};
@@ -33,7 +34,7 @@ pub(super) const KIND: Kind = Kind {
     simulate,
 };
 
-static SETTINGS: [Setting; 10] = [
+static SETTINGS: [Setting; 11] = [
     dht::NODES,
     dht::JOIN,
     dht::DURATION,
@@ -58,10 +59,18 @@ static SETTINGS: [Setting; 10] = [
     Setting {
         key: "from",
         default: "scattered",
-        unit: Unit::Choice(&["scattered", "one"]),
+        unit: Unit::Choice(&["scattered", "one", "net24", "net16"]),
         min: 0,
-        max: 1,
-        about: "each sybil has a /24 of its own, or all of a target share one address",
+        max: 3,
+        about: "each sybil of a target has a /24 and any id, or all share an address, or have ids that a /24 or /16 allows",
+    },
+    Setting {
+        key: "stands_for",
+        default: "0",
+        unit: Unit::Count,
+        min: 0,
+        max: 100_000_000,
+        about: "nodes of the network that this one stands for: sybils in a /24 or /16 have as many addresses fewer",
     },
     Setting {
         key: "conduct",
@@ -87,6 +96,10 @@ const INFILTRATION: Duration = Duration::from_secs(20 * 60);
 /// Bits beyond those that n nodes have in common with their neighbours which a sybil shares with
 /// its target: 64 times as close as any honest node by chance.
 const EXTRA_BITS: u32 = 6;
+
+/// Values of the setting `from`: all of a target's sybils have one address, or are in a /24.
+const FROM_ONE: u64 = 1;
+const FROM_A_24: u64 = 2;
 
 /// Nodes that announce each info hash.
 const ANNOUNCERS: usize = 3;
@@ -164,15 +177,34 @@ impl Run {
     fn surround(&mut self, settings: &Settings) {
         let info_hash = InfoHash::new(self.draws.bytes());
         let sybils = usize::try_from(settings.value("sybils")).expect("bounded by its setting");
-        let bits = settings.value("nodes").max(2).ilog2() + EXTRA_BITS;
-        let ids = ids_at(info_hash.as_target(), bits, sybils, &mut self.draws);
+        let from = settings.value("from");
+        let target = info_hash.as_target();
+        let (ids, places) = if from < FROM_A_24 {
+            let bits = settings.value("nodes").max(2).ilog2() + EXTRA_BITS;
+            (
+                ids_at(target, bits, sybils, &mut self.draws),
+                vec![None; sybils],
+            )
+        } else {
+            let nodes = settings.count("nodes");
+            let addresses = Addresses {
+                network: Ipv4Addr::from(self.draws.bytes::<4>()),
+                bits: if from == FROM_A_24 { 24 } else { 16 },
+                share: (nodes, settings.count("stands_for").max(nodes)),
+            };
+            let bound = bound_ids(target, addresses, sybils, &mut self.draws);
+            let places = bound.iter().map(|(_, ip)| Some(*ip)).collect();
+            (bound.into_iter().map(|(id, _)| id).collect(), places)
+        };
         let world = &mut self.study.world;
         let mut owner = None;
         let mut hosts = Vec::new();
-        for _ in &ids {
+        for place in places {
             let host = world.add_host(AccessRates::FAST);
-            if settings.value("from") == 1 {
-                let network = world.network_mut();
+            let network = world.network_mut();
+            if let Some(ip) = place {
+                network.move_to(host, ip);
+            } else if from == FROM_ONE {
                 match owner {
                     None => network.put_behind(host, NatConfig::of(NatKind::FullCone)),
                     Some(owner) => network.put_behind_same(host, owner),
@@ -181,12 +213,13 @@ impl Run {
             }
             hosts.push(host);
         }
+        let at = |host: &HostId| SocketAddr::from((world.network().ip(*host), DATAGRAM_PORT));
         let accomplices: Arc<[ContactInfo]> = ids
             .iter()
             .zip(&hosts)
             .map(|(id, host)| ContactInfo {
                 id: *id,
-                address: host.address(DATAGRAM_PORT),
+                address: at(host),
             })
             .collect();
         for (id, host) in ids.iter().zip(&hosts) {
