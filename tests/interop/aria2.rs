@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use crate::content::{Content, EmptyFiles};
-use crate::lab::{Lab, PATIENCE, Program, address, entry, run};
+use crate::lab::{Lab, PATIENCE, Program, run};
 use crate::matrix::{
     CASES, DOWNLOADER, LARGE_PIECES, Original, SEEDER, SMALL_PIECES, check_fetched, report, seed,
 };
@@ -24,7 +24,7 @@ fn open() -> Option<Lab> {
 
 /// Starts aria2 at `host` with its DHT, and nothing else that finds peers.
 fn aria2(lab: &Lab, host: u8, folder: &Path, arguments: &[&str]) -> Program {
-    let address = address(host);
+    let address = lab.address(host);
     let table = lab.folder("aria2").join(format!("dht-{host}.dat"));
     let mut all = vec![
         "--no-conf=true".to_owned(),
@@ -35,7 +35,7 @@ fn aria2(lab: &Lab, host: u8, folder: &Path, arguments: &[&str]) -> Program {
         "--enable-peer-exchange=false".to_owned(),
         "--enable-dht=true".to_owned(),
         "--enable-dht6=false".to_owned(),
-        format!("--dht-entry-point={}", entry()),
+        format!("--dht-entry-point={}", lab.entry()),
         "--dht-listen-port=6901".to_owned(),
         format!("--dht-listen-addr={address}"),
         format!("--dht-file-path={}", table.display()),
