@@ -137,6 +137,12 @@ impl Lab {
         assert!(run("ip", &arguments));
     }
 
+    /// Which addresses there are.
+    #[allow(dead_code, reason = "the benchmark measures over IPv4")]
+    pub(crate) fn family(&self) -> Family {
+        self.family
+    }
+
     /// The address of a host.
     pub(crate) fn address(&self, host: u8) -> String {
         self.family.address(host).to_string()
