@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::lab::{Lab, PATIENCE, Program, address, entry};
+use crate::lab::{Lab, PATIENCE, Program};
 
 /// The interpreter the distribution's libtorrent belongs to.
 const PYTHON: &str = "/usr/bin/python3";
@@ -140,14 +140,21 @@ impl<'a> Place<'a> {
     fn wait_until_announced(&self) {
         let hash = self.magnet.rsplit_once(':').unwrap().1;
         for _ in 0..300 {
-            let arguments = ["dht", "get-peers", hash, "--json", "--bootstrap", &entry()];
-            let listen = format!("{}:0", address(30));
+            let arguments = [
+                "dht",
+                "get-peers",
+                hash,
+                "--json",
+                "--bootstrap",
+                &self.lab.entry(),
+            ];
+            let listen = self.lab.at(30, 0);
             let mut all = arguments.to_vec();
             all.extend(["--listen", &listen]);
             let binary = Path::new(env!("CARGO_BIN_EXE_trackless"));
             let mut ask = self.lab.start("get-peers", binary, &all);
             let line = ask.wait_for("the result", |line| line.contains("\"result\""));
-            if line.contains(&address(SEEDER)) {
+            if line.contains(&self.lab.address(SEEDER)) {
                 return;
             }
             std::thread::sleep(Duration::from_millis(100));
@@ -230,7 +237,7 @@ impl<'a> Place<'a> {
     }
 
     fn trackless(&self, host: u8, arguments: &[&str]) -> Program {
-        let entry = entry();
+        let entry = self.lab.entry();
         let mut all = arguments.to_vec();
         all.extend(["--bootstrap", &entry]);
         // Each run is a first run.
@@ -239,14 +246,14 @@ impl<'a> Place<'a> {
     }
 
     fn libtorrent(&self, host: u8, arguments: &[&str]) -> Program {
-        let (listen, entry) = (format!("{}:6881", address(host)), entry());
+        let (listen, entry) = (self.lab.at(host, 6881), self.lab.entry());
         let mut all = vec![SCRIPT, arguments[0], "--listen", &listen, "--dht", &entry];
         all.extend(&arguments[1..]);
         self.lab.start("libtorrent", Path::new(PYTHON), &all)
     }
 
     fn aria2(&self, host: u8, folder: &Path, arguments: &[&str], source: &str) -> Program {
-        let address = address(host);
+        let address = self.lab.address(host);
         let table = self.folder.path().join(format!("dht-{host}.dat"));
         let own = [
             "--no-conf=true".to_owned(),
@@ -257,7 +264,7 @@ impl<'a> Place<'a> {
             "--enable-peer-exchange=false".to_owned(),
             "--enable-dht=true".to_owned(),
             "--enable-dht6=false".to_owned(),
-            format!("--dht-entry-point={}", entry()),
+            format!("--dht-entry-point={}", self.lab.entry()),
             "--dht-listen-port=6881".to_owned(),
             format!("--dht-listen-addr={address}"),
             format!("--dht-file-path={}", table.display()),

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use crate::content::{Content, EmptyFiles};
-use crate::lab::{Lab, PATIENCE, Program, address, entry, run};
+use crate::lab::{Family, Lab, PATIENCE, Program, run};
 use crate::matrix::{
     CASES, DOWNLOADER, LARGE_PIECES, Original, SEEDER, SMALL_PIECES, check_fetched, report, seed,
 };
@@ -18,13 +18,39 @@ const CASES_OF_ONE_NODE: [(Content, u32); 2] = [
     (Content::Folder, SMALL_PIECES),
 ];
 
-fn open() -> Option<Lab> {
-    Lab::open(&[("aria2", || run("aria2c", &["--version"]))])
+/// What is moved over IPv6.
+const CASES_OF_IPV6: [(Content, u32); 1] = [(Content::File, LARGE_PIECES)];
+
+fn open(family: Family) -> Option<Lab> {
+    Lab::open_over(family, &[("aria2", || run("aria2c", &["--version"]))])
+}
+
+/// How its DHT of a family is entered, and the other one left alone.
+fn dht_flags(lab: &Lab, address: &str, table: &Path) -> [String; 6] {
+    let (entry, table) = (lab.entry(), table.display());
+    match lab.family() {
+        Family::V4 => [
+            "--enable-dht=true".to_owned(),
+            "--enable-dht6=false".to_owned(),
+            "--disable-ipv6=true".to_owned(),
+            format!("--dht-entry-point={entry}"),
+            format!("--dht-listen-addr={address}"),
+            format!("--dht-file-path={table}"),
+        ],
+        Family::V6 => [
+            "--enable-dht=false".to_owned(),
+            "--enable-dht6=true".to_owned(),
+            "--disable-ipv6=false".to_owned(),
+            format!("--dht-entry-point6={entry}"),
+            format!("--dht-listen-addr6={address}"),
+            format!("--dht-file-path6={table}"),
+        ],
+    }
 }
 
 /// Starts aria2 at `host` with its DHT, and nothing else that finds peers.
 fn aria2(lab: &Lab, host: u8, folder: &Path, arguments: &[&str]) -> Program {
-    let address = address(host);
+    let address = lab.address(host);
     let table = lab.folder("aria2").join(format!("dht-{host}.dat"));
     let mut all = vec![
         "--no-conf=true".to_owned(),
@@ -33,25 +59,20 @@ fn aria2(lab: &Lab, host: u8, folder: &Path, arguments: &[&str]) -> Program {
         format!("--dir={}", folder.display()),
         "--bt-enable-lpd=false".to_owned(),
         "--enable-peer-exchange=false".to_owned(),
-        "--enable-dht=true".to_owned(),
-        "--enable-dht6=false".to_owned(),
-        format!("--dht-entry-point={}", entry()),
         "--dht-listen-port=6901".to_owned(),
-        format!("--dht-listen-addr={address}"),
-        format!("--dht-file-path={}", table.display()),
-        "--disable-ipv6=true".to_owned(),
         "--async-dns=false".to_owned(),
         "--file-allocation=none".to_owned(),
         "--bt-min-crypto-level=plain".to_owned(),
     ];
+    all.extend(dht_flags(lab, &address, &table));
     all.extend(arguments.iter().map(|&argument| argument.to_owned()));
     let all: Vec<&str> = all.iter().map(String::as_str).collect();
     lab.start(&format!("aria2 at {address}"), Path::new("aria2c"), &all)
 }
 
 /// aria2 seeds, trackless fetches.
-fn check_fetching(nodes: u8, cases: &[(Content, u32)]) {
-    let Some(lab) = open() else { return };
+fn check_fetching(family: Family, nodes: u8, cases: &[(Content, u32)]) {
+    let Some(lab) = open(family) else { return };
     let _dht = lab.dht(nodes);
     let originals: Vec<Original> = cases
         .iter()
@@ -74,8 +95,8 @@ fn check_fetching(nodes: u8, cases: &[(Content, u32)]) {
 }
 
 /// trackless seeds, aria2 fetches.
-fn check_seeding(nodes: u8, cases: &[(Content, u32)]) {
-    let Some(lab) = open() else { return };
+fn check_seeding(family: Family, nodes: u8, cases: &[(Content, u32)]) {
+    let Some(lab) = open(family) else { return };
     let _dht = lab.dht(nodes);
     let originals: Vec<Original> = cases
         .iter()
@@ -100,20 +121,30 @@ fn check_seeding(nodes: u8, cases: &[(Content, u32)]) {
 
 #[test]
 fn files_and_folders_are_fetched_from_aria2_through_sixteen_nodes() {
-    check_fetching(16, &CASES);
+    check_fetching(Family::V4, 16, &CASES);
 }
 
 #[test]
 fn files_and_folders_are_fetched_from_aria2_through_one_node() {
-    check_fetching(1, &CASES_OF_ONE_NODE);
+    check_fetching(Family::V4, 1, &CASES_OF_ONE_NODE);
 }
 
 #[test]
 fn aria2_fetches_files_and_folders_through_sixteen_nodes() {
-    check_seeding(16, &CASES);
+    check_seeding(Family::V4, 16, &CASES);
 }
 
 #[test]
 fn aria2_fetches_files_and_folders_through_one_node() {
-    check_seeding(1, &CASES_OF_ONE_NODE);
+    check_seeding(Family::V4, 1, &CASES_OF_ONE_NODE);
+}
+
+#[test]
+fn a_file_is_fetched_from_aria2_through_one_node_over_ipv6() {
+    check_fetching(Family::V6, 1, &CASES_OF_IPV6);
+}
+
+#[test]
+fn aria2_fetches_a_file_through_one_node_over_ipv6() {
+    check_seeding(Family::V6, 1, &CASES_OF_IPV6);
 }

@@ -1,6 +1,7 @@
-//! A closed network of programs: one namespace, one address for each.
+//! A closed network of programs: one namespace, one address for each, all of one family.
 
 use std::io::{BufRead, BufReader, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -11,8 +12,41 @@ use std::time::{Duration, Instant};
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-/// Addresses in the namespace: 10.77.0.1 to 10.77.0.60.
+/// Addresses in the namespace: hosts 1 to 60.
 const ADDRESSES: u8 = 60;
+
+/// The port at which `trackless` listens, at whatever address.
+const PORT: u16 = 6881;
+
+/// Which addresses a lab has; there are none of the other family but loopback.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Family {
+    /// 10.77.0.N: private ones, where neither ids nor subnets are looked at.
+    V4,
+    /// 2001:2:0:N::1: global ones, each in a /64 of its own. The range is set aside for benchmarks (RFC
+    /// 5180), and programs treat it as they treat the Internet: libtorrent takes a unique-local address for
+    /// no external one, and without such it sends no samples over IPv6.
+    #[allow(dead_code, reason = "the benchmark measures over IPv4")]
+    V6,
+}
+
+impl Family {
+    /// The address of a host.
+    fn address(self, host: u8) -> IpAddr {
+        match self {
+            Self::V4 => Ipv4Addr::new(10, 77, 0, host).into(),
+            Self::V6 => Ipv6Addr::new(0x2001, 2, 0, host.into(), 0, 0, 0, 1).into(),
+        }
+    }
+
+    /// Bits of an address: each is a network of its own.
+    const fn bits(self) -> u8 {
+        match self {
+            Self::V4 => 32,
+            Self::V6 => 128,
+        }
+    }
+}
 
 /// How long any one step may take before a test gives up on it, where nothing else is said.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
@@ -23,6 +57,9 @@ static TURN: Mutex<()> = Mutex::new(());
 /// Where `ip netns` keeps the namespaces.
 const NAMESPACES: &str = "/run/netns";
 
+/// Is there where the kernel speaks IPv6.
+const IPV6: &str = "/proc/net/if_inet6";
+
 /// Names of namespaces must differ between tests and between runs.
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
@@ -32,17 +69,23 @@ pub(crate) type Need = (&'static str, fn() -> bool);
 /// A network namespace with a loopback interface and nothing else, and a folder for files.
 pub(crate) struct Lab {
     namespace: String,
+    family: Family,
     folder: tempfile::TempDir,
     _turn: MutexGuard<'static, ()>,
 }
 
 impl Lab {
-    /// A new lab, or `None` where one cannot be had: then the reason was printed.
+    /// A new lab with IPv4 addresses, or `None` where one cannot be had: then the reason was printed.
     ///
     /// # Panics
     ///
     /// Under `CI`, where nothing may be skipped.
     pub(crate) fn open(programs: &[Need]) -> Option<Self> {
+        Self::open_over(Family::V4, programs)
+    }
+
+    /// The same with addresses of a family.
+    pub(crate) fn open_over(family: Family, programs: &[Need]) -> Option<Self> {
         let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let mut missing: Vec<&str> = programs
             .iter()
@@ -54,6 +97,9 @@ impl Lab {
             std::process::id(),
             NEXT.fetch_add(1, Ordering::Relaxed)
         );
+        if family == Family::V6 && !Path::new(IPV6).exists() {
+            missing.push("IPv6");
+        }
         if missing.is_empty() && !run("ip", &["netns", "add", &namespace]) {
             missing.push("a network namespace (needs root and iproute2)");
         }
@@ -68,21 +114,48 @@ impl Lab {
         }
         let lab = Self {
             namespace,
+            family,
             folder: tempfile::tempdir().unwrap(),
             _turn: turn,
         };
-        assert!(run(
-            "ip",
-            &["-n", &lab.namespace, "link", "set", "lo", "up"]
-        ));
-        for host in 1..=ADDRESSES {
-            let address = format!("{}/32", address(host));
-            assert!(run(
-                "ip",
-                &["-n", &lab.namespace, "addr", "add", &address, "dev", "lo"]
-            ));
-        }
+        lab.add_addresses();
         Some(lab)
+    }
+
+    /// Gives the loopback interface its addresses, and nothing else: there is no way out.
+    fn add_addresses(&self) {
+        let mut orders = "link set lo up\n".to_owned();
+        for host in 1..=ADDRESSES {
+            let (address, bits) = (self.family.address(host), self.family.bits());
+            // Without `nodad` an IPv6 address is of no use until it was looked whether somebody has it.
+            let checked = if address.is_ipv6() { " nodad" } else { "" };
+            orders += &format!("addr add {address}/{bits} dev lo{checked}\n");
+        }
+        let path = self.folder("network").join("orders");
+        std::fs::write(&path, orders).unwrap();
+        let arguments = ["-n", &self.namespace, "-batch", path.to_str().unwrap()];
+        assert!(run("ip", &arguments));
+    }
+
+    /// Which addresses there are.
+    #[allow(dead_code, reason = "the benchmark measures over IPv4")]
+    pub(crate) fn family(&self) -> Family {
+        self.family
+    }
+
+    /// The address of a host.
+    pub(crate) fn address(&self, host: u8) -> String {
+        self.family.address(host).to_string()
+    }
+
+    /// The address of a host with a port, as programs print and read it.
+    pub(crate) fn at(&self, host: u8, port: u16) -> String {
+        SocketAddr::new(self.family.address(host), port).to_string()
+    }
+
+    /// The one DHT node that everybody is told of.
+    pub(crate) fn entry(&self) -> String {
+        self.at(1, PORT)
     }
 
     /// A folder of this name in the lab, made if needed.
@@ -129,7 +202,7 @@ impl Lab {
     /// Starts `trackless` with a state folder of its own, at an address of its own.
     pub(crate) fn trackless(&self, host: u8, arguments: &[&str]) -> Program {
         let state = self.folder(&format!("state-{host}"));
-        let listen = format!("{}:6881", address(host));
+        let listen = self.at(host, PORT);
         let mut all = arguments.to_vec();
         all.extend(["--listen", &listen, "--state-dir", state.to_str().unwrap()]);
         let name = format!("trackless {} at {listen}", arguments[0]);
@@ -155,10 +228,10 @@ impl Lab {
                 let bootstrap = if host == 1 {
                     "none".to_owned()
                 } else {
-                    entry()
+                    self.entry()
                 };
                 let mut node = self.trackless(host, &["node", "--bootstrap", &bootstrap]);
-                node.wait_for("its first line", |line| line.contains(&address(host)));
+                node.wait_for("its first line", |line| line.contains(&self.address(host)));
                 node
             })
             .collect()
@@ -169,16 +242,6 @@ impl Drop for Lab {
     fn drop(&mut self) {
         run("ip", &["netns", "delete", &self.namespace]);
     }
-}
-
-/// The address of a host in the lab.
-pub(crate) fn address(host: u8) -> String {
-    format!("10.77.0.{host}")
-}
-
-/// The one DHT node that everybody is told of.
-pub(crate) fn entry() -> String {
-    format!("{}:6881", address(1))
 }
 
 /// Runs a short command; whether it succeeded. What it says goes nowhere.

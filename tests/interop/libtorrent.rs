@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use crate::content::{Content, EmptyFiles};
-use crate::lab::{Lab, PATIENCE, Program, address, entry, run};
+use crate::lab::{Family, Lab, PATIENCE, Program, run};
 use crate::matrix::{
     DOWNLOADER, LARGE_PIECES, Original, SEEDER, SMALL_PIECES, check_fetched, parse, report, seed,
 };
@@ -21,11 +21,34 @@ enum Version {
     Hybrid,
 }
 
+/// The DHT through which both sides find each other.
+#[derive(Debug, Clone, Copy)]
+struct Dht {
+    family: Family,
+    /// How many nodes it has.
+    nodes: u8,
+}
+
+/// A DHT of this many nodes over IPv4.
+const fn over_ipv4(nodes: u8) -> Dht {
+    let family = Family::V4;
+    Dht { family, nodes }
+}
+
+/// A DHT of this many nodes over IPv6, where nothing has an IPv4 address.
+const fn over_ipv6(nodes: u8) -> Dht {
+    let family = Family::V6;
+    Dht { family, nodes }
+}
+
 /// A lab, if there is a libtorrent.
-pub(crate) fn open() -> Option<Lab> {
-    Lab::open(&[("python3-libtorrent", || {
-        run(PYTHON, &["-c", "import libtorrent"])
-    })])
+pub(crate) fn open(family: Family) -> Option<Lab> {
+    Lab::open_over(
+        family,
+        &[("python3-libtorrent", || {
+            run(PYTHON, &["-c", "import libtorrent"])
+        })],
+    )
 }
 
 /// Starts the libtorrent side at `host`.
@@ -34,8 +57,8 @@ fn libtorrent(lab: &Lab, host: u8, arguments: &[&str]) -> Program {
         env!("CARGO_MANIFEST_DIR"),
         "/tests/interop/libtorrent_peer.py"
     );
-    let listen = format!("{}:6881", address(host));
-    let entry = entry();
+    let listen = lab.at(host, 6881);
+    let entry = lab.entry();
     let mut all = vec![script, arguments[0], "--listen", &listen, "--dht", &entry];
     all.extend(&arguments[1..]);
     lab.start(
@@ -46,9 +69,9 @@ fn libtorrent(lab: &Lab, host: u8, arguments: &[&str]) -> Program {
 }
 
 /// libtorrent makes the torrent and seeds it, trackless fetches.
-fn check_fetching(nodes: u8, content: Content, piece_length: u32, version: Version) {
-    let Some(lab) = open() else { return };
-    let _dht = lab.dht(nodes);
+fn check_fetching(dht: Dht, content: Content, piece_length: u32, version: Version) {
+    let Some(lab) = open(dht.family) else { return };
+    let _dht = lab.dht(dht.nodes);
     let original = content.write(&lab.folder("original"));
     let piece_length = piece_length.to_string();
     let mut arguments = vec!["seed", "--content", original.to_str().unwrap()];
@@ -65,9 +88,9 @@ fn check_fetching(nodes: u8, content: Content, piece_length: u32, version: Versi
 }
 
 /// trackless seeds, libtorrent fetches.
-fn check_seeding(nodes: u8, content: Content, piece_length: u32) {
-    let Some(lab) = open() else { return };
-    let _dht = lab.dht(nodes);
+fn check_seeding(dht: Dht, content: Content, piece_length: u32) {
+    let Some(lab) = open(dht.family) else { return };
+    let _dht = lab.dht(dht.nodes);
     let original = Original::make(&lab, (content, piece_length));
     let _seeder = seed(&lab, &[&original]);
     let output = lab.folder("fetched");
@@ -84,65 +107,85 @@ fn check_seeding(nodes: u8, content: Content, piece_length: u32) {
 
 #[test]
 fn a_file_in_small_pieces_is_fetched_from_libtorrent_through_sixteen_nodes() {
-    check_fetching(16, Content::File, SMALL_PIECES, Version::V1);
+    check_fetching(over_ipv4(16), Content::File, SMALL_PIECES, Version::V1);
 }
 
 #[test]
 fn a_file_in_large_pieces_is_fetched_from_libtorrent_through_sixteen_nodes() {
-    check_fetching(16, Content::File, LARGE_PIECES, Version::V1);
+    check_fetching(over_ipv4(16), Content::File, LARGE_PIECES, Version::V1);
 }
 
 #[test]
 fn a_folder_in_small_pieces_is_fetched_from_libtorrent_through_sixteen_nodes() {
-    check_fetching(16, Content::Folder, SMALL_PIECES, Version::V1);
+    check_fetching(over_ipv4(16), Content::Folder, SMALL_PIECES, Version::V1);
 }
 
 #[test]
 fn a_folder_in_large_pieces_is_fetched_from_libtorrent_through_sixteen_nodes() {
-    check_fetching(16, Content::Folder, LARGE_PIECES, Version::V1);
+    check_fetching(over_ipv4(16), Content::Folder, LARGE_PIECES, Version::V1);
 }
 
 #[test]
 fn a_file_is_fetched_from_libtorrent_through_one_node() {
-    check_fetching(1, Content::File, LARGE_PIECES, Version::V1);
+    check_fetching(over_ipv4(1), Content::File, LARGE_PIECES, Version::V1);
 }
 
 #[test]
 fn a_folder_is_fetched_from_libtorrent_through_one_node() {
-    check_fetching(1, Content::Folder, SMALL_PIECES, Version::V1);
+    check_fetching(over_ipv4(1), Content::Folder, SMALL_PIECES, Version::V1);
 }
 
 #[test]
 fn the_v1_half_of_a_hybrid_is_fetched_from_libtorrent() {
-    check_fetching(1, Content::Folder, SMALL_PIECES, Version::Hybrid);
+    check_fetching(over_ipv4(1), Content::Folder, SMALL_PIECES, Version::Hybrid);
 }
 
 #[test]
 fn libtorrent_fetches_a_file_in_small_pieces_through_sixteen_nodes() {
-    check_seeding(16, Content::File, SMALL_PIECES);
+    check_seeding(over_ipv4(16), Content::File, SMALL_PIECES);
 }
 
 #[test]
 fn libtorrent_fetches_a_file_in_large_pieces_through_sixteen_nodes() {
-    check_seeding(16, Content::File, LARGE_PIECES);
+    check_seeding(over_ipv4(16), Content::File, LARGE_PIECES);
 }
 
 #[test]
 fn libtorrent_fetches_a_folder_in_small_pieces_through_sixteen_nodes() {
-    check_seeding(16, Content::Folder, SMALL_PIECES);
+    check_seeding(over_ipv4(16), Content::Folder, SMALL_PIECES);
 }
 
 #[test]
 fn libtorrent_fetches_a_folder_in_large_pieces_through_sixteen_nodes() {
-    check_seeding(16, Content::Folder, LARGE_PIECES);
+    check_seeding(over_ipv4(16), Content::Folder, LARGE_PIECES);
 }
 
 #[test]
 fn libtorrent_fetches_a_file_through_one_node() {
-    check_seeding(1, Content::File, LARGE_PIECES);
+    check_seeding(over_ipv4(1), Content::File, LARGE_PIECES);
 }
 
 #[test]
 fn libtorrent_fetches_a_folder_through_one_node() {
-    check_seeding(1, Content::Folder, SMALL_PIECES);
+    check_seeding(over_ipv4(1), Content::Folder, SMALL_PIECES);
+}
+
+#[test]
+fn a_file_is_fetched_from_libtorrent_through_sixteen_nodes_over_ipv6() {
+    check_fetching(over_ipv6(16), Content::File, LARGE_PIECES, Version::V1);
+}
+
+#[test]
+fn a_folder_is_fetched_from_libtorrent_through_one_node_over_ipv6() {
+    check_fetching(over_ipv6(1), Content::Folder, SMALL_PIECES, Version::V1);
+}
+
+#[test]
+fn libtorrent_fetches_a_file_through_sixteen_nodes_over_ipv6() {
+    check_seeding(over_ipv6(16), Content::File, LARGE_PIECES);
+}
+
+#[test]
+fn libtorrent_fetches_a_file_through_one_node_over_ipv6() {
+    check_seeding(over_ipv6(1), Content::File, LARGE_PIECES);
 }

@@ -22,10 +22,10 @@ import libtorrent as lt
 def say(**fields):
     print(json.dumps(fields), flush=True)
 
-def make_session(listen, dht):
+def make_session(listen, dht, **more):
     settings = {
         "listen_interfaces": listen,
-        "outgoing_interfaces": listen.rsplit(":", 1)[0],
+        "outgoing_interfaces": listen.rsplit(":", 1)[0].strip("[]"),
         "enable_lsd": False,
         "enable_upnp": False,
         "enable_natpmp": False,
@@ -46,6 +46,7 @@ def make_session(listen, dht):
         "alert_mask": lt.alert.category_t.error_notification
         | lt.alert.category_t.status_notification
         | lt.alert.category_t.dht_notification,
+        **more,
     }
     return lt.session(settings)
 
@@ -61,10 +62,7 @@ def add_seed(session, args):
     params.save_path = os.path.dirname(args.content)
     params.flags |= lt.torrent_flags.seed_mode
     params.flags &= ~lt.torrent_flags.paused
-    handle = session.add_torrent(params)
-    info_hash = str(params.ti.info_hashes().v1)
-    say(event="seeding", info_hash=info_hash, magnet="magnet:?xt=urn:btih:" + info_hash)
-    return handle
+    return session.add_torrent(params)
 
 def add_torrent(session, args):
     """Seeds what a .torrent file describes, without looking whether it is there."""
@@ -129,6 +127,8 @@ def main():
         handle = add_torrent(session, args)
     else:
         handle = add_seed(session, args)
+        info_hash = str(handle.info_hashes().v1)
+        say(event="seeding", info_hash=info_hash, magnet="magnet:?xt=urn:btih:" + info_hash)
     serve(session, handle)
 
 if __name__ == "__main__":

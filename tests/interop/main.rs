@@ -7,6 +7,9 @@
 //! Every program has two directions (it seeds, it downloads), and in each it moves a large file and a
 //! folder of 1,000 files, in pieces of 16 KiB and of 16 MiB, by nothing but the info hash. `mainline` is a
 //! DHT node alone, a library that runs in the test's own process.
+//!
+//! A lab has addresses of one family. Over IPv6 a part of it all is done again, where no program has an
+//! IPv4 address.
 
 #![cfg(target_os = "linux")]
 #![expect(
@@ -22,7 +25,10 @@ mod content;
 mod lab;
 mod libtorrent;
 mod libtorrent_items;
+mod libtorrent_node;
+mod libtorrent_queries;
 mod mainline;
 mod matrix;
+mod operation;
 mod swarm;
 mod transmission;

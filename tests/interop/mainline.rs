@@ -12,11 +12,11 @@
 use std::net::Ipv4Addr;
 
 use mainline::{Dht, Id, MutableItem, SigningKey};
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::lab::{Lab, Program, address, entry};
-use crate::libtorrent_items::dht;
-use crate::matrix::{SEEDER, parse};
+use crate::lab::{Lab, Program};
+use crate::matrix::SEEDER;
+use crate::operation::{dht, ping};
 
 /// The secret of the key pair, and of whom it is in hexadecimal.
 const SECRET: [u8; 32] = [7; 32];
@@ -33,7 +33,7 @@ fn id(digits: &str) -> Id {
 
 /// Starts a node of the crate at a host of the lab, which answers queries.
 fn start(lab: &Lab, host: u8, bootstrap: Option<&str>) -> Dht {
-    let ip: Ipv4Addr = address(host).parse().unwrap();
+    let ip: Ipv4Addr = lab.address(host).parse().unwrap();
     lab.inside(|| {
         let mut builder = Dht::builder();
         builder.bind_address(ip).port(6881).server_mode();
@@ -78,7 +78,7 @@ fn newest(node: &Dht) -> Option<(i64, String)> {
 fn among_ours() -> Option<(Lab, Vec<Program>, Dht)> {
     let lab = Lab::open(&[])?;
     let nodes = lab.dht(8);
-    let other = start(&lab, SEEDER, Some(&entry()));
+    let other = start(&lab, SEEDER, Some(&lab.entry()));
     assert!(other.bootstrapped());
     Some((lab, nodes, other))
 }
@@ -99,11 +99,11 @@ fn trackless_nodes_answer_and_store_what_mainline_asks_and_announces() {
     );
 
     other.announce_peer(id(TORRENT), Some(7000)).unwrap();
-    let found = dht(&lab, &entry(), &["get-peers", TORRENT]);
-    let peer = format!("{}:7000", address(SEEDER));
+    let found = dht(&lab, &lab.entry(), &["get-peers", TORRENT]);
+    let peer = lab.at(SEEDER, 7000);
     assert!(found["peers"].to_string().contains(&peer), "{found}");
 
-    let announced = dht(&lab, &entry(), &["announce", TORRENT, "--port", "7001"]);
+    let announced = dht(&lab, &lab.entry(), &["announce", TORRENT, "--port", "7001"]);
     assert!(announced["stored"].as_u64() >= Some(7), "{announced}");
     let found: Vec<_> = other.get_peers(id(TORRENT)).flatten().collect();
     assert!(found.iter().any(|peer| peer.port() == 7001), "{found:?}");
@@ -116,9 +116,9 @@ fn trackless_nodes_store_the_items_of_mainline_and_both_find_and_change_them() {
     };
     let target = other.put_immutable(b"Hello World!").unwrap().to_string();
     assert_eq!(target, "e5f96f6f38320f0f33959cb4d3d656452117aadb");
-    let found = dht(&lab, &entry(), &["get", &target]);
+    let found = dht(&lab, &lab.entry(), &["get", &target]);
     assert_eq!(found["value"], "Hello World!", "{found}");
-    let put = dht(&lab, &entry(), &["put", "from trackless"]);
+    let put = dht(&lab, &lab.entry(), &["put", "from trackless"]);
     let target = put["target"].as_str().unwrap();
     let value = other.get_immutable(id(target)).unwrap();
     assert_eq!(&value[..], b"from trackless");
@@ -127,15 +127,15 @@ fn trackless_nodes_store_the_items_of_mainline_and_both_find_and_change_them() {
     other.put_mutable(version(1, "one"), None).unwrap();
     let public = public();
     let get = ["get", "--key", &public, "--salt", "news"];
-    let found = dht(&lab, &entry(), &get);
+    let found = dht(&lab, &lab.entry(), &get);
     assert_eq!((&found["value"], &found["seq"]), (&json!("one"), &json!(1)));
     let key = key_file(&lab);
     let put = ["put", "two", "--key-file", &key, "--salt", "news"];
-    let put = dht(&lab, &entry(), &put);
+    let put = dht(&lab, &lab.entry(), &put);
     assert_eq!((&put["key"], &put["seq"]), (&json!(public), &json!(2)));
     assert_eq!(newest(&other), Some((2, "two".to_owned())));
     other.put_mutable(version(3, "three"), Some(2)).unwrap();
-    let found = dht(&lab, &entry(), &get);
+    let found = dht(&lab, &lab.entry(), &get);
     assert_eq!(
         (&found["value"], &found["seq"]),
         (&json!("three"), &json!(3))
@@ -146,11 +146,12 @@ fn trackless_nodes_store_the_items_of_mainline_and_both_find_and_change_them() {
 fn mainline_answers_and_stores_what_trackless_asks_and_announces() {
     let Some(lab) = Lab::open(&[]) else { return };
     let _other = start(&lab, SEEDER, None);
-    let at = format!("{}:6881", address(SEEDER));
-    let mut ping = lab.trackless(OTHER + 1, &["dht", "ping", &at, "--json"]);
-    let answer: Value = parse(&ping.wait_for("the answer", |line| line.contains("\"result\"")));
-    ping.wait();
-    assert!(answer.to_string().contains(&address(SEEDER)), "{answer}");
+    let at = lab.at(SEEDER, 6881);
+    let answer = ping(&lab, &at);
+    assert!(
+        answer.to_string().contains(&lab.address(SEEDER)),
+        "{answer}"
+    );
     let found = dht(&lab, &at, &["find-node", TORRENT]);
     assert!(found["nodes"].to_string().contains(&at), "{found}");
 
@@ -163,7 +164,7 @@ fn mainline_answers_and_stores_what_trackless_asks_and_announces() {
 #[test]
 fn trackless_finds_the_items_that_mainline_stores() {
     let Some(lab) = Lab::open(&[]) else { return };
-    let at = format!("{}:6881", address(SEEDER));
+    let at = lab.at(SEEDER, 6881);
     let _store = start(&lab, SEEDER, None);
     let other = start(&lab, OTHER, Some(&at));
     assert!(other.bootstrapped());

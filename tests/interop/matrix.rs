@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::content::{self, Content, EmptyFiles};
-use crate::lab::{Lab, Program, entry};
+use crate::lab::{Lab, Program};
 
 /// The hosts of the two sides; the first sixteen are DHT nodes.
 pub(crate) const SEEDER: u8 = 20;
@@ -97,7 +97,7 @@ pub(crate) fn seed(lab: &Lab, originals: &[&Original]) -> Program {
         .iter()
         .map(|original| original.torrent.to_str().unwrap());
     let data = originals[0].folder().to_str().unwrap();
-    let (mut arguments, entry) = (vec!["seed"], entry());
+    let (mut arguments, entry) = (vec!["seed"], lab.entry());
     arguments.extend(torrents);
     arguments.extend(["--data", data, "--bootstrap", &entry, "--json"]);
     let mut seeder = lab.trackless(SEEDER, &arguments);
@@ -114,7 +114,7 @@ pub(crate) fn seed(lab: &Lab, originals: &[&Original]) -> Program {
 
 /// Starts `trackless get` at a host, with the magnet link alone, and flags.
 pub(crate) fn get(lab: &Lab, host: u8, info_hash: &str, output: &Path, flags: &[&str]) -> Program {
-    let (magnet, entry) = (bare_magnet(info_hash), entry());
+    let (magnet, entry) = (bare_magnet(info_hash), lab.entry());
     let output = output.to_str().unwrap();
     let arguments = [
         "get",

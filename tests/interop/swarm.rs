@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::content::{self, EmptyFiles};
-use crate::lab::{Lab, Program, address, entry};
+use crate::lab::{Lab, Program};
 use crate::matrix::{DOWNLOADER, SEEDER, get, parse, wait_for_done};
 
 /// The command under test.
@@ -43,7 +43,7 @@ fn start_seeder(lab: &Lab, original: &Path) -> (Program, String) {
     ];
     lab.start("create", Path::new(TRACKLESS), &create).wait();
     let data = original.parent().unwrap().to_str().unwrap();
-    let entry = entry();
+    let entry = lab.entry();
     let arguments = ["seed", torrent, "--data", data, "--bootstrap", &entry];
     let arguments = [&arguments[..], &["--json", "--upload-limit", UPLOAD_LIMIT]].concat();
     let mut seeder = lab.trackless(SEEDER, &arguments);
@@ -75,7 +75,7 @@ fn fourteen_downloaders_share_what_a_seeder_sends_less_than_three_times() {
     let started = Instant::now();
     let mut downloads: Vec<(Program, PathBuf)> = (DOWNLOADER..DOWNLOADER + DOWNLOADERS)
         .map(|host| {
-            let output = lab.folder(&format!("fetched-{}", address(host)));
+            let output = lab.folder(&format!("fetched-{}", lab.address(host)));
             let limit = ["--upload-limit", UPLOAD_LIMIT];
             (get(&lab, host, &info_hash, &output, &limit), output)
         })

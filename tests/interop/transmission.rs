@@ -21,7 +21,7 @@ use data_encoding::BASE64;
 use serde_json::{Value, json};
 
 use crate::content::EmptyFiles;
-use crate::lab::{Lab, Program, address, run};
+use crate::lab::{Lab, Program, run};
 use crate::matrix::{CASES, Original, check_fetched, report, seed};
 
 /// Where Transmission is, whichever side it takes.
@@ -61,7 +61,7 @@ impl<'a> Transmission<'a> {
     /// Starts the daemon with one DHT node to start from, and nothing else that finds peers.
     fn start(lab: &'a Lab) -> Self {
         let folder = lab.folder("transmission");
-        let (address, entry) = (address(TRANSMISSION), address(1));
+        let (address, entry) = (lab.address(TRANSMISSION), lab.address(1));
         std::fs::write(folder.join("dht.bootstrap"), format!("{entry} 6881\n")).unwrap();
         let settings = json!({
             "bind-address-ipv4": address,
@@ -178,7 +178,7 @@ impl<'a> Transmission<'a> {
     fn post(&self, body: &str) -> std::io::Result<String> {
         for _ in 0..2 {
             let session_id = self.session_id.borrow().clone();
-            let host = address(TRANSMISSION);
+            let host = self.lab.address(TRANSMISSION);
             let answer = self.lab.inside(|| {
                 let mut stream = TcpStream::connect((host.as_str(), RPC_PORT))?;
                 stream.set_read_timeout(Some(RPC_TIMEOUT))?;
