@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use self::fast::FastPieces;
 use super::incoming::{HANDSHAKE_TIMED_OUT, HandshakeReader};
 use super::outbox::Outbox;
 use super::remote::{News, RemotePieces};
@@ -40,9 +41,6 @@ const DHT_PORTS_MAX: u32 = 8;
 
 /// Events for which memory is kept between inputs; one input may cause thousands.
 const EVENTS_KEPT: usize = 32;
-
-/// Message ids of `have all` and `have none` (BEP 6): not ours, but no bitfield follows them.
-const HAVE_ALL_OR_NONE: std::ops::RangeInclusive<u8> = 14..=15;
 
 /// Who opened the stream.
 #[derive(Debug, Clone)]
@@ -130,6 +128,7 @@ pub struct Connection {
     am_interested: bool,
     requests: Requests,
     uploads: Uploads,
+    fast: FastPieces,
     outbox: Outbox,
     /// Bounded by what one input can cause: drained after each.
     events: VecDeque<Event>,
@@ -177,6 +176,7 @@ impl Connection {
             am_interested: false,
             requests: Requests::new(),
             uploads: Uploads::new(),
+            fast: FastPieces::default(),
             outbox: Outbox::default(),
             events: VecDeque::new(),
             received_at: now,
@@ -351,6 +351,7 @@ impl Connection {
             return Ok(());
         }
         self.remote.set_piece_count(geometry.piece_count())?;
+        self.fast.check(geometry)?;
         self.torrent = Some(Torrent::new(geometry, None));
         self.local.metadata_size = Some(metadata_size);
         if let Stage::Open(reserved) = self.stage {
@@ -396,6 +397,12 @@ impl Connection {
         self.requests.is_snubbed()
     }
 
+    /// Whether both sides have the fast extension (BEP 6).
+    #[must_use]
+    pub fn is_fast(&self) -> bool {
+        matches!(self.stage, Stage::Open(reserved) if reserved.has_fast())
+    }
+
     /// Whether the handshake is done both ways.
     #[must_use]
     pub const fn is_established(&self) -> bool {
@@ -423,18 +430,25 @@ impl Connection {
         }
     }
 
-    /// Chokes or unchokes the peer; sends only on change; choking drops its queued requests.
+    /// Chokes or unchokes the peer; sends only on change. Choking drops its queued requests, but those for
+    /// pieces that it may fetch all the same (BEP 6); with the fast extension it is told which.
     pub fn set_choking(&mut self, choking: bool) {
         if choking {
             self.resume_deferred();
         }
-        if self.uploads.set_choking(choking) && self.is_established() {
+        let fast = &self.fast;
+        let keeps = |piece| fast.gives(piece);
+        let Some(dropped) = self.uploads.set_choking(choking, keeps) else {
+            return;
+        };
+        if self.is_established() {
             self.outbox.push(if choking {
                 &Message::Choke
             } else {
                 &Message::Unchoke
             });
         }
+        self.reject_all(dropped);
     }
 
     /// Tells that we have a piece; coalesced while the stream is blocked, and sent once.
@@ -449,10 +463,11 @@ impl Connection {
     }
 
     /// How many more requests fit the pipeline, sized by measured rate and latency. 0 while choked,
-    /// and while the peer does not read what we send.
+    /// unless there are [pieces](Self::allowed_pieces) that can be had all the same, and while the peer does
+    /// not read what we send.
     #[must_use]
     pub fn request_room(&self, now: Instant) -> usize {
-        if self.peer_choking || self.outbox.is_busy() {
+        if (self.peer_choking && self.fast.allows_nothing()) || self.outbox.is_busy() {
             return 0;
         }
         let peer_queue = self
@@ -464,10 +479,10 @@ impl Connection {
     }
 
     /// Asks for a block. While the peer chokes us the request comes back as [`Event::Choked`] at
-    /// once; a block that is outstanding is not asked for again.
+    /// once, unless its piece is one of [`Self::allowed_pieces`]; a block that is outstanding is not asked for again.
     pub fn request(&mut self, now: Instant, block: BlockRef) {
         self.advance(now);
-        if self.peer_choking {
+        if self.peer_choking && !self.fast.allows(block.piece) {
             let lost = vec![block];
             self.events.push_back(Event::Choked { lost });
         } else if self.requests.push(self.now, block) {
@@ -568,6 +583,7 @@ const fn cancel_of(block: BlockRef) -> Message {
     }
 }
 
+mod fast;
 mod receive;
 mod supply;
 #[cfg(test)]

@@ -27,7 +27,8 @@ pub enum Event {
     Handshake(Handshake),
     /// Their extension handshake is in (may come again, with all that is known by then).
     Extended(ExtensionHandshake),
-    /// They choke us; these requests of ours are void.
+    /// They choke us; these requests of ours are void. With the fast extension none is: they are answered or
+    /// rejected one by one.
     Choked {
         /// Blocks to ask elsewhere.
         lost: Vec<BlockRef>,
@@ -58,6 +59,11 @@ pub enum Event {
     },
     /// Requests unanswered for [`request_timeout`](super::Config::request_timeout); void now.
     TimedOut {
+        /// Blocks to ask elsewhere.
+        lost: Vec<BlockRef>,
+    },
+    /// Requests that the peer will not answer (BEP 6); void now.
+    Rejected {
         /// Blocks to ask elsewhere.
         lost: Vec<BlockRef>,
     },

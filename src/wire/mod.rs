@@ -1,4 +1,4 @@
-//! The peer protocol as bytes: handshake, messages, extension payloads (BEP 3, 5, 9, 10, 21).
+//! The peer protocol as bytes: handshake, messages, extension payloads (BEP 3, 5, 6, 9, 10, 21).
 //!
 //! A stream starts with a [`Handshake`]; everything after it is cut into [`Message`]s by a
 //! [`Decoder`]. The payload of an extended message is an [`ExtensionHandshake`] or a
@@ -8,6 +8,7 @@
 //! checked; `peer` turns numbers into pieces and blocks that exist.
 
 pub mod extended;
+pub mod fast;
 pub mod handshake;
 pub mod message;
 pub mod metadata;
@@ -52,6 +53,9 @@ pub enum ProtocolError {
     /// Index, offset or length out of range.
     #[error("a block or piece that the torrent does not have")]
     OutOfRange,
+    /// A message of the fast extension (BEP 6) from a peer that did not say that it has it.
+    #[error("a message of an extension that was not agreed on")]
+    NotAgreed,
     /// The extension message is not acceptable bencode or has the wrong shape.
     #[error("bad extension message")]
     Extension,

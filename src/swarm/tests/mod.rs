@@ -3,6 +3,7 @@
 mod corruption;
 mod disk;
 mod exchange;
+mod fast;
 mod hostile;
 mod lab;
 mod metadata;

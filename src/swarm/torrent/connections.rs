@@ -42,6 +42,8 @@ pub(super) struct Peer {
     pub(super) took: Growth,
     /// Payload it gave us.
     pub(super) gave: Growth,
+    /// When it was told which pieces it may fetch while we choke it.
+    pub(super) allowed_at: Option<Instant>,
     /// It took part in a piece that failed: until it delivers a good one alone, it works alone.
     pub(super) on_parole: bool,
     /// It is in the queue of connections that have something to send.
@@ -138,6 +140,7 @@ impl Torrent {
             flow: Flow::new(self.now),
             took: Growth::new(self.now),
             gave: Growth::new(self.now),
+            allowed_at: None,
             on_parole: false,
             queued: false,
             wanted: 0,
@@ -180,6 +183,7 @@ impl Torrent {
             peer::Event::Choked { lost } | peer::Event::TimedOut { lost } => {
                 self.requests_lost(id, &lost);
             }
+            peer::Event::Rejected { lost } => self.requests_rejected(id, &lost),
             peer::Event::Unchoked => {}
             peer::Event::Interested => {
                 let unchoked = self.unchoked_count();
@@ -282,6 +286,7 @@ impl Torrent {
         pieces.picker_mut().add_peer(field, &mut self.random);
         let field = field.clone();
         peer.pieces = Some(field.clone());
+        self.allow_some_pieces(id);
         self.count_wanted(id);
         self.update_interest(id);
         self.pieces_spread(id, |piece| field.contains(piece.get()));
@@ -318,7 +323,7 @@ impl Torrent {
             && peer
                 .connection
                 .pieces()
-                .is_some_and(|field| field.is_full())
+                .is_some_and(|field| field.is_full() && !field.is_empty())
         {
             self.close(id, Reason::BothSeeds);
         } else {
