@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use self::exchange::PeerExchange;
 use self::fast::FastPieces;
 use super::incoming::{HANDSHAKE_TIMED_OUT, HandshakeReader};
 use super::outbox::Outbox;
@@ -22,8 +23,8 @@ use crate::id::{InfoHash, PeerId};
 use crate::metainfo::{BlockRef, Geometry, PieceIndex};
 use crate::time::{Instant, Wake};
 use crate::wire::{
-    Decoder, ExtensionHandshake, Handshake, Message, MetadataMessage, Payload, ProtocolError,
-    Reserved, UT_METADATA_ID,
+    Decoder, ExtensionHandshake, Handshake, Message, MetadataMessage, Payload, PexMessage,
+    ProtocolError, Reserved, UT_METADATA_ID, UT_PEX_ID,
 };
 
 /// What we call ourselves in the extension handshake (BEP 10, `v`).
@@ -64,6 +65,8 @@ pub struct LocalPeer {
     pub dht_port: Option<u16>,
     /// Bytes in the info dictionary if we have it (BEP 9).
     pub metadata_size: Option<u32>,
+    /// Whether peers are exchanged (BEP 11): not for a private torrent (BEP 27).
+    pub pex: bool,
     /// The peer's address, for `yourip` (BEP 10).
     pub remote_ip: IpAddr,
 }
@@ -140,6 +143,7 @@ pub struct Connection {
     changes: (Instant, u32),
     /// The DHT port they named last, and how many they named.
     dht_port: (Option<u16>, u32),
+    exchange: PeerExchange,
     /// Since when nothing is read from the stream, because the disk is behind.
     paused_since: Option<Instant>,
 }
@@ -183,6 +187,7 @@ impl Connection {
             sent_at: now,
             changes: (now, 0),
             dht_port: (None, 0),
+            exchange: PeerExchange::default(),
             paused_since: None,
         };
         let handshake = Handshake {
@@ -462,50 +467,6 @@ impl Connection {
         }
     }
 
-    /// How many more requests fit the pipeline, sized by measured rate and latency. 0 while choked,
-    /// unless there are [pieces](Self::allowed_pieces) that can be had all the same, and while the peer does
-    /// not read what we send.
-    #[must_use]
-    pub fn request_room(&self, now: Instant) -> usize {
-        if (self.peer_choking && self.fast.allows_nothing()) || self.outbox.is_busy() {
-            return 0;
-        }
-        let peer_queue = self
-            .extensions
-            .as_ref()
-            .and_then(|extensions| extensions.request_queue);
-        self.requests
-            .room(now.max(self.now), &self.config, peer_queue)
-    }
-
-    /// Asks for a block. While the peer chokes us the request comes back as [`Event::Choked`] at
-    /// once, unless its piece is one of [`Self::allowed_pieces`]; a block that is outstanding is not asked for again.
-    pub fn request(&mut self, now: Instant, block: BlockRef) {
-        self.advance(now);
-        if self.peer_choking && !self.fast.allows(block.piece) {
-            let lost = vec![block];
-            self.events.push_back(Event::Choked { lost });
-        } else if self.requests.push(self.now, block) {
-            self.outbox.push(&Message::Request {
-                index: block.piece.get(),
-                offset: block.offset,
-                length: block.length,
-            });
-        }
-    }
-
-    /// Takes a request back (endgame). The block may come all the same.
-    pub fn cancel(&mut self, block: BlockRef) {
-        if self.requests.cancel(block) {
-            self.outbox.push(&cancel_of(block));
-        }
-    }
-
-    /// Requests in flight, oldest first.
-    pub fn outstanding(&self) -> impl ExactSizeIterator<Item = BlockRef> + '_ {
-        self.requests.outstanding()
-    }
-
     /// Sends a `ut_metadata` message, if the peer supports it. Answers are left out while the peer
     /// reads so slowly that much waits already; it will ask again.
     pub fn send_metadata(&mut self, message: &MetadataMessage) {
@@ -583,7 +544,9 @@ const fn cancel_of(block: BlockRef) -> Message {
     }
 }
 
+mod exchange;
 mod fast;
+mod fetch;
 mod receive;
 mod supply;
 #[cfg(test)]

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use crate::metainfo::{BlockRef, PieceIndex};
 use crate::wire::message::PIECE_HEADER_LENGTH;
-use crate::wire::{ExtensionHandshake, Handshake, MetadataMessage, Payload};
+use crate::wire::{ExtensionHandshake, Handshake, MetadataMessage, Payload, PexMessage};
 
 /// What to send.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,6 +71,8 @@ pub enum Event {
     Snubbed(bool),
     /// A `ut_metadata` message (BEP 9).
     Metadata(MetadataMessage),
+    /// A `ut_pex` message (BEP 11); no more than one a minute.
+    Pex(PexMessage),
     /// UDP port of their DHT node (BEP 5).
     DhtPort(u16),
 }

@@ -49,7 +49,7 @@ impl Connection {
         }
         let handshake = ExtensionHandshake {
             ut_metadata: Some(UT_METADATA_ID),
-            ut_pex: None,
+            ut_pex: self.pex_id(),
             metadata_size: self.local.metadata_size,
             client: Some(CLIENT.to_owned()),
             listen_port: self.local.listen_port,
@@ -278,6 +278,7 @@ impl Connection {
                 MetadataMessage::Unknown => {}
                 message => self.events.push_back(Event::Metadata(message)),
             },
+            UT_PEX_ID if self.local.pex => self.on_pex(payload)?,
             // We offered no other id: ignored, as messages we do not know are (BEP 10).
             _ => {}
         }

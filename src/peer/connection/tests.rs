@@ -41,6 +41,7 @@ fn local(peer_id: PeerId) -> LocalPeer {
         listen_port: Some(6881),
         dht_port: Some(6882),
         metadata_size: None,
+        pex: true,
         remote_ip: IpAddr::from([127, 0, 0, 1]),
     }
 }
@@ -286,6 +287,7 @@ fn the_extension_handshake_comes_first_then_the_pieces_then_the_port() {
     let extensions = ExtensionHandshake::decode(payload).unwrap();
     let expected = ExtensionHandshake {
         ut_metadata: Some(UT_METADATA_ID),
+        ut_pex: Some(UT_PEX_ID),
         client: Some(CLIENT.to_owned()),
         listen_port: Some(6881),
         request_queue: Some(512),

@@ -7,6 +7,7 @@ mod fast;
 mod hostile;
 mod lab;
 mod metadata;
+mod peer_exchange;
 mod peers;
 mod puppet;
 mod seeding;

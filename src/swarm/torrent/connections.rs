@@ -6,6 +6,7 @@ use super::super::event::{
     Action, ConnectionId, Event, LostReason, PeerSource, Reason, Refusal, State, Transport,
 };
 use super::super::pieces::Pieces;
+use super::exchange::Exchange;
 use super::first_copy::{Flow, Patience};
 use super::serving::Growth;
 use super::{FORMER_MAX, Torrent};
@@ -55,6 +56,8 @@ pub(super) struct Peer {
     pub(super) pieces: Option<Bitfield>,
     /// Where a peer that dialled us can be dialled, once it said so.
     listens_at: Option<SocketAddr>,
+    /// What it was told of other peers, and tells.
+    pub(super) exchange: Exchange,
     /// Its entry in the queue of wake-ups.
     pub(super) wake: Option<Instant>,
 }
@@ -68,7 +71,7 @@ impl Peer {
     }
 
     /// The address under which it is known, if it can be dialled.
-    fn known_as(&self) -> Option<SocketAddr> {
+    pub(super) fn known_as(&self) -> Option<SocketAddr> {
         if self.dialled {
             Some(self.address)
         } else {
@@ -103,6 +106,7 @@ impl Torrent {
             listen_port: self.config.listen_port,
             dht_port: self.config.dht_port,
             metadata_size: self.metadata_size(),
+            pex: self.exchanges_peers(),
             remote_ip: address.ip(),
         };
         let hidden = self.nothing_shown();
@@ -146,6 +150,7 @@ impl Torrent {
             wanted: 0,
             pieces: None,
             listens_at: None,
+            exchange: Exchange::default(),
             wake: None,
         };
         self.connections.insert(id, peer);
@@ -199,6 +204,7 @@ impl Torrent {
             peer::Event::Unwanted { bytes } => self.counters.wasted += u64::from(bytes),
             peer::Event::Snubbed(snubbed) => self.snubbed(id, snubbed),
             peer::Event::Metadata(message) => self.metadata_message(id, message),
+            peer::Event::Pex(message) => self.peers_named(id, &message),
             peer::Event::DhtPort(port) => self.dht_port(id, port),
         }
     }
@@ -261,6 +267,7 @@ impl Torrent {
             metadata.add_source(id, size);
             self.request_metadata();
         }
+        self.offer_peers(id);
         // The port it listens at is worth knowing: the one it dialled from is not. It may name one only.
         if let Some(address) = listens_at
             && let Some(peer) = self.connections.get_mut(&id)

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::super::event::{ConnectionId, Event, Reason, State};
+use super::super::event::{ConnectionId, Event, PeerSource, Reason, State};
 use super::super::metadata::Progress;
 use super::super::pieces::{Arrival, Outlook, Picking, Pieces, Verdict};
 use super::super::{BlockDigest, Job};
@@ -346,11 +346,17 @@ impl Torrent {
             .push_back(Event::MetadataReady(std::sync::Arc::clone(&info)));
         let size = u32::try_from(info.raw().len()).unwrap_or(u32::MAX);
         self.start_check(std::sync::Arc::clone(&info));
+        if info.is_private() {
+            self.peers.forget_source(PeerSource::Pex);
+        }
         let ids: Vec<ConnectionId> = self.connections.keys().copied().collect();
         for id in ids {
             let Some(peer) = self.connections.get_mut(&id) else {
                 continue;
             };
+            if info.is_private() {
+                peer.connection.forbid_pex();
+            }
             let result = peer.connection.set_geometry(info.geometry(), size);
             self.handle_connection_events(id);
             if let Err(error) = result {

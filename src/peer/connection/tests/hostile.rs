@@ -357,6 +357,52 @@ fn a_later_extension_handshake_changes_what_it_names() {
     assert!(!connection.has_transmit());
 }
 
+fn pex(payload: &'static [u8]) -> Message {
+    Message::Extended {
+        id: UT_PEX_ID,
+        payload: Bytes::from_static(payload),
+    }
+}
+
+#[test]
+fn peers_are_taken_from_a_peer_once_a_minute_and_a_flood_of_them_ends_the_connection() {
+    let mut connection = leecher();
+    let named = pex(b"d5:added6:\x01\x02\x03\x04\x01\x02e");
+    give(&mut connection, &vec![named.clone(); 21]).unwrap();
+    assert_eq!(events(&mut connection).len(), 1);
+    connection.handle_timeout(at(60)).unwrap();
+    give(&mut connection, std::slice::from_ref(&named)).unwrap();
+    assert!(matches!(events(&mut connection)[..], [Event::Pex(_)]));
+    assert!(is_too_many(give(&mut connection, &vec![named; 21])));
+}
+
+#[test]
+fn bad_peer_exchange_ends_the_connection_unless_it_is_switched_off() {
+    let bad = pex(b"le");
+    check(
+        &mut leecher(),
+        std::slice::from_ref(&bad),
+        Some(ProtocolError::Extension),
+    );
+    let mut private = leecher();
+    private.forbid_pex();
+    check(&mut private, &[bad], None);
+    assert_eq!(events(&mut private), []);
+}
+
+#[test]
+fn a_torrent_that_turns_out_to_be_private_takes_its_offer_back() {
+    let mut connection = accepted(None);
+    connection.forbid_pex();
+    connection.set_geometry(&geometry(), 1).unwrap();
+    let [Message::Extended { id: 0, payload }] = &sent(&mut connection)[..] else {
+        panic!("an extension handshake, and nothing else");
+    };
+    let switched_off = b"6:ut_pexi0e";
+    assert!(payload.windows(11).any(|part| part == switched_off));
+    assert!(!connection.takes_pex());
+}
+
 #[test]
 fn memory_for_events_is_given_back() {
     let mut connection = leecher();
