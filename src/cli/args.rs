@@ -147,7 +147,7 @@ pub(crate) struct PeerFlags {
     /// Do not look for peers in the local network. This version never does
     #[arg(long)]
     pub(crate) no_lsd: bool,
-    /// Do not exchange peers with peers. This version never does
+    /// Do not exchange peers with peers
     #[arg(long)]
     pub(crate) no_pex: bool,
     /// Do not ask trackers. This version never does

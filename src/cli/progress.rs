@@ -172,6 +172,7 @@ pub(super) fn progress_json(torrent: &TorrentHandle, status: &TorrentStatus) -> 
         "up_rate": stats.up_rate,
         "peers": stats.peers_connected,
         "peers_known": stats.peers_known,
+        "peers_by_source": stats.sources,
         "peers_dialling": stats.peers_dialling,
         "peers_seeding": stats.peers_seeding,
         "peers_banned": stats.peers_banned,

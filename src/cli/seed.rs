@@ -74,6 +74,7 @@ pub(super) async fn run(args: SeedArgs, global: Global) -> Result<Exit, Failure>
     check_arguments(&args)?;
     let mut config = session_config(&args.node)?;
     config.dht = !args.peers.no_dht;
+    config.pex = !args.peers.no_pex;
     // The sockets come first: a port that is taken is better known before hours of hashing.
     let session = start_session(config).await?;
     let mut helpers = JoinSet::new();

@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use self::exchange::PeerExchange;
+use self::fast::FastPieces;
 use super::incoming::{HANDSHAKE_TIMED_OUT, HandshakeReader};
 use super::outbox::Outbox;
 use super::remote::{News, RemotePieces};
@@ -21,8 +23,8 @@ use crate::id::{InfoHash, PeerId};
 use crate::metainfo::{BlockRef, Geometry, PieceIndex};
 use crate::time::{Instant, Wake};
 use crate::wire::{
-    Decoder, ExtensionHandshake, Handshake, Message, MetadataMessage, Payload, ProtocolError,
-    Reserved, UT_METADATA_ID,
+    Decoder, ExtensionHandshake, Handshake, Message, MetadataMessage, Payload, PexMessage,
+    ProtocolError, Reserved, UT_METADATA_ID, UT_PEX_ID,
 };
 
 /// What we call ourselves in the extension handshake (BEP 10, `v`).
@@ -40,9 +42,6 @@ const DHT_PORTS_MAX: u32 = 8;
 
 /// Events for which memory is kept between inputs; one input may cause thousands.
 const EVENTS_KEPT: usize = 32;
-
-/// Message ids of `have all` and `have none` (BEP 6): not ours, but no bitfield follows them.
-const HAVE_ALL_OR_NONE: std::ops::RangeInclusive<u8> = 14..=15;
 
 /// Who opened the stream.
 #[derive(Debug, Clone)]
@@ -66,6 +65,8 @@ pub struct LocalPeer {
     pub dht_port: Option<u16>,
     /// Bytes in the info dictionary if we have it (BEP 9).
     pub metadata_size: Option<u32>,
+    /// Whether peers are exchanged (BEP 11): not for a private torrent (BEP 27).
+    pub pex: bool,
     /// The peer's address, for `yourip` (BEP 10).
     pub remote_ip: IpAddr,
 }
@@ -130,6 +131,7 @@ pub struct Connection {
     am_interested: bool,
     requests: Requests,
     uploads: Uploads,
+    fast: FastPieces,
     outbox: Outbox,
     /// Bounded by what one input can cause: drained after each.
     events: VecDeque<Event>,
@@ -141,6 +143,7 @@ pub struct Connection {
     changes: (Instant, u32),
     /// The DHT port they named last, and how many they named.
     dht_port: (Option<u16>, u32),
+    exchange: PeerExchange,
     /// Since when nothing is read from the stream, because the disk is behind.
     paused_since: Option<Instant>,
 }
@@ -177,12 +180,14 @@ impl Connection {
             am_interested: false,
             requests: Requests::new(),
             uploads: Uploads::new(),
+            fast: FastPieces::default(),
             outbox: Outbox::default(),
             events: VecDeque::new(),
             received_at: now,
             sent_at: now,
             changes: (now, 0),
             dht_port: (None, 0),
+            exchange: PeerExchange::default(),
             paused_since: None,
         };
         let handshake = Handshake {
@@ -351,6 +356,7 @@ impl Connection {
             return Ok(());
         }
         self.remote.set_piece_count(geometry.piece_count())?;
+        self.fast.check(geometry)?;
         self.torrent = Some(Torrent::new(geometry, None));
         self.local.metadata_size = Some(metadata_size);
         if let Stage::Open(reserved) = self.stage {
@@ -396,6 +402,12 @@ impl Connection {
         self.requests.is_snubbed()
     }
 
+    /// Whether both sides have the fast extension (BEP 6).
+    #[must_use]
+    pub fn is_fast(&self) -> bool {
+        matches!(self.stage, Stage::Open(reserved) if reserved.has_fast())
+    }
+
     /// Whether the handshake is done both ways.
     #[must_use]
     pub const fn is_established(&self) -> bool {
@@ -423,18 +435,25 @@ impl Connection {
         }
     }
 
-    /// Chokes or unchokes the peer; sends only on change; choking drops its queued requests.
+    /// Chokes or unchokes the peer; sends only on change. Choking drops its queued requests, but those for
+    /// pieces that it may fetch all the same (BEP 6); with the fast extension it is told which.
     pub fn set_choking(&mut self, choking: bool) {
         if choking {
             self.resume_deferred();
         }
-        if self.uploads.set_choking(choking) && self.is_established() {
+        let fast = &self.fast;
+        let keeps = |piece| fast.gives(piece);
+        let Some(dropped) = self.uploads.set_choking(choking, keeps) else {
+            return;
+        };
+        if self.is_established() {
             self.outbox.push(if choking {
                 &Message::Choke
             } else {
                 &Message::Unchoke
             });
         }
+        self.reject_all(dropped);
     }
 
     /// Tells that we have a piece; coalesced while the stream is blocked, and sent once.
@@ -446,49 +465,6 @@ impl Connection {
         if added && self.is_established() {
             self.outbox.push_have(piece);
         }
-    }
-
-    /// How many more requests fit the pipeline, sized by measured rate and latency. 0 while choked,
-    /// and while the peer does not read what we send.
-    #[must_use]
-    pub fn request_room(&self, now: Instant) -> usize {
-        if self.peer_choking || self.outbox.is_busy() {
-            return 0;
-        }
-        let peer_queue = self
-            .extensions
-            .as_ref()
-            .and_then(|extensions| extensions.request_queue);
-        self.requests
-            .room(now.max(self.now), &self.config, peer_queue)
-    }
-
-    /// Asks for a block. While the peer chokes us the request comes back as [`Event::Choked`] at
-    /// once; a block that is outstanding is not asked for again.
-    pub fn request(&mut self, now: Instant, block: BlockRef) {
-        self.advance(now);
-        if self.peer_choking {
-            let lost = vec![block];
-            self.events.push_back(Event::Choked { lost });
-        } else if self.requests.push(self.now, block) {
-            self.outbox.push(&Message::Request {
-                index: block.piece.get(),
-                offset: block.offset,
-                length: block.length,
-            });
-        }
-    }
-
-    /// Takes a request back (endgame). The block may come all the same.
-    pub fn cancel(&mut self, block: BlockRef) {
-        if self.requests.cancel(block) {
-            self.outbox.push(&cancel_of(block));
-        }
-    }
-
-    /// Requests in flight, oldest first.
-    pub fn outstanding(&self) -> impl ExactSizeIterator<Item = BlockRef> + '_ {
-        self.requests.outstanding()
     }
 
     /// Sends a `ut_metadata` message, if the peer supports it. Answers are left out while the peer
@@ -568,6 +544,9 @@ const fn cancel_of(block: BlockRef) -> Message {
     }
 }
 
+mod exchange;
+mod fast;
+mod fetch;
 mod receive;
 mod supply;
 #[cfg(test)]

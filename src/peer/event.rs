@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use crate::metainfo::{BlockRef, PieceIndex};
 use crate::wire::message::PIECE_HEADER_LENGTH;
-use crate::wire::{ExtensionHandshake, Handshake, MetadataMessage, Payload};
+use crate::wire::{ExtensionHandshake, Handshake, MetadataMessage, Payload, PexMessage};
 
 /// What to send.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,7 +27,8 @@ pub enum Event {
     Handshake(Handshake),
     /// Their extension handshake is in (may come again, with all that is known by then).
     Extended(ExtensionHandshake),
-    /// They choke us; these requests of ours are void.
+    /// They choke us; these requests of ours are void. With the fast extension none is: they are answered or
+    /// rejected one by one.
     Choked {
         /// Blocks to ask elsewhere.
         lost: Vec<BlockRef>,
@@ -61,10 +62,17 @@ pub enum Event {
         /// Blocks to ask elsewhere.
         lost: Vec<BlockRef>,
     },
+    /// Requests that the peer will not answer (BEP 6); void now.
+    Rejected {
+        /// Blocks to ask elsewhere.
+        lost: Vec<BlockRef>,
+    },
     /// The peer owes us blocks for too long (or, with `false`, delivered again).
     Snubbed(bool),
     /// A `ut_metadata` message (BEP 9).
     Metadata(MetadataMessage),
+    /// A `ut_pex` message (BEP 11); no more than one a minute.
+    Pex(PexMessage),
     /// UDP port of their DHT node (BEP 5).
     DhtPort(u16),
 }

@@ -37,6 +37,8 @@ enum State {
         bitfield_length: Option<usize>,
         /// The highest piece of which it sent a have.
         highest_have: Option<u32>,
+        /// It has every piece there is.
+        all: bool,
     },
     /// Checked against the number of pieces.
     Checked(Bitfield),
@@ -51,6 +53,7 @@ impl RemotePieces {
                 bits: Vec::new(),
                 bitfield_length: None,
                 highest_have: None,
+                all: false,
             },
         };
         Self {
@@ -96,9 +99,11 @@ impl RemotePieces {
             State::Unchecked {
                 bits,
                 bitfield_length,
+                all,
                 ..
             } => {
-                let takes_back = bits.len() > wire.len()
+                let takes_back = *all
+                    || bits.len() > wire.len()
                     || bits.iter().zip(wire).any(|(old, new)| old & !new != 0);
                 if takes_back || bitfield_length.is_some_and(|length| length != wire.len()) {
                     return Err(ProtocolError::Bitfield);
@@ -108,6 +113,41 @@ impl RemotePieces {
                 *bitfield_length = Some(wire.len());
                 Ok(News::Unknown)
             }
+        }
+    }
+
+    /// A `have all` came (BEP 6). A later one stands for haves, as a later bitfield does.
+    pub(super) fn on_have_all(&mut self) -> News {
+        let is_first = self.bitfield_may_come;
+        self.close_bitfield();
+        match &mut self.state {
+            State::Checked(old) => {
+                let gained = old.zeros().collect();
+                *old = Bitfield::full(old.len());
+                if is_first {
+                    News::Bitfield
+                } else {
+                    News::Haves(gained)
+                }
+            }
+            State::Unchecked { all, .. } => {
+                *all = true;
+                News::Unknown
+            }
+        }
+    }
+
+    /// A `have none` came (BEP 6).
+    pub(super) fn on_have_none(&mut self) -> Result<News, ProtocolError> {
+        let is_first = self.bitfield_may_come;
+        self.close_bitfield();
+        match &self.state {
+            State::Checked(_) if is_first => Ok(News::Bitfield),
+            State::Checked(pieces) if pieces.count() == 0 => Ok(News::Haves(Vec::new())),
+            State::Unchecked {
+                bits, all: false, ..
+            } if bits.iter().all(|&byte| byte == 0) => Ok(News::Unknown),
+            State::Checked(_) | State::Unchecked { .. } => Err(ProtocolError::Bitfield),
         }
     }
 
@@ -140,6 +180,7 @@ impl RemotePieces {
             bits,
             bitfield_length,
             highest_have,
+            all,
         } = &mut self.state
         else {
             return Ok(());
@@ -151,7 +192,8 @@ impl RemotePieces {
             return Err(ProtocolError::OutOfRange);
         }
         bits.resize(byte_count(count), 0);
-        let bitfield = Bitfield::from_wire(bits, count).ok_or(ProtocolError::Bitfield)?;
+        let checked = Bitfield::from_wire(bits, count).ok_or(ProtocolError::Bitfield)?;
+        let bitfield = if *all { Bitfield::full(count) } else { checked };
         self.state = State::Checked(bitfield);
         Ok(())
     }

@@ -36,6 +36,17 @@ const REQUEST_QUEUE_DEFAULT: usize = 250;
 /// when needed.
 const RECENT_MAX: usize = 1024;
 
+/// Rejects of what we did not ask for before the connection is closed (BEP 6: should be at the first). A
+/// request given up long ago may be among them.
+const STRAY_REJECTS_MAX: u32 = 50;
+
+/// How long a peer that rejects requests is asked for nothing more; twice as long each time, until it sends
+/// a block again. Ours: so that who rejects everything costs next to nothing.
+const REST_MIN: Duration = Duration::from_secs(1);
+
+/// The longest rest.
+const REST_MAX: Duration = Duration::from_secs(60);
+
 /// Blocks that nobody asked for before the connection is closed, beside one in eight of all blocks.
 const UNWANTED_MAX: u64 = 100;
 
@@ -96,6 +107,12 @@ pub(super) struct Requests {
     /// Whether a request timed out since the last unchoke: the peer is slower than the smallest
     /// pipeline needs.
     timed_out: bool,
+    /// Nothing is asked for before, because the peer rejected requests although it does not choke us.
+    rests_until: Option<Instant>,
+    /// Rests since the last block.
+    rests: u32,
+    /// Rejects of what was not asked for.
+    stray_rejects: u32,
     /// Blocks that came and were wanted.
     delivered: u64,
     /// Blocks that came and were not.
@@ -113,6 +130,9 @@ impl Requests {
             waiting_since: Instant::ZERO,
             snubbed: false,
             timed_out: false,
+            rests_until: None,
+            rests: 0,
+            stray_rejects: 0,
             delivered: 0,
             unwanted: 0,
         }
@@ -195,6 +215,9 @@ impl Requests {
 
     /// How many more requests fit the pipeline; `peer_queue` is the peer's `reqq`, if it told.
     pub(super) fn room(&self, now: Instant, config: &Config, peer_queue: Option<u32>) -> usize {
+        if self.rests_until.is_some_and(|until| now < until) {
+            return 0;
+        }
         self.target(now, config, peer_queue)
             .saturating_sub(self.outstanding.len())
     }
@@ -250,8 +273,13 @@ impl Requests {
         true
     }
 
-    /// The peer chokes us: everything outstanding is void.
-    pub(super) fn on_choked(&mut self) -> Vec<BlockRef> {
+    /// The peer chokes us: everything outstanding is void, unless it `rejects` what it will not answer.
+    pub(super) fn on_choked(&mut self, rejects: bool) -> Vec<BlockRef> {
+        self.rests_until = None;
+        if rejects {
+            self.slow_start = None;
+            return Vec::new();
+        }
         let lost: Vec<_> = self.outstanding().collect();
         self.outstanding = VecDeque::new();
         self.slow_start = None;
@@ -264,6 +292,7 @@ impl Requests {
     /// The peer unchokes us: what it can give now has to be found out anew.
     pub(super) fn on_unchoked(&mut self, now: Instant, config: &Config) {
         self.timed_out = false;
+        self.rests_until = None;
         self.slow_start = Some(SlowStart {
             window: config.pipeline_min,
             round_start: now,
@@ -290,6 +319,7 @@ impl Requests {
         }
         self.delivered += 1;
         self.waiting_since = now;
+        (self.rests_until, self.rests) = (None, 0);
         let bytes = u64::from(block.length);
         self.rate.add(now, bytes);
         self.slow_start = self
@@ -297,6 +327,42 @@ impl Requests {
             .and_then(|slow_start| slow_start.after_block(now, bytes));
         let unsnubbed = std::mem::take(&mut self.snubbed);
         Ok(Arrival::Wanted { unsnubbed })
+    }
+
+    /// A request was rejected; whether it was outstanding.
+    pub(super) fn on_reject(
+        &mut self,
+        now: Instant,
+        block: BlockRef,
+        is_choked: bool,
+    ) -> Result<bool, ProtocolError> {
+        if let Some(position) = self.position(block) {
+            self.outstanding.remove(position);
+            self.waiting_since = now;
+            if !is_choked && self.rests_until.is_none() {
+                let rest = REST_MIN.saturating_mul(1 << self.rests.min(16));
+                self.rests_until = Some(now + rest.min(REST_MAX));
+                self.rests += 1;
+                self.slow_start = None;
+            }
+            return Ok(true);
+        }
+        match self.recent.iter().position(|&recent| recent == block) {
+            Some(position) => drop(self.recent.remove(position)),
+            None => self.on_stray_reject()?,
+        }
+        Ok(false)
+    }
+
+    /// Something was rejected that nobody asked for.
+    pub(super) const fn on_stray_reject(&mut self) -> Result<(), ProtocolError> {
+        self.stray_rejects += 1;
+        if self.stray_rejects > STRAY_REJECTS_MAX {
+            return Err(ProtocolError::TooMany {
+                what: "rejects of what was not asked for",
+            });
+        }
+        Ok(())
     }
 
     /// A block arrived that nobody asked for.
@@ -312,17 +378,21 @@ impl Requests {
 
     /// When something becomes overdue.
     pub(super) fn deadline(&self, config: &Config) -> Option<Instant> {
-        let oldest = self.outstanding.front()?;
-        let lost = oldest.sent + config.request_timeout;
-        if self.snubbed {
-            return Some(lost);
-        }
-        Some(lost.min(self.waiting_since + SNUB_TIMEOUT))
+        let overdue = self.outstanding.front().map(|oldest| {
+            let lost = oldest.sent + config.request_timeout;
+            if self.snubbed {
+                lost
+            } else {
+                lost.min(self.waiting_since + SNUB_TIMEOUT)
+            }
+        });
+        overdue.into_iter().chain(self.rests_until).min()
     }
 
     /// Gives up what is overdue.
     pub(super) fn handle_timeout(&mut self, now: Instant, config: &Config) -> Overdue {
         let mut overdue = Overdue::default();
+        self.rests_until = self.rests_until.filter(|&until| now < until);
         if !self.outstanding.is_empty() && now >= self.waiting_since + SNUB_TIMEOUT {
             overdue.snubbed = !self.snubbed;
             self.snubbed = true;

@@ -1,7 +1,7 @@
 //! What the peer asked us for.
 //!
 //! Invariant: at most [`Config::upload_queue_max`](super::Config::upload_queue_max) different
-//! blocks are queued, and none while we choke the peer.
+//! blocks are queued, and while we choke the peer only those that it may fetch all the same (BEP 6).
 
 use std::collections::VecDeque;
 
@@ -15,7 +15,7 @@ use crate::wire::ProtocolError;
 const REFUSED_MAX: u32 = 50;
 
 /// Requests while we choke the peer before the connection is closed. Many may be on their way when
-/// we choke, and BEP 3 has no message to refuse them; the count starts again with each change.
+/// we choke; the count starts again with each change.
 const WHILE_CHOKED_MAX: u32 = 1024;
 
 /// The connection ends: the peer asks for what it may not have.
@@ -50,35 +50,54 @@ impl Uploads {
         self.choking
     }
 
-    /// Chokes or unchokes; says whether that is a change. Choking drops the queue.
-    pub(super) fn set_choking(&mut self, choking: bool) -> bool {
+    /// Chokes or unchokes; `None` if that is no change. Choking drops the queue, except for the pieces that
+    /// it `keeps`, and gives back what was dropped.
+    pub(super) fn set_choking(
+        &mut self,
+        choking: bool,
+        keeps: impl Fn(PieceIndex) -> bool,
+    ) -> Option<Vec<BlockRef>> {
         if self.choking == choking {
-            return false;
+            return None;
         }
         self.choking = choking;
         self.while_choked = 0;
-        self.queue = VecDeque::new();
-        true
+        if !choking {
+            return Some(Vec::new());
+        }
+        let queue = std::mem::take(&mut self.queue);
+        let (kept, dropped): (VecDeque<_>, VecDeque<_>) =
+            queue.into_iter().partition(|block| keeps(block.piece));
+        self.queue = kept;
+        Some(dropped.into())
     }
 
-    /// The peer asks for a block that we have; the same block twice is one request.
-    pub(super) fn push(&mut self, block: BlockRef, queue_max: usize) -> Result<(), ProtocolError> {
+    /// The peer asks for a block that we have; the same block twice is one request. Whether it is taken:
+    /// while we choke the peer, only if it `is_free`.
+    pub(super) fn push(
+        &mut self,
+        block: BlockRef,
+        is_free: bool,
+        queue_max: usize,
+    ) -> Result<bool, ProtocolError> {
         if self.choking {
             self.while_choked += 1;
-            return if self.while_choked > WHILE_CHOKED_MAX {
-                Err(TOO_MANY)
-            } else {
-                Ok(())
-            };
+            if self.while_choked > WHILE_CHOKED_MAX {
+                return Err(TOO_MANY);
+            }
+            if !is_free {
+                return Ok(false);
+            }
         }
         if self.queue.contains(&block) {
-            return Ok(());
+            return Ok(true);
         }
         if self.queue.len() >= queue_max {
-            return self.refuse();
+            self.refuse()?;
+            return Ok(false);
         }
         self.queue.push_back(block);
-        Ok(())
+        Ok(true)
     }
 
     /// The peer asks for something that we cannot give: dropped and counted.
@@ -90,14 +109,19 @@ impl Uploads {
         Ok(())
     }
 
-    /// The peer takes a request back.
-    pub(super) fn cancel(&mut self, block: BlockRef) {
-        self.queue.retain(|queued| *queued != block);
+    /// The peer takes a request back; whether it was waiting.
+    pub(super) fn cancel(&mut self, block: BlockRef) -> bool {
+        let place = self.queue.iter().position(|queued| *queued == block);
+        place.and_then(|place| self.queue.remove(place)).is_some()
     }
 
     /// Takes back all requests for blocks of a piece.
-    pub(super) fn cancel_piece(&mut self, piece: PieceIndex) {
-        self.queue.retain(|queued| queued.piece != piece);
+    pub(super) fn cancel_piece(&mut self, piece: PieceIndex) -> Vec<BlockRef> {
+        let queue = std::mem::take(&mut self.queue);
+        let (dropped, kept): (VecDeque<_>, VecDeque<_>) =
+            queue.into_iter().partition(|block| block.piece == piece);
+        self.queue = kept;
+        dropped.into()
     }
 
     /// The piece of each request in the queue; of neighbours with the same piece one.
@@ -151,11 +175,11 @@ mod tests {
     #[test]
     fn requests_are_served_in_order_once_each() {
         let mut uploads = Uploads::new();
-        assert!(uploads.set_choking(false));
-        assert!(!uploads.set_choking(false));
+        assert!(uploads.set_choking(false, |_| false).is_some());
+        assert!(uploads.set_choking(false, |_| false).is_none());
         let blocks = blocks();
         for &block in [0, 1, 0, 2, 1].map(|index: usize| &blocks[index]) {
-            uploads.push(block, 512).unwrap();
+            uploads.push(block, false, 512).unwrap();
         }
         uploads.cancel(blocks[1]);
         uploads.cancel(blocks[9]);
@@ -169,10 +193,10 @@ mod tests {
     #[test]
     fn blocks_of_a_piece_that_must_not_be_sent_wait_or_are_taken_back() {
         let mut uploads = Uploads::new();
-        uploads.set_choking(false);
+        uploads.set_choking(false, |_| false);
         let blocks = blocks();
         for &block in &blocks[..3] {
-            uploads.push(block, 512).unwrap();
+            uploads.push(block, false, 512).unwrap();
         }
         let first = blocks[0].piece;
         let next = uploads.next(Instant::ZERO, |piece| piece != first);
@@ -183,24 +207,31 @@ mod tests {
     }
 
     #[test]
-    fn choking_drops_the_queue() {
+    fn choking_drops_the_queue_but_for_what_is_kept() {
         let mut uploads = Uploads::new();
-        uploads.set_choking(false);
-        uploads.push(blocks()[0], 512).unwrap();
-        uploads.set_choking(true);
-        assert!(!uploads.has_next(|_| true));
+        uploads.set_choking(false, |_| false);
+        let blocks = blocks();
+        for &block in &blocks[..3] {
+            uploads.push(block, false, 512).unwrap();
+        }
+        let dropped = uploads.set_choking(true, |piece| piece == blocks[1].piece);
+        assert_eq!(dropped, Some(vec![blocks[0], blocks[2]]));
+        assert_eq!(uploads.push(blocks[3], true, 512), Ok(true));
+        assert_eq!(uploads.push(blocks[4], false, 512), Ok(false));
+        let kept: Vec<_> = std::iter::from_fn(|| uploads.next(Instant::ZERO, |_| true)).collect();
+        assert_eq!(kept, [blocks[1], blocks[3]]);
     }
 
     #[test]
     fn fifty_requests_beyond_the_queue_are_dropped_and_the_next_ends_the_connection() {
         let mut uploads = Uploads::new();
-        uploads.set_choking(false);
+        uploads.set_choking(false, |_| false);
         let blocks = blocks();
-        for &block in &blocks[..512 + 50] {
-            assert_eq!(uploads.push(block, 512), Ok(()));
+        for (number, &block) in blocks[..512 + 50].iter().enumerate() {
+            assert_eq!(uploads.push(block, false, 512), Ok(number < 512));
         }
         assert_eq!(uploads.queue.len(), 512);
-        assert_eq!(uploads.push(blocks[600], 512), Err(TOO_MANY));
+        assert_eq!(uploads.push(blocks[600], false, 512), Err(TOO_MANY));
     }
 
     #[test]
@@ -208,9 +239,9 @@ mod tests {
         let mut uploads = Uploads::new();
         let block = blocks()[0];
         for _ in 0..1024 {
-            assert_eq!(uploads.push(block, 512), Ok(()));
+            assert_eq!(uploads.push(block, false, 512), Ok(false));
         }
         assert!(!uploads.has_next(|_| true));
-        assert_eq!(uploads.push(block, 512), Err(TOO_MANY));
+        assert_eq!(uploads.push(block, false, 512), Err(TOO_MANY));
     }
 }

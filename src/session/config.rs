@@ -47,6 +47,8 @@ pub struct Config {
     pub tcp: bool,
     /// Whether a DHT node runs. Default `true`.
     pub dht: bool,
+    /// Whether peers are exchanged with peers (BEP 11). Default `true`; never done for private torrents.
+    pub pex: bool,
     /// Limits of the DHT node. Its `locals` are filled from the sockets that were bound.
     pub node: dht::Config,
     /// DHT nodes to start from, as `HOST:PORT`. Default none.
@@ -78,6 +80,7 @@ impl Default for Config {
             listen_explicit: false,
             tcp: true,
             dht: true,
+            pex: true,
             node: dht::Config::default(),
             bootstrap: Vec::new(),
             state_dir: None,
@@ -112,6 +115,7 @@ impl Config {
         let mut config = swarm::Config {
             listen_port: port.filter(|_| self.tcp),
             dht_port: port.filter(|_| self.dht),
+            pex: self.pex,
             peers_max: self.peers_max,
             connection: self.connection.clone(),
             ..swarm::Config::new(peer_id)
@@ -185,6 +189,9 @@ mod tests {
         assert_eq!(torrent(&config).dht_port, Some(1));
         config.dht = false;
         assert_eq!(torrent(&config).dht_port, None);
+        assert!(torrent(&config).pex);
+        config.pex = false;
+        assert!(!torrent(&config).pex);
     }
 
     #[tokio::test]

@@ -41,6 +41,9 @@ pub struct Config {
     pub listen_port: Option<u16>,
     /// The UDP port of our DHT node; told to peers (BEP 5 `port`). `None` without a DHT.
     pub dht_port: Option<u16>,
+    /// Whether peers are exchanged with peers (BEP 11). Default `true`; never done for a private torrent (BEP
+    /// 27), as soon as that is known.
+    pub pex: bool,
     /// Connections at most. Default 50. Each costs some 40 KiB while it moves data.
     pub peers_max: usize,
     /// Connections to one host of the Internet at most. Default 4: some share an address behind a NAT,
@@ -77,6 +80,7 @@ impl Config {
             peer_id,
             listen_port: None,
             dht_port: None,
+            pex: true,
             peers_max: 50,
             peers_per_host_max: 4,
             order: PieceOrder::RarestFirst,

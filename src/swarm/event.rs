@@ -24,6 +24,22 @@ pub enum PeerSource {
     Dht,
     /// The peer itself, by dialling us.
     Incoming,
+    /// A peer that is connected to it (BEP 11).
+    Pex,
+}
+
+impl PeerSource {
+    /// The word for it, in lower case.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::User => "user",
+            Self::Magnet => "magnet",
+            Self::Dht => "dht",
+            Self::Incoming => "incoming",
+            Self::Pex => "pex",
+        }
+    }
 }
 
 /// What carries a stream.
@@ -268,6 +284,8 @@ pub enum WakeReason {
     Metadata,
     /// The disk is tried again, or files are looked at.
     Disk,
+    /// A peer may be told of others.
+    Exchange,
     /// A peer without work may take over what others are slow to send.
     Endgame,
     /// Nobody may be taking anything: whoever waits for what others have can be served.
@@ -300,6 +318,8 @@ pub struct Stats {
     pub up_rate: u64,
     /// Addresses known.
     pub peers_known: u32,
+    /// Of these, how many each source named ([`PeerSource::as_str`]); the most trusted of several counts.
+    pub sources: BTreeMap<&'static str, u32>,
     /// Dials under way.
     pub peers_dialling: u32,
     /// Connections whose handshake is done.

@@ -114,6 +114,20 @@ impl PeerList {
         self.known.len()
     }
 
+    /// Addresses known of each source.
+    pub(super) const fn sources(&self) -> &BTreeMap<PeerSource, usize> {
+        &self.sources
+    }
+
+    /// Forgets those that only this source named and that are not in use.
+    pub(super) fn forget_source(&mut self, source: PeerSource) {
+        let idle = self.queue.iter().filter(|key| key.1 == source);
+        let idle: Vec<SocketAddr> = idle.map(|key| key.3).collect();
+        for address in idle {
+            self.remove(address);
+        }
+    }
+
     /// Dials under way.
     pub(super) fn dialling(&self) -> usize {
         self.dialling.len()
@@ -146,7 +160,7 @@ impl PeerList {
         }
         match source {
             PeerSource::User => {}
-            PeerSource::Magnet | PeerSource::Dht | PeerSource::Incoming => {
+            PeerSource::Magnet | PeerSource::Dht | PeerSource::Incoming | PeerSource::Pex => {
                 // Neither one source nor one host must crowd out the others.
                 let host = Host::of(address);
                 let host_max = if host.is_global() {

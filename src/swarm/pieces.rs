@@ -47,6 +47,8 @@ struct Partial {
     sole: Option<ConnectionId>,
     /// The peer that took blocks of it last; it goes on with it.
     last: ConnectionId,
+    /// Peers that refused to send blocks of it: they are asked for other pieces first.
+    refused_by: SmallVec<[ConnectionId; 2]>,
 }
 
 impl Partial {
@@ -276,6 +278,15 @@ impl Pieces {
         }
     }
 
+    /// A peer refused to send a block of this piece, though it lets us ask.
+    pub(super) fn refused(&mut self, id: ConnectionId, piece: PieceIndex) {
+        if let Some(partial) = self.partial.get_mut(&piece)
+            && !partial.refused_by.contains(&id)
+        {
+            partial.refused_by.push(id);
+        }
+    }
+
     /// A peer stopped working: pieces that only it might be asked for are free again.
     pub(super) fn release_sole(&mut self, id: ConnectionId) {
         for partial in self
@@ -308,6 +319,7 @@ impl Pieces {
             self.open -= 1;
         }
         partial.received += 1;
+        partial.refused_by.retain(|refused| *refused != id);
         let completes = partial.is_whole();
         Arrival::Fresh { cancel, completes }
     }

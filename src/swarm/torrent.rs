@@ -3,12 +3,13 @@
 //! What concerns connections is in `torrent/connections.rs`, who may be connected in
 //! `torrent/admission.rs`, when they are looked at in `torrent/timers.rs`, whom we serve in
 //! `torrent/serving.rs`, what of it goes out first in `torrent/first_copy.rs`, what moves blocks in
-//! `torrent/transfer.rs`, what talks to the disk in `torrent/disk.rs`, and which pieces are wanted in
-//! `torrent/selection.rs`.
+//! `torrent/transfer.rs`, what talks to the disk in `torrent/disk.rs`, which pieces are wanted in
+//! `torrent/selection.rs`, and which peers are told to whom in `torrent/exchange.rs`.
 
 mod admission;
 mod connections;
 mod disk;
+mod exchange;
 mod first_copy;
 mod ledger;
 mod selection;
@@ -74,6 +75,8 @@ pub struct Torrent {
     first_copy: FirstCopy,
     ledger: Ledger,
     watch: DiskWatch,
+    /// When somebody may be told of other peers.
+    next_exchange: Option<Instant>,
     /// When peers without work are looked at again, because others may not send what they were asked for.
     next_endgame: Option<Instant>,
     actions: VecDeque<Action>,
@@ -138,6 +141,7 @@ impl Torrent {
             first_copy: FirstCopy::default(),
             ledger: Ledger::new(config.disk_jobs_max, config.disk_bytes_max),
             watch: DiskWatch::new(now),
+            next_exchange: None,
             next_endgame: None,
             actions: VecDeque::new(),
             events: VecDeque::new(),
@@ -270,6 +274,9 @@ impl Torrent {
             self.next_endgame = None;
             self.refill_all();
         }
+        if self.next_exchange.is_some_and(|at| at <= self.now) {
+            self.exchange_peers();
+        }
         if self.choker.next_round() <= self.now {
             self.rechoke();
         }
@@ -338,6 +345,7 @@ impl Torrent {
         let overdue = self.metadata.as_ref().and_then(MetadataFetch::poll_timeout);
         consider(overdue, WakeReason::Metadata);
         consider(self.disk_timeout(), WakeReason::Disk);
+        consider(self.next_exchange, WakeReason::Exchange);
         consider(self.next_endgame, WakeReason::Endgame);
         consider(self.idle_line_at(), WakeReason::Serve);
         next

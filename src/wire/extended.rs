@@ -9,6 +9,9 @@ use crate::bencode::{self, Dictionary, Limits, Value, Writer};
 /// names.
 pub const UT_METADATA_ID: u8 = 1;
 
+/// The same for `ut_pex` messages (BEP 11).
+pub const UT_PEX_ID: u8 = 2;
+
 /// Most characters kept of a peer's client name; it goes into logs and tables.
 const CLIENT_LENGTH_MAX: usize = 64;
 
@@ -24,7 +27,7 @@ pub(super) const LIMITS: Limits = Limits {
 pub struct ExtensionHandshake {
     /// The sender's id for `ut_metadata`; `None` = not supported, or switched off with 0.
     pub ut_metadata: Option<u8>,
-    /// The sender's id for `ut_pex`; `None` as above.
+    /// The sender's id for `ut_pex`; `None` as above. Written as it is, 0 included, to switch it off.
     pub ut_pex: Option<u8>,
     /// Bytes in the info dictionary (BEP 9); `None` when absent or absurd: 0, negative, over 32
     /// MiB.

@@ -21,17 +21,21 @@ const EXTENSIONS_BIT: (usize, u8) = (5, 0x10);
 /// Byte and bit by which a peer says that it has a DHT node (BEP 5).
 const DHT_BIT: (usize, u8) = (7, 0x01);
 
+/// Byte and bit by which a peer says that it has the fast extension (BEP 6).
+const FAST_BIT: (usize, u8) = (7, 0x04);
+
 /// The eight reserved bytes: which extensions a peer has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Reserved(pub [u8; 8]);
 
 impl Reserved {
-    /// What we support: the extension protocol (BEP 10) and, with `dht`, the `port` message (BEP
-    /// 5).
+    /// What we support: the extension protocol (BEP 10), the fast extension (BEP 6) and, with `dht`,
+    /// the `port` message (BEP 5).
     #[must_use]
     pub fn ours(dht: bool) -> Self {
         let mut reserved = Self::default();
         reserved.set(EXTENSIONS_BIT);
+        reserved.set(FAST_BIT);
         if dht {
             reserved.set(DHT_BIT);
         }
@@ -48,6 +52,12 @@ impl Reserved {
     #[must_use]
     pub fn has_dht(&self) -> bool {
         self.has(DHT_BIT)
+    }
+
+    /// Whether the peer has the fast extension (BEP 6).
+    #[must_use]
+    pub fn has_fast(&self) -> bool {
+        self.has(FAST_BIT)
     }
 
     fn set(&mut self, (byte, bit): (usize, u8)) {
@@ -129,7 +139,7 @@ mod tests {
             peer_id: PeerId::new([b'p'; 20]),
         };
         let mut expected = b"\x13BitTorrent protocol".to_vec();
-        expected.extend([0, 0, 0, 0, 0, 0x10, 0, 0x01]);
+        expected.extend([0, 0, 0, 0, 0, 0x10, 0, 0x05]);
         expected.extend([b'h'; 20]);
         expected.extend([b'p'; 20]);
         assert_eq!(handshake.encode().as_slice(), expected);
@@ -139,9 +149,10 @@ mod tests {
     fn reserved_bits_are_told_apart() {
         let with = Reserved::ours(true);
         let without = Reserved::ours(false);
-        assert!(with.has_extensions() && with.has_dht());
-        assert!(without.has_extensions() && !without.has_dht());
-        assert!(!Reserved::default().has_extensions());
+        assert!(with.has_extensions() && with.has_fast() && with.has_dht());
+        assert!(without.has_extensions() && without.has_fast() && !without.has_dht());
+        let none = Reserved::default();
+        assert!(!none.has_extensions() && !none.has_fast() && !none.has_dht());
     }
 
     #[test]

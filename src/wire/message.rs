@@ -1,4 +1,4 @@
-//! Peer messages and the framing that cuts a stream into them (BEP 3, 5, 10).
+//! Peer messages and the framing that cuts a stream into them (BEP 3, 5, 6, 10).
 //!
 //! Invariant: a message's length is checked as soon as its prefix and id are there, before anything
 //! of it is kept, so a decoder never holds more than [`BITFIELD_LENGTH_MAX`] bytes of an incomplete
@@ -34,6 +34,11 @@ const REQUEST: u8 = 6;
 const PIECE: u8 = 7;
 const CANCEL: u8 = 8;
 const PORT: u8 = 9;
+const SUGGEST: u8 = 13;
+const HAVE_ALL: u8 = 14;
+const HAVE_NONE: u8 = 15;
+const REJECT: u8 = 16;
+const ALLOWED_FAST: u8 = 17;
 const EXTENDED: u8 = 20;
 
 /// Bytes of the length prefix.
@@ -48,8 +53,8 @@ const HEADER_LENGTH_MAX: usize = 17;
 /// Bytes in front of the data of a `piece` message: length prefix, id, index, offset.
 pub const PIECE_HEADER_LENGTH: usize = 13;
 
-/// A peer message (BEP 3, BEP 5 `port`, BEP 10). Numbers are as sent: not yet checked against a
-/// torrent.
+/// A peer message (BEP 3, BEP 5 `port`, BEP 6, BEP 10). Numbers are as sent: not yet checked against
+/// a torrent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Message {
     /// A length prefix of 0: the stream is alive.
@@ -98,6 +103,29 @@ pub enum Message {
     },
     /// UDP port of the sender's DHT node (BEP 5).
     Port(u16),
+    /// The receiver might like to fetch this piece (BEP 6).
+    Suggest {
+        /// Which piece.
+        index: u32,
+    },
+    /// The sender has every piece (BEP 6); in place of a bitfield.
+    HaveAll,
+    /// The sender has no piece (BEP 6); in place of a bitfield.
+    HaveNone,
+    /// A request will not be answered with its block (BEP 6).
+    Reject {
+        /// In which piece.
+        index: u32,
+        /// Bytes from the start of the piece.
+        offset: u32,
+        /// Bytes that were asked for.
+        length: u32,
+    },
+    /// Requests for this piece are answered even while the receiver is choked (BEP 6).
+    AllowedFast {
+        /// Which piece.
+        index: u32,
+    },
     /// A message of the extension protocol (BEP 10).
     Extended {
         /// Extension message id; 0 is the extension handshake.
@@ -150,6 +178,15 @@ impl Message {
                 put_header(out, PORT, &[], 2);
                 out.extend(port.to_be_bytes());
             }
+            Self::Suggest { index } => put_header(out, SUGGEST, &[*index], 0),
+            Self::HaveAll => put_header(out, HAVE_ALL, &[], 0),
+            Self::HaveNone => put_header(out, HAVE_NONE, &[], 0),
+            Self::Reject {
+                index,
+                offset,
+                length,
+            } => put_header(out, REJECT, &[*index, *offset, *length], 0),
+            Self::AllowedFast { index } => put_header(out, ALLOWED_FAST, &[*index], 0),
             Self::Extended { id, payload } => {
                 put_header(out, EXTENDED, &[], 1 + payload.len());
                 out.push(*id);
@@ -187,10 +224,10 @@ fn put_header(out: &mut Vec<u8>, id: u8, numbers: &[u32], rest: usize) {
 /// Which length prefixes a message with this id may have.
 fn accepts_length(id: u8, length: u32) -> bool {
     match id {
-        CHOKE | UNCHOKE | INTERESTED | NOT_INTERESTED => length == 1,
-        HAVE => length == 5,
+        CHOKE | UNCHOKE | INTERESTED | NOT_INTERESTED | HAVE_ALL | HAVE_NONE => length == 1,
+        HAVE | SUGGEST | ALLOWED_FAST => length == 5,
         BITFIELD => length <= 1 + BITFIELD_LENGTH_MAX,
-        REQUEST | CANCEL => length == 13,
+        REQUEST | CANCEL | REJECT => length == 13,
         PIECE => (9..=9 + BLOCK_LENGTH).contains(&length),
         PORT => length == 3,
         EXTENDED => (2..=2 + EXTENDED_LENGTH_MAX).contains(&length),
@@ -201,8 +238,8 @@ fn accepts_length(id: u8, length: u32) -> bool {
 /// How many bytes after the id have fixed places and are read into the header.
 const fn field_bytes(id: u8) -> usize {
     match id {
-        HAVE => 4,
-        REQUEST | CANCEL => 12,
+        HAVE | SUGGEST | ALLOWED_FAST => 4,
+        REQUEST | CANCEL | REJECT => 12,
         PIECE => 8,
         PORT => 2,
         EXTENDED => 1,
@@ -278,6 +315,15 @@ impl Header {
                 length,
             },
             PORT => Message::Port(u16::from_be_bytes([self.bytes[5], self.bytes[6]])),
+            SUGGEST => Message::Suggest { index },
+            HAVE_ALL => Message::HaveAll,
+            HAVE_NONE => Message::HaveNone,
+            REJECT => Message::Reject {
+                index,
+                offset,
+                length,
+            },
+            ALLOWED_FAST => Message::AllowedFast { index },
             EXTENDED => Message::Extended {
                 id: self.bytes[5],
                 payload: body.into_bytes(),
@@ -288,7 +334,7 @@ impl Header {
 
     /// Whether this is an id whose payload nobody wants.
     const fn is_unknown(&self) -> bool {
-        !matches!(self.id(), CHOKE..=PORT | EXTENDED)
+        !matches!(self.id(), CHOKE..=PORT | SUGGEST..=ALLOWED_FAST | EXTENDED)
     }
 }
 

@@ -1,23 +1,26 @@
-//! The peer protocol as bytes: handshake, messages, extension payloads (BEP 3, 5, 9, 10, 21).
+//! The peer protocol as bytes: handshake, messages, extension payloads (BEP 3, 5, 6, 9, 10, 11, 21).
 //!
 //! A stream starts with a [`Handshake`]; everything after it is cut into [`Message`]s by a
 //! [`Decoder`]. The payload of an extended message is an [`ExtensionHandshake`] or a
-//! [`MetadataMessage`].
+//! [`MetadataMessage`] or a [`PexMessage`].
 //!
 //! Invariant: nothing here knows a torrent. Numbers are as they were sent, only lengths are
 //! checked; `peer` turns numbers into pieces and blocks that exist.
 
 pub mod extended;
+pub mod fast;
 pub mod handshake;
 pub mod message;
 pub mod metadata;
 pub mod payload;
+pub mod pex;
 
-pub use extended::{ExtensionHandshake, UT_METADATA_ID};
+pub use extended::{ExtensionHandshake, UT_METADATA_ID, UT_PEX_ID};
 pub use handshake::{HANDSHAKE_LENGTH, Handshake, Reserved};
 pub use message::{Decoder, Message};
 pub use metadata::{METADATA_PART_LENGTH, MetadataMessage};
 pub use payload::Payload;
+pub use pex::PexMessage;
 
 /// Largest info dictionary that is fetched from peers, in bytes: 32 MiB, as for .torrent files.
 pub const METADATA_LENGTH_MAX: u32 = 32 << 20;
@@ -52,6 +55,9 @@ pub enum ProtocolError {
     /// Index, offset or length out of range.
     #[error("a block or piece that the torrent does not have")]
     OutOfRange,
+    /// A message of the fast extension (BEP 6) from a peer that did not say that it has it.
+    #[error("a message of an extension that was not agreed on")]
+    NotAgreed,
     /// The extension message is not acceptable bencode or has the wrong shape.
     #[error("bad extension message")]
     Extension,

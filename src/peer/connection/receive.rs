@@ -15,11 +15,7 @@ impl Connection {
         self.stage = Stage::Open(handshake.reserved);
         self.events.push_back(Event::Handshake(handshake));
         self.send_extension_handshake(handshake.reserved);
-        if let Some(torrent) = &self.torrent
-            && torrent.have.count() > 0
-        {
-            self.outbox.push(&Message::Bitfield(torrent.have.to_wire()));
-        }
+        self.say_what_we_have();
         if let Some(port) = self.local.dht_port
             && handshake.reserved.has_dht()
         {
@@ -34,6 +30,18 @@ impl Connection {
         Ok(())
     }
 
+    /// Says which pieces we have: with the fast extension always, else if we have any (BEP 6, BEP 3).
+    fn say_what_we_have(&mut self) {
+        let have = self.torrent.as_ref().map(|torrent| &torrent.have);
+        let have = have.filter(|have| have.count() > 0);
+        match (have, self.is_fast()) {
+            (None, false) => {}
+            (None, true) => self.outbox.push(&Message::HaveNone),
+            (Some(have), true) if have.is_full() => self.outbox.push(&Message::HaveAll),
+            (Some(have), _) => self.outbox.push(&Message::Bitfield(have.to_wire())),
+        }
+    }
+
     /// Sends our extension handshake to a peer that understands it.
     pub(super) fn send_extension_handshake(&mut self, theirs: Reserved) {
         if !theirs.has_extensions() {
@@ -41,7 +49,7 @@ impl Connection {
         }
         let handshake = ExtensionHandshake {
             ut_metadata: Some(UT_METADATA_ID),
-            ut_pex: None,
+            ut_pex: self.pex_id(),
             metadata_size: self.local.metadata_size,
             client: Some(CLIENT.to_owned()),
             listen_port: self.local.listen_port,
@@ -86,12 +94,12 @@ impl Connection {
                 Ok(())
             }
             Message::Extended { id, payload } => self.on_extended(id, &payload),
-            Message::Unknown { id } => {
-                if HAVE_ALL_OR_NONE.contains(&id) {
-                    self.remote.close_bitfield();
-                }
-                Ok(())
-            }
+            message @ (Message::Suggest { .. }
+            | Message::HaveAll
+            | Message::HaveNone
+            | Message::Reject { .. }
+            | Message::AllowedFast { .. }) => self.on_fast(&message),
+            Message::Unknown { .. } => Ok(()),
         }
     }
 
@@ -116,7 +124,7 @@ impl Connection {
         }
         self.peer_choking = choking;
         if choking {
-            let lost = self.requests.on_choked();
+            let lost = self.requests.on_choked(self.is_fast());
             self.events.push_back(Event::Choked { lost });
         } else {
             self.requests.on_unchoked(self.now, &self.config);
@@ -139,7 +147,14 @@ impl Connection {
     }
 
     fn on_bitfield(&mut self, bits: &[u8]) -> Result<(), ProtocolError> {
-        match self.remote.on_bitfield(bits)? {
+        let news = self.remote.on_bitfield(bits)?;
+        self.tell(news);
+        Ok(())
+    }
+
+    /// Tells what the peer said of its pieces.
+    pub(super) fn tell(&mut self, news: News) {
+        match news {
             News::Unknown => {}
             News::Bitfield => self.events.push_back(Event::Bitfield),
             News::Haves(pieces) => {
@@ -150,7 +165,6 @@ impl Connection {
                 self.events.extend(known.map(Event::Have));
             }
         }
-        Ok(())
     }
 
     fn on_have(&mut self, index: u32) -> Result<(), ProtocolError> {
@@ -165,18 +179,43 @@ impl Connection {
 
     fn on_request(&mut self, index: u32, offset: u32, length: u32) -> Result<(), ProtocolError> {
         self.remote.close_bitfield();
+        if !self.take_request(index, offset, length)? && self.is_fast() {
+            self.outbox.push(&Message::Reject {
+                index,
+                offset,
+                length,
+            });
+        }
+        Ok(())
+    }
+
+    /// Queues a request; whether it will be answered with its block.
+    fn take_request(
+        &mut self,
+        index: u32,
+        offset: u32,
+        length: u32,
+    ) -> Result<bool, ProtocolError> {
         let Some(torrent) = &self.torrent else {
             check_length(length)?;
-            return self.uploads.refuse();
+            self.uploads.refuse()?;
+            return Ok(false);
         };
         let block = torrent
             .geometry
             .checked_block(index, offset, length)
             .ok_or(ProtocolError::OutOfRange)?;
         if !torrent.have.contains(index) {
-            return self.uploads.refuse();
+            self.uploads.refuse()?;
+            return Ok(false);
         }
-        self.uploads.push(block, self.config.upload_queue_max)
+        let is_free = self.uploads.is_choking() && self.gives_while_choking(block.piece);
+        let queue_max = self.config.upload_queue_max;
+        let is_taken = self.uploads.push(block, is_free, queue_max)?;
+        if is_taken && is_free {
+            self.fast.on_given();
+        }
+        Ok(is_taken)
     }
 
     fn on_cancel(&mut self, index: u32, offset: u32, length: u32) -> Result<(), ProtocolError> {
@@ -188,7 +227,9 @@ impl Connection {
             .geometry
             .checked_block(index, offset, length)
             .ok_or(ProtocolError::OutOfRange)?;
-        self.uploads.cancel(block);
+        if self.uploads.cancel(block) {
+            self.reject_all([block]);
+        }
         Ok(())
     }
 
@@ -237,6 +278,7 @@ impl Connection {
                 MetadataMessage::Unknown => {}
                 message => self.events.push_back(Event::Metadata(message)),
             },
+            UT_PEX_ID if self.local.pex => self.on_pex(payload)?,
             // We offered no other id: ignored, as messages we do not know are (BEP 10).
             _ => {}
         }

@@ -22,8 +22,8 @@ impl Connection {
         self.have(piece);
     }
 
-    /// We do not have a piece any more: requests for it are dropped, and so are later ones. BEP 3 has no
-    /// message to say so; whether the peer had been told. If we get it again, it is told as for the
+    /// We do not have a piece any more: requests for it are dropped (with the fast extension, rejected), and
+    /// so are later ones. BEP 3 has no message to say so; whether the peer had been told. If we get it again, it is told as for the
     /// first time.
     pub fn withdraw(&mut self, piece: PieceIndex) -> bool {
         self.unsuspend(piece);
@@ -32,7 +32,8 @@ impl Connection {
             .as_mut()
             .is_some_and(|torrent| torrent.have.remove(piece.get()));
         if told {
-            self.uploads.cancel_piece(piece);
+            let dropped = self.uploads.cancel_piece(piece);
+            self.reject_all(dropped);
         }
         told
     }

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod fast;
 mod hostile;
 
 const SEED: PeerId = PeerId::new([b's'; 20]);
@@ -40,6 +41,7 @@ fn local(peer_id: PeerId) -> LocalPeer {
         listen_port: Some(6881),
         dht_port: Some(6882),
         metadata_size: None,
+        pex: true,
         remote_ip: IpAddr::from([127, 0, 0, 1]),
     }
 }
@@ -68,9 +70,22 @@ fn dialled() -> Connection {
 
 /// A connection with `have` (`None` = no geometry yet), its handshake done, nothing left to send.
 fn accepted(have: Option<&Bitfield>) -> Connection {
+    accepted_from(handshake(LEECHER), have)
+}
+
+/// The same to a peer that has nothing but BEP 3.
+fn plain(have: Option<&Bitfield>) -> Connection {
+    let handshake = Handshake {
+        reserved: Reserved::default(),
+        ..handshake(LEECHER)
+    };
+    accepted_from(handshake, have)
+}
+
+fn accepted_from(handshake: Handshake, have: Option<&Bitfield>) -> Connection {
     let geometry = geometry();
     let accepted = Accepted {
-        handshake: handshake(LEECHER),
+        handshake,
         rest: Bytes::new(),
     };
     let mut connection = Connection::new(
@@ -141,6 +156,14 @@ fn give(connection: &mut Connection, messages: &[Message]) -> Result<(), Protoco
 
 fn request_of(block: BlockRef) -> Message {
     Message::Request {
+        index: block.piece.get(),
+        offset: block.offset,
+        length: block.length,
+    }
+}
+
+fn reject_of(block: BlockRef) -> Message {
+    Message::Reject {
         index: block.piece.get(),
         offset: block.offset,
         length: block.length,
@@ -245,7 +268,7 @@ fn the_dialler_speaks_first_and_both_are_established_after_two_handshakes() {
 }
 
 #[test]
-fn the_extension_handshake_comes_first_then_the_bitfield_then_the_port() {
+fn the_extension_handshake_comes_first_then_the_pieces_then_the_port() {
     let mut leecher = dialled();
     leecher.set_interested(true);
     leecher.set_choking(false);
@@ -255,16 +278,16 @@ fn the_extension_handshake_comes_first_then_the_bitfield_then_the_port() {
     let messages = messages(stream.slice(68..));
     let [
         Message::Extended { id: 0, payload },
-        Message::Bitfield(bits),
+        Message::HaveAll,
         Message::Port(6882),
     ] = messages.as_slice()
     else {
         panic!("{messages:?}");
     };
-    assert_eq!(bits.as_ref(), [0b1111_1000]);
     let extensions = ExtensionHandshake::decode(payload).unwrap();
     let expected = ExtensionHandshake {
         ut_metadata: Some(UT_METADATA_ID),
+        ut_pex: Some(UT_PEX_ID),
         client: Some(CLIENT.to_owned()),
         listen_port: Some(6881),
         request_queue: Some(512),
@@ -276,8 +299,13 @@ fn the_extension_handshake_comes_first_then_the_bitfield_then_the_port() {
 
     leecher.handle_bytes(at(0), stream).unwrap();
     let answer = sent(&mut leecher);
-    let kinds = [Message::Port(6882), Message::Interested, Message::Unchoke];
-    assert_eq!(answer[1..], kinds, "no bitfield without pieces");
+    let expected_answer = [
+        Message::HaveNone,
+        Message::Port(6882),
+        Message::Interested,
+        Message::Unchoke,
+    ];
+    assert_eq!(answer[1..], expected_answer);
     let expected = [
         Event::Handshake(handshake(SEED)),
         Event::Extended(expected),
@@ -371,7 +399,7 @@ fn choke_and_interest_are_sent_only_on_change() {
 
 #[test]
 fn a_choke_voids_the_requests_but_what_was_under_way_is_still_welcome() {
-    let mut connection = leecher();
+    let mut connection = plain(Some(&Bitfield::new(5)));
     let blocks = all_blocks(&geometry());
     assert_eq!(connection.request_room(at(0)), 0);
     give(&mut connection, &[Message::Unchoke]).unwrap();
@@ -424,7 +452,8 @@ fn a_cancelled_request_is_taken_back_on_both_sides() {
     sent(&mut seed);
     give(&mut seed, &[request_of(blocks[1])]).unwrap();
     give(&mut seed, &exchanged).unwrap();
-    assert_eq!(sent(&mut seed), [piece_of(blocks[1])]);
+    let answers = [reject_of(blocks[0]), piece_of(blocks[1])];
+    assert_eq!(sent(&mut seed), answers);
 }
 
 #[test]
@@ -436,7 +465,7 @@ fn choking_drops_what_the_peer_asked_for() {
     assert_eq!(sent(&mut seed).len(), 3);
     give(&mut seed, &[request_of(blocks[0])]).unwrap();
     seed.set_choking(true);
-    assert_eq!(sent(&mut seed), [Message::Choke]);
+    assert_eq!(sent(&mut seed), [Message::Choke, reject_of(blocks[0])]);
 }
 
 #[test]

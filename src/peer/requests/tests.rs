@@ -110,7 +110,7 @@ fn a_block_given_up_is_still_welcome_once() {
     assert!(!requests.cancel(all[1]));
     assert_eq!(requests.handle_timeout(at(60_000), &config).lost.len(), 2);
     requests.push(at(60_000), all[0]);
-    assert_eq!(requests.on_choked(), [all[0]]);
+    assert_eq!(requests.on_choked(false), [all[0]]);
     for &block in &all {
         let arrival = requests.on_block(at(60_001), block).unwrap();
         assert!(matches!(arrival, Arrival::Wanted { .. }));

@@ -16,7 +16,8 @@ impl Pieces {
             let piece = self
                 .started(peer, self.shares_pieces())
                 .or_else(|| self.start(peer, random, outlook))
-                .or_else(|| self.started(peer, true));
+                .or_else(|| self.started(peer, true))
+                .or_else(|| self.refused_before(peer));
             let Some(piece) = piece else {
                 break;
             };
@@ -48,7 +49,8 @@ impl Pieces {
         let open = self.partial.iter().filter(|(piece, partial)| {
             let free = partial.sole.map_or(!peer.on_parole, |sole| sole == peer.id);
             let is_meant = with_others || partial.last == peer.id;
-            is_meant && partial.open > 0 && free && peer.pieces.contains(piece.get())
+            let gives = !partial.refused_by.contains(&peer.id);
+            is_meant && partial.open > 0 && free && gives && peer.pieces.contains(piece.get())
         });
         let best = match self.order {
             PieceOrder::RarestFirst => {
@@ -57,6 +59,19 @@ impl Pieces {
             PieceOrder::Sequential => open.min_by_key(|(piece, _)| **piece),
         };
         best.map(|(&piece, _)| piece)
+    }
+
+    /// A started piece that this peer refused to send: when there is nothing else to ask it for.
+    fn refused_before(&self, peer: &Picking<'_>) -> Option<PieceIndex> {
+        if self.open == 0 {
+            return None;
+        }
+        let mut refused = self.partial.iter().filter(|(piece, partial)| {
+            let free = partial.sole.map_or(!peer.on_parole, |sole| sole == peer.id);
+            let refused = partial.refused_by.contains(&peer.id);
+            refused && partial.open > 0 && free && peer.pieces.contains(piece.get())
+        });
+        refused.next().map(|(&piece, _)| piece)
     }
 
     /// Starts a piece for this peer.
@@ -100,6 +115,7 @@ impl Pieces {
                 first_open: 0,
                 sole: alone.then_some(peer.id),
                 last: peer.id,
+                refused_by: SmallVec::new(),
             },
         );
         Some(piece)

@@ -3,9 +3,11 @@
 mod corruption;
 mod disk;
 mod exchange;
+mod fast;
 mod hostile;
 mod lab;
 mod metadata;
+mod peer_exchange;
 mod peers;
 mod puppet;
 mod seeding;

@@ -8,7 +8,7 @@ use super::simulated_disk::SimulatedDisk;
 use super::{Content, config};
 use crate::id::PeerId;
 use crate::metainfo::Magnet;
-use crate::peer::{Role, Transmit};
+use crate::peer::{Accepted, Role, Transmit};
 use crate::random::Random;
 use crate::swarm::{
     Action, Config, ConnectionId, Event, Job, JobId, PeerSource, Reason, Torrent, Transport,
@@ -99,11 +99,7 @@ impl Puppet {
             decoder: Decoder::new(),
             handshake_left: HANDSHAKE_LENGTH,
         };
-        let handshake = Handshake {
-            reserved: Reserved::ours(false),
-            info_hash: self.torrent.info_hash(),
-            peer_id: PeerId::new([number; 20]),
-        };
+        let handshake = self.handshake_of(number);
         self.feed(&stream, Bytes::copy_from_slice(&handshake.encode()));
         Some(stream)
     }
@@ -121,6 +117,32 @@ impl Puppet {
             message.encode(&mut bytes);
         }
         self.feed(stream, bytes.into());
+    }
+
+    /// Connects a peer that dialled us and shakes hands.
+    pub(super) fn accept(&mut self, address: SocketAddr, number: u8) -> Option<Stream> {
+        let accepted = Accepted {
+            handshake: self.handshake_of(number),
+            rest: Bytes::new(),
+        };
+        let role = Role::Accepted(accepted);
+        let id = self
+            .torrent
+            .handle_connected(self.now, address, role, Transport::Tcp);
+        self.drain();
+        Some(Stream {
+            id: id?,
+            decoder: Decoder::new(),
+            handshake_left: HANDSHAKE_LENGTH,
+        })
+    }
+
+    fn handshake_of(&self, number: u8) -> Handshake {
+        Handshake {
+            reserved: Reserved::ours(false),
+            info_hash: self.torrent.info_hash(),
+            peer_id: PeerId::new([number; 20]),
+        }
     }
 
     /// A peer has metadata of this length and listens at this port.

@@ -6,6 +6,7 @@ use super::super::event::{
     Action, ConnectionId, Event, LostReason, PeerSource, Reason, Refusal, State, Transport,
 };
 use super::super::pieces::Pieces;
+use super::exchange::Exchange;
 use super::first_copy::{Flow, Patience};
 use super::serving::Growth;
 use super::{FORMER_MAX, Torrent};
@@ -42,6 +43,8 @@ pub(super) struct Peer {
     pub(super) took: Growth,
     /// Payload it gave us.
     pub(super) gave: Growth,
+    /// When it was told which pieces it may fetch while we choke it.
+    pub(super) allowed_at: Option<Instant>,
     /// It took part in a piece that failed: until it delivers a good one alone, it works alone.
     pub(super) on_parole: bool,
     /// It is in the queue of connections that have something to send.
@@ -53,6 +56,8 @@ pub(super) struct Peer {
     pub(super) pieces: Option<Bitfield>,
     /// Where a peer that dialled us can be dialled, once it said so.
     listens_at: Option<SocketAddr>,
+    /// What it was told of other peers, and tells.
+    pub(super) exchange: Exchange,
     /// Its entry in the queue of wake-ups.
     pub(super) wake: Option<Instant>,
 }
@@ -66,7 +71,7 @@ impl Peer {
     }
 
     /// The address under which it is known, if it can be dialled.
-    fn known_as(&self) -> Option<SocketAddr> {
+    pub(super) fn known_as(&self) -> Option<SocketAddr> {
         if self.dialled {
             Some(self.address)
         } else {
@@ -101,6 +106,7 @@ impl Torrent {
             listen_port: self.config.listen_port,
             dht_port: self.config.dht_port,
             metadata_size: self.metadata_size(),
+            pex: self.exchanges_peers(),
             remote_ip: address.ip(),
         };
         let hidden = self.nothing_shown();
@@ -138,11 +144,13 @@ impl Torrent {
             flow: Flow::new(self.now),
             took: Growth::new(self.now),
             gave: Growth::new(self.now),
+            allowed_at: None,
             on_parole: false,
             queued: false,
             wanted: 0,
             pieces: None,
             listens_at: None,
+            exchange: Exchange::default(),
             wake: None,
         };
         self.connections.insert(id, peer);
@@ -180,6 +188,7 @@ impl Torrent {
             peer::Event::Choked { lost } | peer::Event::TimedOut { lost } => {
                 self.requests_lost(id, &lost);
             }
+            peer::Event::Rejected { lost } => self.requests_rejected(id, &lost),
             peer::Event::Unchoked => {}
             peer::Event::Interested => {
                 let unchoked = self.unchoked_count();
@@ -195,6 +204,7 @@ impl Torrent {
             peer::Event::Unwanted { bytes } => self.counters.wasted += u64::from(bytes),
             peer::Event::Snubbed(snubbed) => self.snubbed(id, snubbed),
             peer::Event::Metadata(message) => self.metadata_message(id, message),
+            peer::Event::Pex(message) => self.peers_named(id, &message),
             peer::Event::DhtPort(port) => self.dht_port(id, port),
         }
     }
@@ -257,6 +267,7 @@ impl Torrent {
             metadata.add_source(id, size);
             self.request_metadata();
         }
+        self.offer_peers(id);
         // The port it listens at is worth knowing: the one it dialled from is not. It may name one only.
         if let Some(address) = listens_at
             && let Some(peer) = self.connections.get_mut(&id)
@@ -282,6 +293,7 @@ impl Torrent {
         pieces.picker_mut().add_peer(field, &mut self.random);
         let field = field.clone();
         peer.pieces = Some(field.clone());
+        self.allow_some_pieces(id);
         self.count_wanted(id);
         self.update_interest(id);
         self.pieces_spread(id, |piece| field.contains(piece.get()));
@@ -318,7 +330,7 @@ impl Torrent {
             && peer
                 .connection
                 .pieces()
-                .is_some_and(|field| field.is_full())
+                .is_some_and(|field| field.is_full() && !field.is_empty())
         {
             self.close(id, Reason::BothSeeds);
         } else {

@@ -1,18 +1,34 @@
 //! Whom the torrent serves.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use super::super::choker::{Candidate, Goal};
-use super::super::event::State;
+use super::super::event::{ConnectionId, State};
 use super::Torrent;
 use super::connections::Peer;
+use crate::bitfield::Bitfield;
 use crate::time::Instant;
+use crate::wire::fast::allowed_set;
 
 /// How long a peer may owe us blocks before it loses its slot: it snubs us (BEP 3: over a minute).
 const SNUBBED_AFTER: Duration = Duration::from_secs(60);
 
 /// How long a peer may be served without a request. Ours: whoever wants a block asks within a round trip.
 const SLEEPS_AFTER: Duration = Duration::from_secs(10);
+
+/// Pieces that a peer may fetch while we choke it at most: the `k` of BEP 6.
+const ALLOWED_MAX: u32 = 10;
+
+/// One piece in so many of a torrent may be fetched while we choke. Ours: a small torrent is not given away.
+const ALLOWED_SHARE: u32 = 16;
+
+/// Newcomers that may fetch while we choke them, besides those who have a slot. Ours: half as many, so that
+/// our line is not cut into many thin ones.
+const NEWCOMERS_MAX: usize = 4;
+
+/// How long a peer counts as a newcomer after it was told what it may fetch.
+const NEWCOMER_FOR: Duration = Duration::from_secs(60);
 
 /// A total that grows, as seen whenever peers are compared.
 #[derive(Debug, Clone, Copy)]
@@ -65,6 +81,35 @@ impl Torrent {
         for peer in self.connections.values_mut() {
             peer.look(self.now);
         }
+    }
+
+    /// Lets a newcomer fetch some pieces while it is choked (BEP 6), unless several do already, or there are
+    /// pieces that we alone have: what we send then is not chosen by address.
+    pub(super) fn allow_some_pieces(&mut self, id: ConnectionId) {
+        let newcomers = self.connections.values().filter(|peer| {
+            peer.allowed_at
+                .is_some_and(|at| self.now.saturating_since(at) < NEWCOMER_FOR)
+        });
+        if newcomers.count() >= NEWCOMERS_MAX || self.is_only_holder() || self.is_super_seeding() {
+            return;
+        }
+        let (Some(pieces), Some(peer)) = (&self.pieces, self.connections.get_mut(&id)) else {
+            return;
+        };
+        let IpAddr::V4(ip) = peer.address.ip().to_canonical() else {
+            return;
+        };
+        let geometry = pieces.geometry();
+        let count = ALLOWED_MAX.min(geometry.piece_count() / ALLOWED_SHARE);
+        let held = peer.pieces.as_ref().map_or(0, Bitfield::count);
+        if !peer.connection.is_fast() || pieces.have().count() == 0 || held > count || count == 0 {
+            return;
+        }
+        let count = usize::try_from(count).unwrap_or(0);
+        let set = allowed_set(ip, self.info_hash, geometry.piece_count(), count);
+        let set = set.into_iter().filter_map(|index| geometry.piece(index));
+        peer.connection.allow(set.collect());
+        peer.allowed_at = Some(self.now);
     }
 
     /// Ranks the peers and serves those that come out on top.

@@ -24,6 +24,9 @@ impl Torrent {
             metadata_parts: parts,
             ..Stats::default()
         };
+        for (source, number) in self.peers.sources() {
+            stats.sources.insert(source.as_str(), count(*number));
+        }
         for (reason, number) in &self.counters.failures {
             *stats.failures.entry(reason.to_string()).or_default() += number;
         }

@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::super::event::{ConnectionId, Event, Reason, State};
+use super::super::event::{ConnectionId, Event, PeerSource, Reason, State};
 use super::super::metadata::Progress;
-use super::super::pieces::{Arrival, Outlook, Picking, Verdict};
+use super::super::pieces::{Arrival, Outlook, Picking, Pieces, Verdict};
 use super::super::{BlockDigest, Job};
 use super::Torrent;
 use super::connections::Peer;
+use crate::bitfield::Bitfield;
 use crate::metainfo::{BlockRef, Info, PieceIndex};
 use crate::time::Instant;
 use crate::wire::metadata::METADATA_PART_LENGTH;
@@ -64,9 +65,16 @@ impl Torrent {
         if room == 0 || peer.wanted == 0 {
             return;
         }
+        let allowed = peer.connection.peer_choking().then(|| {
+            let allowed = peer.connection.allowed_pieces();
+            missing_of(pieces, field, allowed)
+        });
+        if allowed.as_ref().is_some_and(|field| field.count() == 0) {
+            return;
+        }
         let picking = Picking {
             id,
-            pieces: field,
+            pieces: allowed.as_ref().unwrap_or(field),
             on_parole: peer.on_parole,
             room,
             outstanding: peer.connection.outstanding().len(),
@@ -111,6 +119,20 @@ impl Torrent {
         if !lost.is_empty() {
             self.refill_all();
         }
+    }
+
+    /// A peer said that it will not send what it was asked for. If that is not because it chokes us, it is
+    /// asked for other pieces first.
+    pub(super) fn requests_rejected(&mut self, id: ConnectionId, lost: &[BlockRef]) {
+        let (Some(pieces), Some(peer)) = (&mut self.pieces, self.connections.get(&id)) else {
+            return;
+        };
+        if !peer.connection.peer_choking() {
+            for block in lost {
+                pieces.refused(id, block.piece);
+            }
+        }
+        self.requests_lost(id, lost);
     }
 
     /// A peer that owes blocks for too long: others may be asked for them.
@@ -324,11 +346,17 @@ impl Torrent {
             .push_back(Event::MetadataReady(std::sync::Arc::clone(&info)));
         let size = u32::try_from(info.raw().len()).unwrap_or(u32::MAX);
         self.start_check(std::sync::Arc::clone(&info));
+        if info.is_private() {
+            self.peers.forget_source(PeerSource::Pex);
+        }
         let ids: Vec<ConnectionId> = self.connections.keys().copied().collect();
         for id in ids {
             let Some(peer) = self.connections.get_mut(&id) else {
                 continue;
             };
+            if info.is_private() {
+                peer.connection.forbid_pex();
+            }
             let result = peer.connection.set_geometry(info.geometry(), size);
             self.handle_connection_events(id);
             if let Err(error) = result {
@@ -340,7 +368,7 @@ impl Torrent {
     }
 
     /// What lies on disk is known: the exchange begins.
-    pub(super) fn checked(&mut self, have: crate::bitfield::Bitfield) {
+    pub(super) fn checked(&mut self, have: Bitfield) {
         let Some(pieces) = &mut self.pieces else {
             return;
         };
@@ -382,6 +410,22 @@ impl Torrent {
         self.dial();
         self.update_wants();
     }
+}
+
+/// Those of `some` pieces that a peer has and we lack. Not to be called for each block: it takes memory.
+fn missing_of(
+    pieces: &Pieces,
+    held: &Bitfield,
+    some: impl Iterator<Item = PieceIndex>,
+) -> Bitfield {
+    let mut missing = Bitfield::default();
+    for piece in some.filter(|piece| held.contains(piece.get()) && pieces.lacks(piece.get())) {
+        if missing.is_empty() {
+            missing = Bitfield::new(held.len());
+        }
+        missing.insert(piece.get());
+    }
+    missing
 }
 
 /// A part of the metadata as it is sent (BEP 9).

@@ -97,6 +97,22 @@ fn messages_have_the_layout_of_their_beps() {
         &[0, 0, 0, 11, 7, 0, 0, 0, 1, 0, 0, 0x40, 0, b'x', b'y'],
     );
     check_bytes(Message::Port(6881), &[0, 0, 0, 3, 9, 0x1a, 0xe1]);
+    check_bytes(Message::Suggest { index: 3 }, &[0, 0, 0, 5, 13, 0, 0, 0, 3]);
+    check_bytes(Message::HaveAll, &[0, 0, 0, 1, 14]);
+    check_bytes(Message::HaveNone, &[0, 0, 0, 1, 15]);
+    check_bytes(
+        Message::Reject {
+            index,
+            offset,
+            length,
+        },
+        &[0, 0, 0, 13, 16, 0, 0, 0, 1, 0, 0, 0x40, 0, 0, 0, 0x20, 0],
+    );
+    let index = 258;
+    check_bytes(
+        Message::AllowedFast { index },
+        &[0, 0, 0, 5, 17, 0, 0, 1, 2],
+    );
     check_bytes(
         Message::Extended {
             id: 3,
@@ -120,12 +136,16 @@ fn a_piece_header_is_the_front_of_a_piece_message() {
 
 #[test]
 fn fixed_messages_one_byte_short_or_long_are_refused() {
-    for id in [CHOKE, UNCHOKE, INTERESTED, NOT_INTERESTED] {
+    let bare = [CHOKE, UNCHOKE, INTERESTED, NOT_INTERESTED, HAVE_ALL];
+    for id in bare.into_iter().chain([HAVE_NONE]) {
         check_lengths(id, &[1], &[2]);
     }
-    check_lengths(HAVE, &[5], &[4, 6]);
-    check_lengths(REQUEST, &[13], &[12, 14]);
-    check_lengths(CANCEL, &[13], &[12, 14]);
+    for id in [HAVE, SUGGEST, ALLOWED_FAST] {
+        check_lengths(id, &[5], &[4, 6]);
+    }
+    for id in [REQUEST, CANCEL, REJECT] {
+        check_lengths(id, &[13], &[12, 14]);
+    }
     check_lengths(PORT, &[3], &[2, 4]);
 }
 
@@ -238,8 +258,17 @@ fn any_message() -> impl Strategy<Value = Message> {
             length
         }),
         any::<u16>().prop_map(Message::Port),
+        any::<u32>().prop_map(|index| Message::Suggest { index }),
+        any::<u32>().prop_map(|index| Message::AllowedFast { index }),
+        Just(Message::HaveAll),
+        Just(Message::HaveNone),
+        numbers.prop_map(|(index, offset, length)| Message::Reject {
+            index,
+            offset,
+            length
+        }),
         (any::<u8>(), any_bytes(300)).prop_map(|(id, payload)| Message::Extended { id, payload }),
-        (10u8..20).prop_map(|id| Message::Unknown { id }),
+        prop_oneof![10u8..13, 18u8..20].prop_map(|id| Message::Unknown { id }),
     ]
 }
 

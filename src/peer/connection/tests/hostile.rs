@@ -194,7 +194,11 @@ fn a_million_requests_never_read_are_bounded_and_end_the_connection() {
     });
     assert!(is_too_many(refused.map_or(Ok(()), Err)));
     assert_eq!(taken, 512 + 50);
-    assert_eq!(sent(&mut seed).len(), 512);
+    let answers = sent(&mut seed);
+    let (blocks, rejects): (Vec<_>, Vec<_>) = answers
+        .iter()
+        .partition(|answer| matches!(answer, Message::Piece { .. }));
+    assert_eq!((blocks.len(), rejects.len()), (512, 50));
 }
 
 #[test]
@@ -213,7 +217,7 @@ fn one_block_requested_a_million_times_is_sent_once() {
 #[test]
 fn requests_while_choked_are_dropped_and_then_end_the_connection() {
     let block = all_blocks(&geometry())[0];
-    let mut seed = seed();
+    let mut seed = plain(Some(&Bitfield::full(5)));
     give(&mut seed, &vec![request_of(block); 1024]).unwrap();
     assert!(!seed.has_transmit());
     assert!(is_too_many(give(&mut seed, &[request_of(block)])));
@@ -222,7 +226,7 @@ fn requests_while_choked_are_dropped_and_then_end_the_connection() {
 #[test]
 fn requests_for_pieces_we_never_announced_end_the_connection() {
     let block = all_blocks(&geometry())[0];
-    for mut connection in [leecher(), accepted(None)] {
+    for mut connection in [plain(Some(&Bitfield::new(5))), plain(None)] {
         connection.set_choking(false);
         sent(&mut connection);
         give(&mut connection, &vec![request_of(block); 50]).unwrap();
@@ -353,6 +357,52 @@ fn a_later_extension_handshake_changes_what_it_names() {
     assert!(!connection.has_transmit());
 }
 
+fn pex(payload: &'static [u8]) -> Message {
+    Message::Extended {
+        id: UT_PEX_ID,
+        payload: Bytes::from_static(payload),
+    }
+}
+
+#[test]
+fn peers_are_taken_from_a_peer_once_a_minute_and_a_flood_of_them_ends_the_connection() {
+    let mut connection = leecher();
+    let named = pex(b"d5:added6:\x01\x02\x03\x04\x01\x02e");
+    give(&mut connection, &vec![named.clone(); 21]).unwrap();
+    assert_eq!(events(&mut connection).len(), 1);
+    connection.handle_timeout(at(60)).unwrap();
+    give(&mut connection, std::slice::from_ref(&named)).unwrap();
+    assert!(matches!(events(&mut connection)[..], [Event::Pex(_)]));
+    assert!(is_too_many(give(&mut connection, &vec![named; 21])));
+}
+
+#[test]
+fn bad_peer_exchange_ends_the_connection_unless_it_is_switched_off() {
+    let bad = pex(b"le");
+    check(
+        &mut leecher(),
+        std::slice::from_ref(&bad),
+        Some(ProtocolError::Extension),
+    );
+    let mut private = leecher();
+    private.forbid_pex();
+    check(&mut private, &[bad], None);
+    assert_eq!(events(&mut private), []);
+}
+
+#[test]
+fn a_torrent_that_turns_out_to_be_private_takes_its_offer_back() {
+    let mut connection = accepted(None);
+    connection.forbid_pex();
+    connection.set_geometry(&geometry(), 1).unwrap();
+    let [Message::Extended { id: 0, payload }] = &sent(&mut connection)[..] else {
+        panic!("an extension handshake, and nothing else");
+    };
+    let switched_off = b"6:ut_pexi0e";
+    assert!(payload.windows(11).any(|part| part == switched_off));
+    assert!(!connection.takes_pex());
+}
+
 #[test]
 fn memory_for_events_is_given_back() {
     let mut connection = leecher();
@@ -391,7 +441,12 @@ fn any_message() -> impl Strategy<Value = Message> {
             offset,
             data: Payload::from(Bytes::from(vec![0; usize::try_from(length.min(16384)).unwrap()])),
         }),
-        1 => numbers.prop_map(|(index, offset, length)| Message::Cancel { index, offset, length }),
+        1 => numbers.clone().prop_map(|(index, offset, length)| Message::Cancel {
+            index, offset, length,
+        }),
+        3 => numbers.prop_map(|(index, offset, length)| Message::Reject { index, offset, length }),
+        1 => (0u32..6).prop_map(|index| Message::AllowedFast { index }),
+        1 => Just(Message::HaveAll),
         1 => any::<u16>().prop_map(Message::Port),
         1 => (0u8..3, "[dlei0-9:m]{0,20}").prop_map(|(id, text)| Message::Extended {
             id,
@@ -433,7 +488,9 @@ proptest! {
                     Event::Block { block, .. } => {
                         waiting.remove(&block);
                     }
-                    Event::Choked { lost } | Event::TimedOut { lost } => {
+                    Event::Choked { lost }
+                    | Event::TimedOut { lost }
+                    | Event::Rejected { lost } => {
                         for block in lost {
                             waiting.remove(&block);
                         }
@@ -441,7 +498,9 @@ proptest! {
                     _ => {}
                 }
             }
-            if connection.request_room(now) > 0 {
+            let may_ask = !connection.peer_choking()
+                || connection.allowed_pieces().any(|piece| piece == blocks[block].piece);
+            if may_ask && connection.request_room(now) > 0 {
                 connection.request(now, blocks[block]);
                 waiting.insert(blocks[block]);
             }

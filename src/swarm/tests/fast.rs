@@ -1,0 +1,176 @@
+//! The fast extension (BEP 6), as far as it concerns a torrent.
+
+use super::puppet::{Puppet, Stream, answer};
+use super::simulated_disk::SimulatedDisk;
+use super::{config, content, seconds};
+use crate::wire::Message;
+
+/// The pieces of which blocks were asked.
+fn asked(heard: &[Message]) -> Vec<u32> {
+    let mut pieces: Vec<u32> = heard
+        .iter()
+        .filter_map(|message| match message {
+            Message::Request { index, .. } => Some(*index),
+            _ => None,
+        })
+        .collect();
+    pieces.dedup();
+    pieces
+}
+
+fn rejects(heard: &[Message]) -> Vec<Message> {
+    let rejects = heard.iter().filter_map(|message| match *message {
+        Message::Request {
+            index,
+            offset,
+            length,
+        } => Some(Message::Reject {
+            index,
+            offset,
+            length,
+        }),
+        _ => None,
+    });
+    rejects.collect()
+}
+
+/// What a peer was told that it may fetch while it is choked.
+fn allowed(heard: &[Message]) -> Vec<u32> {
+    let allowed = heard.iter().filter_map(|message| match message {
+        Message::AllowedFast { index } => Some(*index),
+        _ => None,
+    });
+    allowed.collect()
+}
+
+#[test]
+fn what_a_peer_rejects_is_asked_of_another_at_once() {
+    let content = content(1, 64 << 10);
+    let mut puppet = Puppet::leech(&content);
+    let mut first = puppet.connect(1).unwrap();
+    puppet.say(&first, &[Message::HaveAll, Message::Unchoke]);
+    let heard = puppet.hear(&mut first);
+    assert_eq!(rejects(&heard).len(), 4, "all of it");
+    let mut other = puppet.connect(2).unwrap();
+    puppet.say(&other, &[Message::HaveAll, Message::Unchoke]);
+    puppet.say(&first, &[Message::Choke]);
+    let mut taken_over = rejects(&puppet.hear(&mut other));
+    assert!(taken_over.len() < 4, "the rest may still come");
+    puppet.say(&first, &rejects(&heard));
+    taken_over.extend(rejects(&puppet.hear(&mut other)));
+    assert_eq!(taken_over.len(), 4);
+}
+
+#[test]
+fn a_peer_that_lost_a_piece_is_asked_for_others() {
+    let content = content(2, 10 * (32 << 10));
+    let mut puppet = Puppet::leech(&content);
+    let mut peer = puppet.connect(1).unwrap();
+    puppet.say(&peer, &[Message::HaveAll, Message::Unchoke]);
+    let heard = puppet.hear(&mut peer);
+    let lost = asked(&heard)[0];
+    let mut waiting = heard;
+    let mut answered = 0;
+    for _ in 0..30 {
+        let answers: Vec<Message> = waiting
+            .iter()
+            .filter_map(
+                |request| match rejects(std::slice::from_ref(request)).pop() {
+                    Some(reject) if asked(std::slice::from_ref(request)) == [lost] => Some(reject),
+                    _ => answer(&content, request),
+                },
+            )
+            .collect();
+        answered += answers
+            .iter()
+            .filter(|answer| matches!(answer, Message::Piece { .. }))
+            .count();
+        puppet.say(&peer, &answers);
+        waiting = puppet.hear(&mut peer);
+        puppet.pass(seconds(1));
+        waiting.extend(puppet.hear(&mut peer));
+    }
+    assert_eq!(answered, 18, "everything but that piece");
+}
+
+#[test]
+fn a_peer_that_rejects_everything_is_asked_ever_more_seldom() {
+    let content = content(3, 4_000_000);
+    let mut puppet = Puppet::leech(&content);
+    let mut peer = puppet.connect(1).unwrap();
+    puppet.say(&peer, &[Message::HaveAll, Message::Unchoke]);
+    let mut requests = 0;
+    for _ in 0..600 {
+        let heard = puppet.hear(&mut peer);
+        let refused = rejects(&heard);
+        requests += refused.len();
+        puppet.say(&peer, &refused);
+        puppet.pass(seconds(1));
+    }
+    assert_eq!(puppet.closed(&peer), None);
+    assert!((40..=100).contains(&requests), "{requests}");
+}
+
+#[test]
+fn only_allowed_pieces_are_asked_of_a_peer_that_chokes_us() {
+    let content = content(4, 10 * (32 << 10));
+    let mut puppet = Puppet::leech(&content);
+    let mut peer = puppet.connect(1).unwrap();
+    let allowed = [3, 7].map(|index| Message::AllowedFast { index });
+    puppet.say(&peer, &allowed);
+    assert_eq!(asked(&puppet.hear(&mut peer)), [], "it has nothing");
+    puppet.say(&peer, &[3, 4].map(|index| Message::Have { index }));
+    let heard = puppet.hear(&mut peer);
+    assert_eq!(asked(&heard), [3]);
+    let answers: Vec<Message> = heard.iter().filter_map(|m| answer(&content, m)).collect();
+    puppet.say(&peer, &answers);
+    assert!(puppet.torrent.have().unwrap().contains(3));
+}
+
+/// A torrent that lacks one piece, and a peer that has everything.
+fn nearly_done(pieces: usize) -> (Puppet, Stream) {
+    let content = content(5, pieces * (32 << 10));
+    let mut disk = SimulatedDisk::holding(&content);
+    disk.damage(content.info.geometry().piece(0).unwrap());
+    let mut puppet = Puppet::with_disk(config(200), &content, disk);
+    assert_eq!(
+        puppet.torrent.stats(puppet.now).pieces_done + 1,
+        pieces.try_into().unwrap()
+    );
+    let other = puppet.connect(200).unwrap();
+    puppet.say(&other, &[Message::HaveAll]);
+    (puppet, other)
+}
+
+#[test]
+fn a_few_newcomers_may_fetch_some_pieces_while_they_are_choked() {
+    let (mut puppet, _other) = nearly_done(160);
+    let mut told = Vec::new();
+    for number in 1..=6 {
+        let mut newcomer = puppet.connect(number).unwrap();
+        puppet.say(&newcomer, &[Message::HaveNone]);
+        told.push(allowed(&puppet.hear(&mut newcomer)).len());
+    }
+    assert_eq!(told, [10, 10, 10, 10, 0, 0]);
+    puppet.pass(seconds(61));
+    let mut late = puppet.connect(7).unwrap();
+    puppet.say(&late, &[Message::HaveNone]);
+    assert_eq!(allowed(&puppet.hear(&mut late)).len(), 10);
+}
+
+#[test]
+fn a_small_torrent_is_not_given_away() {
+    let (mut puppet, _other) = nearly_done(15);
+    let mut newcomer = puppet.connect(1).unwrap();
+    puppet.say(&newcomer, &[Message::HaveNone]);
+    assert_eq!(allowed(&puppet.hear(&mut newcomer)), []);
+}
+
+#[test]
+fn nobody_fetches_while_choked_what_a_seed_alone_has() {
+    let content = content(6, 160 * (32 << 10));
+    let mut puppet = Puppet::seed(&content);
+    let mut newcomer = puppet.connect(1).unwrap();
+    puppet.say(&newcomer, &[Message::HaveNone]);
+    assert_eq!(allowed(&puppet.hear(&mut newcomer)), []);
+}
