@@ -176,26 +176,8 @@ impl Run {
     /// Draws a target, starts its sybils, and draws who will announce it.
     fn surround(&mut self, settings: &Settings) {
         let info_hash = InfoHash::new(self.draws.bytes());
-        let sybils = usize::try_from(settings.value("sybils")).expect("bounded by its setting");
         let from = settings.value("from");
-        let target = info_hash.as_target();
-        let (ids, places) = if from < FROM_A_24 {
-            let bits = settings.value("nodes").max(2).ilog2() + EXTRA_BITS;
-            (
-                ids_at(target, bits, sybils, &mut self.draws),
-                vec![None; sybils],
-            )
-        } else {
-            let nodes = settings.count("nodes");
-            let addresses = Addresses {
-                network: Ipv4Addr::from(self.draws.bytes::<4>()),
-                bits: if from == FROM_A_24 { 24 } else { 16 },
-                share: (nodes, settings.count("stands_for").max(nodes)),
-            };
-            let bound = bound_ids(target, addresses, sybils, &mut self.draws);
-            let places = bound.iter().map(|(_, ip)| Some(*ip)).collect();
-            (bound.into_iter().map(|(id, _)| id).collect(), places)
-        };
+        let (ids, places) = self.sybils_around(info_hash.as_target(), settings);
         let world = &mut self.study.world;
         let mut owner = None;
         let mut hosts = Vec::new();
@@ -249,6 +231,28 @@ impl Run {
             info_hash,
             announcers: announcers.collect(),
         });
+    }
+
+    /// Ids of a target's sybils, and addresses where these follow from each other.
+    fn sybils_around(
+        &mut self,
+        target: NodeId,
+        settings: &Settings,
+    ) -> (Vec<NodeId>, Vec<Option<Ipv4Addr>>) {
+        let sybils = usize::try_from(settings.value("sybils")).expect("bounded by its setting");
+        let (from, nodes) = (settings.value("from"), settings.count("nodes"));
+        if from < FROM_A_24 {
+            let bits = nodes.max(2).ilog2() + EXTRA_BITS;
+            let ids = ids_at(target, bits, sybils, &mut self.draws);
+            return (ids, vec![None; sybils]);
+        }
+        let addresses = Addresses {
+            network: Ipv4Addr::from(self.draws.bytes::<4>()),
+            bits: if from == FROM_A_24 { 24 } else { 16 },
+            share: (nodes, settings.count("stands_for").max(nodes)),
+        };
+        let bound = bound_ids(target, addresses, sybils, &mut self.draws);
+        bound.into_iter().map(|(id, ip)| (id, Some(ip))).unzip()
     }
 
     fn announce(&mut self) {

@@ -100,15 +100,7 @@ impl Torrent {
             }
             return None;
         }
-        let local = LocalPeer {
-            info_hash: self.info_hash,
-            peer_id: self.config.peer_id,
-            listen_port: self.config.listen_port,
-            dht_port: self.config.dht_port,
-            metadata_size: self.metadata_size(),
-            pex: self.exchanges_peers(),
-            remote_ip: address.ip(),
-        };
+        let local = self.local_peer(address);
         let hidden = self.nothing_shown();
         let torrent = self.pieces.as_ref();
         let torrent = torrent.map(|all| (all.geometry(), hidden.as_ref().unwrap_or(all.have())));
@@ -162,6 +154,19 @@ impl Torrent {
         self.handle_connection_events(id);
         self.after_input(id);
         Some(id)
+    }
+
+    /// What a peer at this address is told of us.
+    fn local_peer(&self, address: SocketAddr) -> LocalPeer {
+        LocalPeer {
+            info_hash: self.info_hash,
+            peer_id: self.config.peer_id,
+            listen_port: self.config.listen_port,
+            dht_port: self.config.dht_port,
+            metadata_size: self.metadata_size(),
+            pex: self.exchanges_peers(),
+            remote_ip: address.ip(),
+        }
     }
 
     fn metadata_size(&self) -> Option<u32> {
