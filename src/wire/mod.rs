@@ -4,12 +4,15 @@
 //! [`Decoder`]. The payload of an extended message is an [`ExtensionHandshake`] or a
 //! [`MetadataMessage`] or a [`PexMessage`].
 //!
+//! [`lsd`] is no part of that stream: datagrams of the local network (BEP 14).
+//!
 //! Invariant: nothing here knows a torrent. Numbers are as they were sent, only lengths are
 //! checked; `peer` turns numbers into pieces and blocks that exist.
 
 pub mod extended;
 pub mod fast;
 pub mod handshake;
+pub mod lsd;
 pub mod message;
 pub mod metadata;
 pub mod payload;
