@@ -1,4 +1,5 @@
-//! The peer protocol as bytes: handshake, messages, extension payloads (BEP 3, 5, 6, 9, 10, 11, 21).
+//! The peer protocol as bytes: handshake, messages, extension payloads (BEP 3, 5, 6, 9, 10, 11, 21,
+//! 54).
 //!
 //! A stream starts with a [`Handshake`]; everything after it is cut into [`Message`]s by a
 //! [`Decoder`]. The payload of an extended message is an [`ExtensionHandshake`] or a
@@ -18,7 +19,7 @@ pub mod metadata;
 pub mod payload;
 pub mod pex;
 
-pub use extended::{ExtensionHandshake, UT_METADATA_ID, UT_PEX_ID};
+pub use extended::{ExtensionHandshake, LT_DONTHAVE_ID, UT_METADATA_ID, UT_PEX_ID};
 pub use handshake::{HANDSHAKE_LENGTH, Handshake, Reserved};
 pub use message::{Decoder, Message};
 pub use metadata::{METADATA_PART_LENGTH, MetadataMessage};
