@@ -8,6 +8,8 @@
 //! Invariant: at most one lookup is under way, and after one that found too little the next waits
 //! at least `dht_retry_min`, twice as long each time.
 
+pub mod local;
+
 use std::time::Duration;
 
 use crate::time::{Instant, Wake};

@@ -144,7 +144,7 @@ pub(crate) struct PeerFlags {
     /// Do not use the DHT
     #[arg(long)]
     pub(crate) no_dht: bool,
-    /// Do not look for peers in the local network. This version never does
+    /// Do not look for peers in the local network
     #[arg(long)]
     pub(crate) no_lsd: bool,
     /// Do not exchange peers with peers

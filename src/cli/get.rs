@@ -71,6 +71,7 @@ pub(super) async fn run(args: GetArgs, global: Global) -> Result<Exit, Failure> 
     let mut config = session_config(&args.node)?;
     config.dht = !args.peers.no_dht;
     config.pex = !args.peers.no_pex;
+    config.lsd = !args.peers.no_lsd;
     let session = start_session(config).await?;
     let mut helpers = JoinSet::new();
     let mut command = Downloads {

@@ -75,6 +75,7 @@ pub(super) async fn run(args: SeedArgs, global: Global) -> Result<Exit, Failure>
     let mut config = session_config(&args.node)?;
     config.dht = !args.peers.no_dht;
     config.pex = !args.peers.no_pex;
+    config.lsd = !args.peers.no_lsd;
     // The sockets come first: a port that is taken is better known before hours of hashing.
     let session = start_session(config).await?;
     let mut helpers = JoinSet::new();

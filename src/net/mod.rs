@@ -3,7 +3,7 @@
 //! [`udp`] binds the datagram sockets and sorts what arrives, [`batch`] carries many datagrams with
 //! one call; [`dht`] runs a [`crate::dht::Node`]
 //! on a thread of its own; [`peer`] dials and accepts; [`stream`] moves the bytes of streams,
-//! at most as fast as [`limit`] allows; [`page`] serves one text over HTTP; [`clock`] is the
+//! at most as fast as [`limit`] allows; [`page`] serves one text over HTTP; [`lsd`] finds peers in the local network; [`clock`] is the
 //! only place that asks the operating system for time and randomness.
 //!
 //! Invariant: nothing here decides what to say to whom. A loop hands one input to a core, drains
@@ -14,6 +14,7 @@ pub mod clock;
 pub mod dht;
 mod dht_loop;
 pub mod limit;
+pub mod lsd;
 pub mod page;
 pub mod peer;
 mod resolve;

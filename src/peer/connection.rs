@@ -23,8 +23,8 @@ use crate::id::{InfoHash, PeerId};
 use crate::metainfo::{BlockRef, Geometry, PieceIndex};
 use crate::time::{Instant, Wake};
 use crate::wire::{
-    Decoder, ExtensionHandshake, Handshake, Message, MetadataMessage, Payload, PexMessage,
-    ProtocolError, Reserved, UT_METADATA_ID, UT_PEX_ID,
+    Decoder, ExtensionHandshake, Handshake, LT_DONTHAVE_ID, Message, MetadataMessage, Payload,
+    PexMessage, ProtocolError, Reserved, UT_METADATA_ID, UT_PEX_ID,
 };
 
 /// What we call ourselves in the extension handshake (BEP 10, `v`).
@@ -67,6 +67,8 @@ pub struct LocalPeer {
     pub metadata_size: Option<u32>,
     /// Whether peers are exchanged (BEP 11): not for a private torrent (BEP 27).
     pub pex: bool,
+    /// Whether we want nothing more (BEP 21).
+    pub upload_only: bool,
     /// The peer's address, for `yourip` (BEP 10).
     pub remote_ip: IpAddr,
 }

@@ -44,6 +44,8 @@ pub enum Event {
     Bitfield,
     /// They have one more piece.
     Have(PieceIndex),
+    /// They have one piece less (BEP 54).
+    Lost(PieceIndex),
     /// A block that we asked for, lately or once: a request that was cancelled, timed out or lost
     /// by a choke may still be answered.
     Block {

@@ -66,6 +66,12 @@ impl Outbox {
         self.haves.push_back(piece);
     }
 
+    /// Leaves a `have` out that still waits; whether it did.
+    pub(super) fn take_back_have(&mut self, piece: PieceIndex) -> bool {
+        let place = self.haves.iter().position(|&waiting| waiting == piece);
+        place.and_then(|place| self.haves.remove(place)).is_some()
+    }
+
     /// All control bytes and as many haves as fit one transmit.
     pub(super) fn take(&mut self) -> Option<Bytes> {
         if self.is_empty() {

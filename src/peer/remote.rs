@@ -7,6 +7,10 @@ use crate::bitfield::Bitfield;
 use crate::wire::ProtocolError;
 use crate::wire::message::BITFIELD_LENGTH_MAX;
 
+/// Lost pieces of a peer that are remembered before the number of pieces is known. It will not send the
+/// others; that is all.
+const LOST_MAX: usize = 64;
+
 /// The pieces of one peer.
 #[derive(Debug)]
 pub(super) struct RemotePieces {
@@ -37,8 +41,10 @@ enum State {
         bitfield_length: Option<usize>,
         /// The highest piece of which it sent a have.
         highest_have: Option<u32>,
-        /// It has every piece there is.
+        /// It has every piece there is, but for those it lost since.
         all: bool,
+        /// Pieces that it lost after it said that it has all; [`LOST_MAX`] at most.
+        lost: Vec<u32>,
     },
     /// Checked against the number of pieces.
     Checked(Bitfield),
@@ -54,6 +60,7 @@ impl RemotePieces {
                 bitfield_length: None,
                 highest_have: None,
                 all: false,
+                lost: Vec::new(),
             },
         };
         Self {
@@ -174,6 +181,27 @@ impl RemotePieces {
         }
     }
 
+    /// A piece is gone (BEP 54); says whether the peer had one that is known to exist.
+    pub(super) fn on_donthave(&mut self, index: u32) -> Result<bool, ProtocolError> {
+        self.close_bitfield();
+        match &mut self.state {
+            State::Checked(bitfield) if index < bitfield.len() => Ok(bitfield.remove(index)),
+            State::Checked(_) => Err(ProtocolError::OutOfRange),
+            State::Unchecked {
+                bits, all, lost, ..
+            } => {
+                let byte = usize::try_from(index / 8).unwrap_or(usize::MAX);
+                if let Some(byte) = bits.get_mut(byte) {
+                    *byte &= !(0x80 >> (index % 8));
+                }
+                if *all && lost.len() < LOST_MAX {
+                    lost.push(index);
+                }
+                Ok(false)
+            }
+        }
+    }
+
     /// The number of pieces became known: checks what came before.
     pub(super) fn set_piece_count(&mut self, count: u32) -> Result<(), ProtocolError> {
         let State::Unchecked {
@@ -181,6 +209,7 @@ impl RemotePieces {
             bitfield_length,
             highest_have,
             all,
+            lost,
         } = &mut self.state
         else {
             return Ok(());
@@ -193,7 +222,10 @@ impl RemotePieces {
         }
         bits.resize(byte_count(count), 0);
         let checked = Bitfield::from_wire(bits, count).ok_or(ProtocolError::Bitfield)?;
-        let bitfield = if *all { Bitfield::full(count) } else { checked };
+        let mut bitfield = if *all { Bitfield::full(count) } else { checked };
+        for &index in lost.iter() {
+            bitfield.remove(index);
+        }
         self.state = State::Checked(bitfield);
         Ok(())
     }

@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::{Config, Rate};
-use crate::metainfo::{BLOCK_LENGTH, BlockRef};
+use crate::metainfo::{BLOCK_LENGTH, BlockRef, PieceIndex};
 use crate::time::Instant;
 use crate::wire::ProtocolError;
 
@@ -271,6 +271,18 @@ impl Requests {
         }
         self.remember(block);
         true
+    }
+
+    /// Gives up the requests for blocks of a piece that the peer lost.
+    pub(super) fn cancel_piece(&mut self, piece: PieceIndex) -> Vec<BlockRef> {
+        let of_piece = self.outstanding().filter(|block| block.piece == piece);
+        let lost: Vec<_> = of_piece.collect();
+        self.outstanding
+            .retain(|request| request.block.piece != piece);
+        for &block in &lost {
+            self.remember(block);
+        }
+        lost
     }
 
     /// The peer chokes us: everything outstanding is void, unless it `rejects` what it will not answer.

@@ -49,6 +49,9 @@ pub struct Config {
     pub dht: bool,
     /// Whether peers are exchanged with peers (BEP 11). Default `true`; never done for private torrents.
     pub pex: bool,
+    /// Whether peers are looked for in the local network, by multicast (BEP 14). Default `true`; never done for
+    /// private torrents, nor where peers cannot connect.
+    pub lsd: bool,
     /// Limits of the DHT node. Its `locals` are filled from the sockets that were bound.
     pub node: dht::Config,
     /// DHT nodes to start from, as `HOST:PORT`. Default none.
@@ -81,6 +84,7 @@ impl Default for Config {
             tcp: true,
             dht: true,
             pex: true,
+            lsd: true,
             node: dht::Config::default(),
             bootstrap: Vec::new(),
             state_dir: None,

@@ -14,6 +14,7 @@ mod counters;
 pub mod handle;
 mod keeper;
 mod listen;
+mod local;
 mod places;
 pub mod prune;
 mod publish;
@@ -54,6 +55,7 @@ use counters::Tally;
 use handle::Command;
 use keeper::DhtSummary;
 use listen::{Bound, Kinds};
+use local::LocalNetwork;
 use places::Places;
 use resume::Earlier;
 use supervise::supervise;
@@ -160,6 +162,7 @@ pub struct Session {
     tally: Tally,
     places: Places,
     limits: Limits,
+    local: Option<LocalNetwork>,
     /// Owner of the torrent tasks.
     torrents: Mutex<JoinSet<()>>,
     /// Listeners, and what watches over the DHT. Ended, not asked, at the stop.
@@ -225,6 +228,8 @@ impl Session {
             };
             services.spawn(accept.run(listener));
         }
+        let port = shared_port(&listen);
+        let local = LocalNetwork::start(&config, &listen, port, clock, &routes, &mut services);
         tracing::info!(?listen, "listening");
         Ok(Self {
             config,
@@ -239,6 +244,7 @@ impl Session {
             tally,
             places,
             limits,
+            local,
             torrents: Mutex::new(JoinSet::new()),
             services,
         })
@@ -376,6 +382,7 @@ impl Session {
             tally: self.tally.clone(),
             places: self.places.clone(),
             limits: self.limits.clone(),
+            local: self.local.clone(),
             has_way_in: self.has_way_in,
         };
         let info_hash = source.info_hash();

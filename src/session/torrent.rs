@@ -22,6 +22,7 @@ use self::store::Store;
 use super::counters::Tally;
 use super::handle::{Command, Ended, Problem, TorrentStatus};
 use super::keeper::DhtSummary;
+use super::local::{LocalNetwork, Membership};
 use super::places::Places;
 use super::publish::Publishing;
 use super::resume::Totals;
@@ -105,6 +106,8 @@ pub(super) struct Context {
     pub(super) places: Places,
     /// How fast the bytes of all streams may pass.
     pub(super) limits: Limits,
+    /// The local network, if torrents take part in it, and this one may.
+    pub(super) local: Option<LocalNetwork>,
     /// Whether the session has any node to start from.
     pub(super) has_way_in: bool,
 }
@@ -118,6 +121,8 @@ pub(super) struct Task {
     links: Links,
     store: Store,
     search: Search,
+    /// While others in the local network are told.
+    membership: Option<Membership>,
     problem: Option<Problem>,
     /// Since when nothing is missing.
     seeding_since: Option<Instant>,
@@ -144,6 +149,7 @@ impl Task {
             store: Store::new(senders.completions),
             outputs,
             search,
+            membership: None,
             problem: None,
             seeding_since: None,
             ending: None,
@@ -220,6 +226,7 @@ impl Task {
     /// Ends streams, dials and lookups and waits for them, and for the blocks that the disk was
     /// given.
     async fn finish(mut self, completions: &mut mpsc::Receiver<(JobId, Completion)>) {
+        drop(self.membership.take());
         self.links.end().await;
         self.search.stop().await;
         self.store.finish(completions).await;
@@ -261,6 +268,14 @@ impl Task {
         }
     }
 
+    /// Takes part in the local network from now on, if that is not done and may be.
+    fn join_local_network(&mut self) {
+        if self.membership.is_none() && !self.context.metadata_only {
+            let local = self.context.local.as_ref();
+            self.membership = local.map(|local| local.join(self.info_hash));
+        }
+    }
+
     /// Whether the core looks at the disk. Until that is done it takes no streams, so nobody is
     /// told to come either.
     fn is_checking(&self) -> bool {
@@ -290,6 +305,7 @@ impl Task {
             }
         }
         if !self.is_checking() && self.ending.is_none() {
+            self.join_local_network();
             let has_all = self.core.have().is_some_and(Bitfield::is_full);
             let kind = if has_all {
                 PeerKind::Seed
@@ -329,6 +345,8 @@ impl Task {
             if info.is_private() {
                 // BEP 27: peers of a private torrent come from its trackers only.
                 self.search.disable();
+                self.context.local = None;
+                self.membership = None;
             }
             if self.context.metadata_only {
                 self.ending = Some(Ended::MetadataKnown);

@@ -20,6 +20,8 @@ pub enum PeerSource {
     User,
     /// The magnet link (`x.pe`).
     Magnet,
+    /// A peer of the local network, about itself (BEP 14).
+    Lsd,
     /// A DHT node.
     Dht,
     /// The peer itself, by dialling us.
@@ -35,6 +37,7 @@ impl PeerSource {
         match self {
             Self::User => "user",
             Self::Magnet => "magnet",
+            Self::Lsd => "lsd",
             Self::Dht => "dht",
             Self::Incoming => "incoming",
             Self::Pex => "pex",

@@ -160,7 +160,11 @@ impl PeerList {
         }
         match source {
             PeerSource::User => {}
-            PeerSource::Magnet | PeerSource::Dht | PeerSource::Incoming | PeerSource::Pex => {
+            PeerSource::Magnet
+            | PeerSource::Lsd
+            | PeerSource::Dht
+            | PeerSource::Incoming
+            | PeerSource::Pex => {
                 // Neither one source nor one host must crowd out the others.
                 let host = Host::of(address);
                 let host_max = if host.is_global() {
@@ -241,6 +245,23 @@ impl PeerList {
         known.status = Status::Dialling;
         self.dialling.insert(key.3);
         Some(key.3)
+    }
+
+    /// Begins to dial this address, if its time has come; whether it has.
+    pub(super) fn start_dial(&mut self, now: Instant, address: SocketAddr) -> bool {
+        let Some(known) = self.known.get_mut(&address) else {
+            return false;
+        };
+        let Status::Idle { at, tie } = known.status else {
+            return false;
+        };
+        if now < at.max(self.rests_until) {
+            return false;
+        }
+        self.queue.remove(&(at, known.source, tie, address));
+        known.status = Status::Dialling;
+        self.dialling.insert(address);
+        true
     }
 
     /// When the next address may be dialled.

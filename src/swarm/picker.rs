@@ -105,6 +105,18 @@ impl Picker {
         }
     }
 
+    /// A peer lost a piece and now has `pieces`.
+    pub(super) fn lose(&mut self, piece: u32, pieces: &Bitfield, random: &mut Random) {
+        if pieces.count() + 1 == pieces.len() {
+            self.seeds = self.seeds.saturating_sub(1);
+            for other in pieces.ones() {
+                self.raise(other, random);
+            }
+        } else {
+            self.lower(piece);
+        }
+    }
+
     /// The piece is not to be picked: it was started, or is there.
     pub(super) fn remove(&mut self, piece: u32) {
         let Some(&place) = self.position.get(index(piece)) else {
@@ -328,7 +340,7 @@ mod tests {
     proptest! {
         #[test]
         fn the_order_holds_under_any_series_of_changes(
-            steps in prop::collection::vec((0u8..5, 0u32..20, any::<u32>()), 0..200),
+            steps in prop::collection::vec((0u8..6, 0u32..20, any::<u32>()), 0..200),
         ) {
             let mut random = Random::from_seed(1);
             let mut picker = Picker::new(20, &mut random);
@@ -350,7 +362,13 @@ mod tests {
                             picker.gain(piece, &peers[number], &mut random);
                         }
                     }
-                    3 => picker.remove(piece),
+                    3 if !peers.is_empty() => {
+                        let number = bits as usize % peers.len();
+                        if peers[number].remove(piece) {
+                            picker.lose(piece, &peers[number], &mut random);
+                        }
+                    }
+                    4 => picker.remove(piece),
                     _ => picker.insert(piece),
                 }
                 picker.check();

@@ -181,6 +181,9 @@ impl Torrent {
     pub fn add_peers(&mut self, now: Instant, source: PeerSource, addresses: &[SocketAddr]) {
         self.advance(now);
         self.peers_added(addresses, source);
+        if source == PeerSource::Lsd && self.state == State::Seeding {
+            self.dial_neighbours(addresses);
+        }
         self.update_wants();
         self.dial();
     }

@@ -12,6 +12,9 @@ pub const UT_METADATA_ID: u8 = 1;
 /// The same for `ut_pex` messages (BEP 11).
 pub const UT_PEX_ID: u8 = 2;
 
+/// The same for `lt_donthave` messages (BEP 54).
+pub const LT_DONTHAVE_ID: u8 = 3;
+
 /// Most characters kept of a peer's client name; it goes into logs and tables.
 const CLIENT_LENGTH_MAX: usize = 64;
 
@@ -29,6 +32,8 @@ pub struct ExtensionHandshake {
     pub ut_metadata: Option<u8>,
     /// The sender's id for `ut_pex`; `None` as above. Written as it is, 0 included, to switch it off.
     pub ut_pex: Option<u8>,
+    /// The sender's id for `lt_donthave` (BEP 54); `None` as above.
+    pub lt_donthave: Option<u8>,
     /// Bytes in the info dictionary (BEP 9); `None` when absent or absurd: 0, negative, over 32
     /// MiB.
     pub metadata_size: Option<u32>,
@@ -51,6 +56,9 @@ impl ExtensionHandshake {
         let mut out = Vec::with_capacity(128);
         let mut writer = Writer::new(&mut out);
         writer.begin_dictionary().key("m").begin_dictionary();
+        if let Some(id) = self.lt_donthave {
+            writer.key("lt_donthave").integer(i64::from(id));
+        }
         if let Some(id) = self.ut_metadata {
             writer.key("ut_metadata").integer(i64::from(id));
         }
@@ -67,9 +75,10 @@ impl ExtensionHandshake {
         if let Some(requests) = self.request_queue {
             writer.key("reqq").integer(i64::from(requests));
         }
-        if self.upload_only {
-            writer.key("upload_only").integer(1);
-        }
+        // A later handshake names only what changed, so "no" has to be said.
+        writer
+            .key("upload_only")
+            .integer(i64::from(self.upload_only));
         if let Some(client) = &self.client {
             writer.key("v").bytes(client.as_bytes());
         }
@@ -108,6 +117,7 @@ impl ExtensionHandshake {
         let root = bencode::read(payload, &LIMITS).map_err(|_| ProtocolError::Extension)?;
         let root = root.as_dictionary().ok_or(ProtocolError::Extension)?;
         if let Some(names) = root.get(b"m").and_then(|m| m.as_dictionary()) {
+            update_id(&mut self.lt_donthave, &names, b"lt_donthave");
             update_id(&mut self.ut_metadata, &names, b"ut_metadata");
             update_id(&mut self.ut_pex, &names, b"ut_pex");
         }
@@ -300,7 +310,12 @@ mod tests {
     fn any_handshake() -> impl Strategy<Value = ExtensionHandshake> {
         let optional = prop::option::of::<std::ops::RangeInclusive<u8>>;
         (
-            (optional(1..=255), optional(1..=255), any::<bool>()),
+            (
+                optional(1..=255),
+                optional(1..=255),
+                optional(1..=255),
+                any::<bool>(),
+            ),
             prop::option::of(1..=METADATA_LENGTH_MAX),
             prop::option::of("[a-zA-Zµ0-9 /.-]{1,64}"),
             prop::option::of(1..=u16::MAX),
@@ -308,8 +323,16 @@ mod tests {
             prop::option::of(any::<IpAddr>()),
         )
             .prop_map(
-                |((ut_metadata, ut_pex, upload_only), size, client, port, reqq, ip)| {
+                |(
+                    (lt_donthave, ut_metadata, ut_pex, upload_only),
+                    size,
+                    client,
+                    port,
+                    reqq,
+                    ip,
+                )| {
                     ExtensionHandshake {
+                        lt_donthave,
                         ut_metadata,
                         ut_pex,
                         metadata_size: size,

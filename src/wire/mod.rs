@@ -1,8 +1,11 @@
-//! The peer protocol as bytes: handshake, messages, extension payloads (BEP 3, 5, 6, 9, 10, 11, 21).
+//! The peer protocol as bytes: handshake, messages, extension payloads (BEP 3, 5, 6, 9, 10, 11, 21,
+//! 54).
 //!
 //! A stream starts with a [`Handshake`]; everything after it is cut into [`Message`]s by a
 //! [`Decoder`]. The payload of an extended message is an [`ExtensionHandshake`] or a
 //! [`MetadataMessage`] or a [`PexMessage`].
+//!
+//! [`lsd`] is no part of that stream: datagrams of the local network (BEP 14).
 //!
 //! Invariant: nothing here knows a torrent. Numbers are as they were sent, only lengths are
 //! checked; `peer` turns numbers into pieces and blocks that exist.
@@ -10,12 +13,13 @@
 pub mod extended;
 pub mod fast;
 pub mod handshake;
+pub mod lsd;
 pub mod message;
 pub mod metadata;
 pub mod payload;
 pub mod pex;
 
-pub use extended::{ExtensionHandshake, UT_METADATA_ID, UT_PEX_ID};
+pub use extended::{ExtensionHandshake, LT_DONTHAVE_ID, UT_METADATA_ID, UT_PEX_ID};
 pub use handshake::{HANDSHAKE_LENGTH, Handshake, Reserved};
 pub use message::{Decoder, Message};
 pub use metadata::{METADATA_PART_LENGTH, MetadataMessage};

@@ -50,15 +50,13 @@ impl Connection {
         let handshake = ExtensionHandshake {
             ut_metadata: Some(UT_METADATA_ID),
             ut_pex: self.pex_id(),
+            lt_donthave: Some(LT_DONTHAVE_ID),
             metadata_size: self.local.metadata_size,
             client: Some(CLIENT.to_owned()),
             listen_port: self.local.listen_port,
             request_queue: u32::try_from(self.config.upload_queue_max).ok(),
             your_ip: Some(self.local.remote_ip.to_canonical()),
-            upload_only: self
-                .torrent
-                .as_ref()
-                .is_some_and(|torrent| torrent.have.is_full() && !torrent.have.is_empty()),
+            upload_only: self.local.upload_only,
         };
         let payload = Bytes::from(handshake.encode());
         self.outbox.push(&Message::Extended { id: 0, payload });
@@ -177,6 +175,24 @@ impl Connection {
         Ok(())
     }
 
+    /// They do not have a piece any more (BEP 54). Without the fast extension what we asked of it will not come,
+    /// and nobody will say so.
+    fn on_donthave(&mut self, payload: &Bytes) -> Result<(), ProtocolError> {
+        let bytes = <[u8; 4]>::try_from(payload.as_ref());
+        let index = u32::from_be_bytes(bytes.map_err(|_| ProtocolError::Extension)?);
+        if self.remote.on_donthave(index)?
+            && let Some(torrent) = &self.torrent
+            && let Some(piece) = torrent.geometry.piece(index)
+        {
+            self.events.push_back(Event::Lost(piece));
+            if !self.is_fast() {
+                let lost = self.requests.cancel_piece(piece);
+                self.events.push_back(Event::Rejected { lost });
+            }
+        }
+        Ok(())
+    }
+
     fn on_request(&mut self, index: u32, offset: u32, length: u32) -> Result<(), ProtocolError> {
         self.remote.close_bitfield();
         if !self.take_request(index, offset, length)? && self.is_fast() {
@@ -279,6 +295,7 @@ impl Connection {
                 message => self.events.push_back(Event::Metadata(message)),
             },
             UT_PEX_ID if self.local.pex => self.on_pex(payload)?,
+            LT_DONTHAVE_ID => self.on_donthave(payload)?,
             // We offered no other id: ignored, as messages we do not know are (BEP 10).
             _ => {}
         }

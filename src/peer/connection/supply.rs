@@ -23,19 +23,38 @@ impl Connection {
     }
 
     /// We do not have a piece any more: requests for it are dropped (with the fast extension, rejected), and
-    /// so are later ones. BEP 3 has no message to say so; whether the peer had been told. If we get it again, it is told as for the
-    /// first time.
+    /// so are later ones. The peer is told if it understands that (BEP 54); whether it goes on to believe that
+    /// we have the piece. If we get it again, it is told as for the first time.
     pub fn withdraw(&mut self, piece: PieceIndex) -> bool {
         self.unsuspend(piece);
         let told = self
             .torrent
             .as_mut()
             .is_some_and(|torrent| torrent.have.remove(piece.get()));
-        if told {
-            let dropped = self.uploads.cancel_piece(piece);
-            self.reject_all(dropped);
+        if !told {
+            return false;
         }
-        told
+        let dropped = self.uploads.cancel_piece(piece);
+        self.reject_all(dropped);
+        if self.outbox.take_back_have(piece) {
+            return false;
+        }
+        let id = self.extensions().and_then(|theirs| theirs.lt_donthave);
+        if let Some(id) = id {
+            let payload = Bytes::copy_from_slice(&piece.get().to_be_bytes());
+            self.outbox.push(&Message::Extended { id, payload });
+        }
+        id.is_none()
+    }
+
+    /// Tells the peer that we want nothing more, or that we do again (BEP 21); sends only on change.
+    pub fn set_upload_only(&mut self, upload_only: bool) {
+        let before = std::mem::replace(&mut self.local.upload_only, upload_only);
+        if let Stage::Open(reserved) = self.stage
+            && before != upload_only
+        {
+            self.send_extension_handshake(reserved);
+        }
     }
 
     fn unsuspend(&mut self, piece: PieceIndex) {

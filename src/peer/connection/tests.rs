@@ -42,6 +42,7 @@ fn local(peer_id: PeerId) -> LocalPeer {
         dht_port: Some(6882),
         metadata_size: None,
         pex: true,
+        upload_only: peer_id == SEED,
         remote_ip: IpAddr::from([127, 0, 0, 1]),
     }
 }
@@ -288,6 +289,7 @@ fn the_extension_handshake_comes_first_then_the_pieces_then_the_port() {
     let expected = ExtensionHandshake {
         ut_metadata: Some(UT_METADATA_ID),
         ut_pex: Some(UT_PEX_ID),
+        lt_donthave: Some(LT_DONTHAVE_ID),
         client: Some(CLIENT.to_owned()),
         listen_port: Some(6881),
         request_queue: Some(512),

@@ -204,7 +204,11 @@ fn a_piece_that_one_leecher_gets_is_told_to_the_others() {
     let mut lab = Lab::new(10);
     let seed = lab.seed(config(1), &content);
     lab.hosts[seed].uplink = Some(100_000);
-    let first = lab.magnet(config(2), &content);
+    let silent = Config {
+        pex: false,
+        ..config(2)
+    };
+    let first = lab.magnet(silent, &content);
     let second = lab.magnet(config(3), &content);
     lab.introduce(first, [seed]);
     lab.introduce(second, [first]);

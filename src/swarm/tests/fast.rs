@@ -3,7 +3,8 @@
 use super::puppet::{Puppet, Stream, answer};
 use super::simulated_disk::SimulatedDisk;
 use super::{config, content, seconds};
-use crate::wire::Message;
+use crate::swarm::Reason;
+use crate::wire::{ExtensionHandshake, LT_DONTHAVE_ID, Message};
 
 /// The pieces of which blocks were asked.
 fn asked(heard: &[Message]) -> Vec<u32> {
@@ -173,4 +174,63 @@ fn nobody_fetches_while_choked_what_a_seed_alone_has() {
     let mut newcomer = puppet.connect(1).unwrap();
     puppet.say(&newcomer, &[Message::HaveNone]);
     assert!(allowed(&puppet.hear(&mut newcomer)).is_empty());
+}
+
+#[test]
+fn a_piece_that_the_only_peer_lost_is_not_asked_for() {
+    let content = content(7, 2 * (32 << 10));
+    let mut puppet = Puppet::leech(&content);
+    let mut peer = puppet.connect(1).unwrap();
+    puppet.say(&peer, &[Message::HaveAll]);
+    let lost = |index| Message::Extended {
+        id: LT_DONTHAVE_ID,
+        payload: vec![0, 0, 0, index].into(),
+    };
+    puppet.say(&peer, &[lost(0)]);
+    assert_eq!(puppet.torrent.stats(puppet.now).peers_seeding, 0);
+    puppet.say(&peer, &[Message::Unchoke]);
+    assert_eq!(asked(&puppet.hear(&mut peer)), [1]);
+    puppet.say(&peer, &[lost(1)]);
+    let heard = puppet.hear(&mut peer);
+    assert!(heard.contains(&Message::NotInterested), "{heard:?}");
+}
+
+#[test]
+fn two_that_want_nothing_more_part() {
+    let content = content(8, 2 * (32 << 10));
+    let mut puppet = Puppet::seed(&content);
+    let partial = puppet.connect(1).unwrap();
+    let handshake = ExtensionHandshake {
+        upload_only: true,
+        ..ExtensionHandshake::default()
+    };
+    let payload = handshake.encode().into();
+    puppet.say(&partial, &[Message::Extended { id: 0, payload }]);
+    assert_eq!(puppet.closed(&partial), None, "it may lack the metadata");
+    puppet.say(&partial, &[Message::Bitfield(vec![0x80].into())]);
+    assert_eq!(puppet.closed(&partial), Some(Reason::BothSeeds));
+}
+
+#[test]
+fn who_gets_complete_says_that_it_wants_nothing_more() {
+    let content = content(9, 32 << 10);
+    let mut puppet = Puppet::leech(&content);
+    let mut peer = puppet.connect(1).unwrap();
+    let mut other = puppet.connect(2).unwrap();
+    puppet.hear(&mut other);
+    puppet.say(&peer, &[Message::HaveAll, Message::Unchoke]);
+    let requests = puppet.hear(&mut peer);
+    let answers: Vec<Message> = requests
+        .iter()
+        .filter_map(|m| answer(&content, m))
+        .collect();
+    puppet.say(&peer, &answers);
+    let told = puppet
+        .hear(&mut other)
+        .into_iter()
+        .find_map(|message| match message {
+            Message::Extended { id: 0, payload } => ExtensionHandshake::decode(&payload).ok(),
+            _ => None,
+        });
+    assert!(told.unwrap().upload_only);
 }

@@ -290,6 +290,21 @@ fn switched_off_nothing_is_offered() {
 }
 
 #[test]
+fn a_seed_dials_peers_of_the_local_network_and_no_others() {
+    let content = content(9, 100_000);
+    let mut puppet = Puppet::seed(&content);
+    puppet.add_peers(PeerSource::Dht, &[Puppet::address(1)]);
+    assert_eq!(puppet.dials(), []);
+    for _ in 0..2 {
+        puppet.add_peers(PeerSource::Lsd, &[Puppet::address(2)]);
+        assert_eq!(puppet.dials(), [Puppet::address(2)]);
+    }
+    let many: Vec<SocketAddr> = (3..100).map(Puppet::address).collect();
+    puppet.add_peers(PeerSource::Lsd, &many);
+    assert_eq!(puppet.dials().len(), 16, "so many dials at once");
+}
+
+#[test]
 fn one_known_peer_leads_to_all_others() {
     let content = content(8, 2_000_000);
     let mut lab = Lab::new(8);

@@ -115,6 +115,21 @@ impl Torrent {
         }
     }
 
+    /// Dials peers of the local network that have just named themselves, although we lack nothing: they may
+    /// not hear of us for minutes, because each announces a torrent once in five (BEP 14).
+    pub(super) fn dial_neighbours(&mut self, addresses: &[SocketAddr]) {
+        for &address in addresses {
+            let host = Host::of(address);
+            let dialling = self.peers.dialling();
+            let has_room = dialling < self.config.dials_max
+                && self.connections.len() + dialling < self.config.peers_max
+                && self.connected_to(host) + self.peers.dialling_to(host) < self.host_max(host);
+            if has_room && self.peers.start_dial(self.now, address) {
+                self.actions.push_back(Action::Dial { address });
+            }
+        }
+    }
+
     /// If this peer is connected twice, the connection to end. Both sides come to the same answer: the
     /// stream that the larger peer id dialled stays, and of two in one direction the older.
     ///

@@ -165,6 +165,7 @@ impl Torrent {
             dht_port: self.config.dht_port,
             metadata_size: self.metadata_size(),
             pex: self.exchanges_peers(),
+            upload_only: self.is_upload_only(),
             remote_ip: address.ip(),
         }
     }
@@ -205,6 +206,7 @@ impl Torrent {
             peer::Event::NotInterested => self.choker.hurry(self.now),
             peer::Event::Bitfield => self.bitfield_known(id),
             peer::Event::Have(piece) => self.peer_gained(id, piece),
+            peer::Event::Lost(piece) => self.peer_lost_piece(id, piece),
             peer::Event::Block { block, data } => self.block_came(id, block, data),
             peer::Event::Unwanted { bytes } => self.counters.wasted += u64::from(bytes),
             peer::Event::Snubbed(snubbed) => self.snubbed(id, snubbed),
@@ -323,20 +325,48 @@ impl Torrent {
         self.pieces_spread(id, |gained| gained == piece);
     }
 
-    /// Tells the peer whether it has something for us; parts with it if neither has.
+    /// A peer has a piece no more (BEP 54).
+    fn peer_lost_piece(&mut self, id: ConnectionId, piece: PieceIndex) {
+        let (Some(pieces), Some(peer)) = (&mut self.pieces, self.connections.get_mut(&id)) else {
+            return;
+        };
+        let Some(field) = &mut peer.pieces else {
+            return;
+        };
+        if !field.remove(piece.get()) {
+            return;
+        }
+        pieces
+            .picker_mut()
+            .lose(piece.get(), field, &mut self.random);
+        if pieces.lacks(piece.get()) {
+            peer.wanted = peer.wanted.saturating_sub(1);
+        }
+        self.update_interest(id);
+    }
+
+    /// Whether we tell peers that we want nothing more (BEP 21).
+    fn is_upload_only(&self) -> bool {
+        self.state == State::Seeding && !self.is_super_seeding()
+    }
+
+    /// Tells the peer whether it has something for us, and whether anybody has; parts with it if neither
+    /// side wants anything.
     pub(super) fn update_interest(&mut self, id: ConnectionId) {
+        let upload_only = self.is_upload_only();
         let Some(peer) = self.connections.get_mut(&id) else {
             return;
         };
         let active = self.state == State::Downloading;
         peer.connection.set_interested(active && peer.wanted > 0);
+        peer.connection.set_upload_only(upload_only);
         let complete = self.state == State::Seeding;
-        if complete
-            && peer
-                .connection
-                .pieces()
-                .is_some_and(|field| field.is_full() && !field.is_empty())
-        {
+        let extensions = peer.connection.extensions();
+        let gets_nothing = extensions.is_some_and(|theirs| theirs.upload_only)
+            && !peer.connection.peer_interested();
+        let pieces = peer.connection.pieces();
+        let is_done = |field: &Bitfield| !field.is_empty() && (field.is_full() || gets_nothing);
+        if complete && pieces.is_some_and(is_done) {
             self.close(id, Reason::BothSeeds);
         } else {
             self.mark_ready(id);

@@ -453,7 +453,7 @@ impl Torrent {
             self.watch.lost = true;
             self.events.push_back(Event::PiecesLost { pieces: lost });
         }
-        // They believe that we have what we lost, and there is no message to take that back.
+        // They go on to believe that we have what we lost.
         for id in misled {
             self.close(id, Reason::ContentLost);
         }

@@ -314,3 +314,86 @@ fn ten_thousand_allowed_pieces_are_thirty_two() {
     give(&mut connection, &all).unwrap();
     assert_eq!(connection.fast.allowed.len(), ALLOWED_MAX);
 }
+
+fn donthave(index: u8) -> Message {
+    Message::Extended {
+        id: LT_DONTHAVE_ID,
+        payload: Bytes::from(vec![0, 0, 0, index]),
+    }
+}
+
+#[test]
+fn a_lost_piece_is_told_and_requests_for_it_are_given_up_or_rejected() {
+    let piece = geometry().piece(0).unwrap();
+    let (mut connection, blocks) = asking(4);
+    give(&mut connection, &[donthave(0), donthave(0)]).unwrap();
+    assert_eq!(events(&mut connection), [Event::Lost(piece)]);
+    assert_eq!(connection.outstanding().count(), 4, "rejects follow");
+
+    let mut without = plain(Some(&Bitfield::new(5)));
+    let all = Message::Bitfield(Bytes::from_static(&[0xf8]));
+    give(&mut without, &[all, Message::Unchoke]).unwrap();
+    for &block in &blocks[..4] {
+        without.request(at(0), block);
+    }
+    events(&mut without);
+    give(&mut without, &[donthave(0)]).unwrap();
+    let lost = blocks[..3].to_vec();
+    let expected = [Event::Lost(piece), Event::Rejected { lost }];
+    assert_eq!(events(&mut without), expected);
+    assert_eq!(without.outstanding().collect::<Vec<_>>(), [blocks[3]]);
+}
+
+#[test]
+fn pieces_lost_before_the_geometry_is_known_are_not_there_after() {
+    for first in [
+        Message::HaveAll,
+        Message::Bitfield(Bytes::from_static(&[0xf8])),
+    ] {
+        let mut connection = accepted(None);
+        give(&mut connection, &[first, donthave(2)]).unwrap();
+        connection.set_geometry(&geometry(), 1).unwrap();
+        let ones: Vec<u32> = connection.pieces().unwrap().ones().collect();
+        assert_eq!(ones, [0, 1, 3, 4]);
+    }
+}
+
+#[test]
+fn a_withdrawn_piece_is_taken_back_where_that_is_understood() {
+    let piece = geometry().piece(3).unwrap();
+    let mut silent = seed();
+    assert!(silent.withdraw(piece), "it goes on to believe it");
+    let mut seed = seed();
+    let takes = Message::Extended {
+        id: 0,
+        payload: Bytes::from_static(b"d1:md11:lt_donthavei7eee"),
+    };
+    give(&mut seed, &[takes]).unwrap();
+    assert!(!seed.withdraw(piece));
+    let expected = Message::Extended {
+        id: 7,
+        payload: Bytes::from_static(&[0, 0, 0, 3]),
+    };
+    assert_eq!(sent(&mut seed), [expected]);
+    seed.have(piece);
+    assert!(!seed.withdraw(piece));
+    assert_eq!(sent(&mut seed), [], "it had not been told again");
+}
+
+#[test]
+fn that_we_want_nothing_more_is_told_once() {
+    let mut connection = leecher();
+    for upload_only in [false, false, true] {
+        connection.set_upload_only(upload_only);
+    }
+    let told: Vec<bool> = sent(&mut connection)
+        .iter()
+        .map(|message| match message {
+            Message::Extended { id: 0, payload } => {
+                ExtensionHandshake::decode(payload).unwrap().upload_only
+            }
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(told, [false, true]);
+}

@@ -357,6 +357,30 @@ fn a_later_extension_handshake_changes_what_it_names() {
     assert!(!connection.has_transmit());
 }
 
+#[test]
+fn a_donthave_that_is_no_index_or_names_no_piece_ends_the_connection() {
+    let donthave = |payload: &'static [u8]| Message::Extended {
+        id: LT_DONTHAVE_ID,
+        payload: Bytes::from_static(payload),
+    };
+    for (payload, expected) in [
+        (&[0, 0, 0][..], ProtocolError::Extension),
+        (&[0, 0, 0, 0, 1], ProtocolError::Extension),
+        (&[0, 0, 0, 5], ProtocolError::OutOfRange),
+    ] {
+        check(&mut leecher(), &[donthave(payload)], Some(expected));
+    }
+    let mut early = accepted(None);
+    give(&mut early, &[Message::HaveAll]).unwrap();
+    give(&mut early, &vec![donthave(&[0xff; 4]); 10_000]).unwrap();
+    give(&mut early, &[donthave(&[0, 0, 0, 1])]).unwrap();
+    early.set_geometry(&geometry(), 1).unwrap();
+    assert!(
+        early.pieces().unwrap().is_full(),
+        "so many are not remembered"
+    );
+}
+
 fn pex(payload: &'static [u8]) -> Message {
     Message::Extended {
         id: UT_PEX_ID,
