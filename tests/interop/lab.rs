@@ -137,6 +137,18 @@ impl Lab {
         assert!(run("ip", &arguments));
     }
 
+    /// Gives an IPv6 host what makes it look as if it had a way out and IPv4: a route, on which what is sent
+    /// comes back to nobody, and an IPv4 address, which no other host has.
+    #[allow(dead_code, reason = "the benchmark measures over IPv4")]
+    pub(crate) fn pretend_way_out(&self, host: u8) {
+        let route = format!("-6 route add default dev lo src {}", self.address(host));
+        let address = format!("addr add {}/32 dev lo", Family::V4.address(host));
+        for order in [route, address] {
+            let arguments = ["-n", &self.namespace].into_iter().chain(order.split(' '));
+            assert!(run("ip", &arguments.collect::<Vec<_>>()));
+        }
+    }
+
     /// Which addresses there are.
     #[allow(dead_code, reason = "the benchmark measures over IPv4")]
     pub(crate) fn family(&self) -> Family {

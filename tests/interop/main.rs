@@ -8,7 +8,7 @@
 //! folder of 1,000 files, in pieces of 16 KiB and of 16 MiB, by nothing but the info hash. `mainline` is a
 //! DHT node alone, a library that runs in the test's own process.
 //!
-//! A lab has addresses of one family. Over IPv6 a part of it all is done again, where no program has an
+//! A lab has addresses of one family. Over IPv6 a part of it all is done again, where no two programs have an
 //! IPv4 address.
 
 #![cfg(target_os = "linux")]

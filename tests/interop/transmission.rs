@@ -9,6 +9,10 @@
 //! asked at the next of the rounds that come every 10 s.
 //!
 //! Below that number of nodes there is no test: it would neither search nor announce.
+//!
+//! Over IPv6 it enters the DHT only with an address that it would send from to a public one, so there is a
+//! route that leads nowhere; and its RPC listens only where there is an IPv4 address beside loopback, so it
+//! has one, alone. One test has both directions, because most of its time is the wait for nodes.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -21,13 +25,14 @@ use data_encoding::BASE64;
 use serde_json::{Value, json};
 
 use crate::content::EmptyFiles;
-use crate::lab::{Lab, Program, run};
+use crate::lab::{Family, Lab, Program, run};
 use crate::matrix::{CASES, Original, check_fetched, report, seed};
 
 /// Where Transmission is, whichever side it takes.
 const TRANSMISSION: u8 = 40;
 
-/// The port of its RPC.
+/// Where its RPC is, which knows IPv4 only.
+const RPC_HOST: &str = "127.0.0.1";
 const RPC_PORT: u16 = 9091;
 
 /// How long a test waits for everything to be moved: three minutes for the DHT at the very worst,
@@ -43,10 +48,13 @@ const POLL_INTERVAL: Duration = Duration::from_millis(250);
 /// `status` of a torrent that is complete and served.
 const SEEDING: u64 = 6;
 
-fn open() -> Option<Lab> {
-    Lab::open(&[("transmission-daemon", || {
-        run("transmission-daemon", &["--version"])
-    })])
+fn open(family: Family) -> Option<Lab> {
+    Lab::open_over(
+        family,
+        &[("transmission-daemon", || {
+            run("transmission-daemon", &["--version"])
+        })],
+    )
 }
 
 /// A daemon, and the way to talk to it.
@@ -63,8 +71,15 @@ impl<'a> Transmission<'a> {
         let folder = lab.folder("transmission");
         let (address, entry) = (lab.address(TRANSMISSION), lab.address(1));
         std::fs::write(folder.join("dht.bootstrap"), format!("{entry} 6881\n")).unwrap();
+        let bind = match lab.family() {
+            Family::V4 => "bind-address-ipv4",
+            Family::V6 => {
+                lab.pretend_way_out(TRANSMISSION);
+                "bind-address-ipv6"
+            }
+        };
         let settings = json!({
-            "bind-address-ipv4": address,
+            (bind): address,
             "dht-enabled": true,
             "download-dir": lab.folder("fetched"),
             "encryption": 0,
@@ -73,7 +88,7 @@ impl<'a> Transmission<'a> {
             "pex-enabled": false,
             "port-forwarding-enabled": false,
             "rpc-authentication-required": false,
-            "rpc-bind-address": address,
+            "rpc-bind-address": RPC_HOST,
             "rpc-host-whitelist-enabled": false,
             "rpc-port": RPC_PORT,
             "rpc-whitelist-enabled": false,
@@ -178,13 +193,12 @@ impl<'a> Transmission<'a> {
     fn post(&self, body: &str) -> std::io::Result<String> {
         for _ in 0..2 {
             let session_id = self.session_id.borrow().clone();
-            let host = self.lab.address(TRANSMISSION);
             let answer = self.lab.inside(|| {
-                let mut stream = TcpStream::connect((host.as_str(), RPC_PORT))?;
+                let mut stream = TcpStream::connect((RPC_HOST, RPC_PORT))?;
                 stream.set_read_timeout(Some(RPC_TIMEOUT))?;
                 write!(
                     stream,
-                    "POST /transmission/rpc HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\
+                    "POST /transmission/rpc HTTP/1.1\r\nHost: {RPC_HOST}\r\nConnection: close\r\n\
                      X-Transmission-Session-Id: {session_id}\r\nContent-Length: {}\r\n\r\n{body}",
                     body.len()
                 )?;
@@ -208,7 +222,7 @@ impl<'a> Transmission<'a> {
 
 #[test]
 fn files_and_folders_are_fetched_from_transmission_through_sixteen_nodes() {
-    let Some(lab) = open() else { return };
+    let Some(lab) = open(Family::V4) else { return };
     let _dht = lab.dht(16);
     let transmission = Transmission::start(&lab);
     let originals = CASES.map(|case| Original::make(&lab, case));
@@ -224,7 +238,7 @@ fn files_and_folders_are_fetched_from_transmission_through_sixteen_nodes() {
 
 #[test]
 fn transmission_fetches_files_and_folders_through_sixteen_nodes() {
-    let Some(lab) = open() else { return };
+    let Some(lab) = open(Family::V4) else { return };
     let _dht = lab.dht(16);
     let transmission = Transmission::start(&lab);
     let originals = CASES.map(|case| Original::make(&lab, case));
@@ -244,4 +258,22 @@ fn transmission_fetches_files_and_folders_through_sixteen_nodes() {
     for (number, original) in originals.iter().enumerate() {
         original.check_copy(&folder(number), EmptyFiles::Optional);
     }
+}
+
+#[test]
+fn a_file_is_fetched_from_transmission_and_another_by_it_through_sixteen_nodes_over_ipv6() {
+    let Some(lab) = open(Family::V6) else { return };
+    let _dht = lab.dht(16);
+    let transmission = Transmission::start(&lab);
+    let [theirs, ours, ..] = CASES.map(|case| Original::make(&lab, case));
+    let _seeder = seed(&lab, &[&ours]);
+    transmission.add_seed(&theirs);
+    let folder = lab.folder("fetched-by-transmission");
+    let started = Instant::now();
+    transmission.add_magnet(&ours, &folder);
+    check_fetched(&lab, &[theirs.source()], TRANSFER_PATIENCE);
+    transmission.wait_until("it has everything", || transmission.has(&ours));
+    report("transmission fetched", &ours.path, started);
+    transmission.finish();
+    ours.check_copy(&folder, EmptyFiles::Optional);
 }
