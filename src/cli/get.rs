@@ -70,6 +70,7 @@ pub(super) async fn run(args: GetArgs, global: Global) -> Result<Exit, Failure> 
     }
     let mut config = session_config(&args.node)?;
     config.dht = !args.peers.no_dht;
+    config.trackers = !args.peers.no_trackers;
     let session = start_session(config).await?;
     let mut helpers = JoinSet::new();
     let mut command = Downloads {

@@ -47,6 +47,8 @@ pub struct Config {
     pub tcp: bool,
     /// Whether a DHT node runs. Default `true`.
     pub dht: bool,
+    /// Whether trackers are asked. Default `true`.
+    pub trackers: bool,
     /// Limits of the DHT node. Its `locals` are filled from the sockets that were bound.
     pub node: dht::Config,
     /// DHT nodes to start from, as `HOST:PORT`. Default none.
@@ -78,6 +80,7 @@ impl Default for Config {
             listen_explicit: false,
             tcp: true,
             dht: true,
+            trackers: true,
             node: dht::Config::default(),
             bootstrap: Vec::new(),
             state_dir: None,

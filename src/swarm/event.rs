@@ -20,6 +20,8 @@ pub enum PeerSource {
     User,
     /// The magnet link (`x.pe`).
     Magnet,
+    /// A tracker.
+    Tracker,
     /// A DHT node.
     Dht,
     /// The peer itself, by dialling us.

@@ -146,7 +146,7 @@ impl PeerList {
         }
         match source {
             PeerSource::User => {}
-            PeerSource::Magnet | PeerSource::Dht | PeerSource::Incoming => {
+            PeerSource::Magnet | PeerSource::Tracker | PeerSource::Dht | PeerSource::Incoming => {
                 // Neither one source nor one host must crowd out the others.
                 let host = Host::of(address);
                 let host_max = if host.is_global() {
