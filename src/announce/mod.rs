@@ -7,10 +7,21 @@
 //!
 //! Invariant: at most one lookup is under way, and after one that found too little the next waits
 //! at least `dht_retry_min`, twice as long each time.
+//!
+//! Trackers are asked beside that, each when it is due: [`TrackerList`] decides, [`tracker`] holds what is
+//! asked and answered, [`tracker_url`] whom a stranger may have us ask.
+
+pub mod tracker;
+pub mod tracker_list;
+pub mod tracker_url;
 
 pub mod local;
 
 use std::time::Duration;
+
+pub use tracker::{Answer, Request, TrackerError, TrackerEvent, Transferred};
+pub use tracker_list::{Due, TrackerId, TrackerList, TrackerStatus};
+pub use tracker_url::{Scheme, TrackerUrl, UrlError};
 
 use crate::time::{Instant, Wake};
 

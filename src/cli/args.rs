@@ -150,7 +150,7 @@ pub(crate) struct PeerFlags {
     /// Do not exchange peers with peers
     #[arg(long)]
     pub(crate) no_pex: bool,
-    /// Do not ask trackers. This version never does
+    /// Do not ask the trackers that a torrent names
     #[arg(long)]
     pub(crate) no_trackers: bool,
 }

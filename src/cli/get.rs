@@ -72,6 +72,7 @@ pub(super) async fn run(args: GetArgs, global: Global) -> Result<Exit, Failure> 
     config.dht = !args.peers.no_dht;
     config.pex = !args.peers.no_pex;
     config.lsd = !args.peers.no_lsd;
+    config.trackers = !args.peers.no_trackers;
     let session = start_session(config).await?;
     let mut helpers = JoinSet::new();
     let mut command = Downloads {

@@ -19,6 +19,7 @@ mod seed;
 mod settings;
 mod show;
 mod start;
+mod trackers;
 mod units;
 mod verify;
 

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::args::Global;
 use super::print::{count, duration, escape, is_interactive, note, number, rate, shorten, size};
+use super::trackers::{announced_text, tracker_json, trackers_text};
 use crate::id::ID_LENGTH;
 use crate::session::{DhtProgress, Problem, TorrentHandle, TorrentStatus};
 use crate::swarm::{State, Stats};
@@ -189,6 +190,8 @@ pub(super) fn progress_json(torrent: &TorrentHandle, status: &TorrentStatus) -> 
         "hops": dht.hops,
         "peers_found": dht.peers_found,
         "stored": dht.stored,
+        "tracker_peers": status.trackers.peers_found,
+        "trackers": status.trackers.trackers.iter().map(tracker_json).collect::<Vec<_>>(),
         "problem": status.problem.as_ref().map(problem_text),
         "session": session,
     })
@@ -267,6 +270,10 @@ fn seeding_text(status: &TorrentStatus) -> String {
         0 => "no DHT node stored the announce yet".to_owned(),
         stored => format!("announced at {}", count(u64::from(stored), "DHT node")),
     };
+    let announced = match announced_text(&status.trackers) {
+        Some(trackers) => format!("{announced}, known to {trackers}"),
+        None => announced,
+    };
     format!(
         "seeding to {}, {}, {} sent, {announced}",
         count(u64::from(stats.peers_connected), "peer"),
@@ -283,6 +290,10 @@ pub(super) fn waiting_text(status: &TorrentStatus) -> String {
         .saturating_add(stats.peers_connected)
         .saturating_add(stats.peers_dialling);
     let mut text = search_text(&status.dht);
+    if let Some(trackers) = trackers_text(&status.trackers) {
+        text.push_str(", ");
+        text.push_str(&trackers);
+    }
     if stats.peers_known > 0 || tried > 0 || status.dht.nodes_answered > 0 {
         text.push_str(&format!(
             ", {}: {tried} tried, {} connected",
@@ -354,6 +365,9 @@ pub(super) fn summary_text(status: &TorrentStatus) -> String {
         } else if dht.nodes_silent > 0 {
             text.push_str(&format!(" ({} did not answer)", dht.nodes_silent));
         }
+    }
+    if let Some(trackers) = trackers_text(&status.trackers) {
+        text.push_str(&format!("; {trackers}"));
     }
     if let Some(failures) = failures_text(stats) {
         text.push_str(&format!("; peers: {failures}"));

@@ -21,6 +21,7 @@ use super::print::{Exit, Failure, count, escape, note, print_json, print_line, s
 use super::progress::{Display, Row, problem_text, progress_json};
 use super::show::read_torrent;
 use super::start::{resolve_hosts, start_session, stop_session};
+use super::trackers::{News, announced_text};
 use crate::disk::Resume;
 use crate::disk::hash::collect;
 use crate::metainfo::{Magnet, Metainfo};
@@ -50,6 +51,7 @@ impl Prepared {
         AddOptions {
             output: self.root.clone(),
             peers,
+            trackers: self.metainfo.trackers.clone(),
             resume: self.fresh.clone(),
             ..AddOptions::default()
         }
@@ -60,8 +62,11 @@ impl Prepared {
 struct Seeding {
     torrent: TorrentHandle,
     name: String,
+    /// The link that others get it with.
+    magnet: String,
     row: Row,
     announce_told: bool,
+    news: News,
     problem_told: Option<Problem>,
     /// It ended by itself, and that was told.
     has_ended: bool,
@@ -76,6 +81,7 @@ pub(super) async fn run(args: SeedArgs, global: Global) -> Result<Exit, Failure>
     config.dht = !args.peers.no_dht;
     config.pex = !args.peers.no_pex;
     config.lsd = !args.peers.no_lsd;
+    config.trackers = !args.peers.no_trackers;
     // The sockets come first: a port that is taken is better known before hours of hashing.
     let session = start_session(config).await?;
     let mut helpers = JoinSet::new();
@@ -308,8 +314,10 @@ async fn add(
     Ok(Some(Seeding {
         torrent,
         name,
+        magnet: metainfo.magnet().to_string(),
         row: display.row(now),
         announce_told: false,
+        news: News::default(),
         problem_told: None,
         has_ended: false,
         next_json: now,
@@ -346,7 +354,7 @@ impl Seeding {
         let Some(info) = self.torrent.info() else {
             return;
         };
-        let magnet = Metainfo::new(Arc::clone(&info)).magnet().to_string();
+        let magnet = &self.magnet;
         let listen: Vec<String> = session
             .listen_addresses()
             .iter()
@@ -362,7 +370,7 @@ impl Seeding {
             }));
             return;
         }
-        print_line(&magnet);
+        print_line(magnet);
         if global.quiet == 0 {
             let total = size(info.geometry().total_length());
             note(&format!(
@@ -397,12 +405,17 @@ impl Seeding {
             self.next_json = now + JSON_INTERVAL;
             print_json(&progress_json(&self.torrent, &status));
         }
+        self.news.tell(&self.torrent, &status, global, display);
         if global.quiet > 0 {
             return;
         }
         let name = escape(&self.name);
         if !self.announce_told {
-            if status.dht.stored > 0 {
+            if let Some(trackers) = announced_text(&status.trackers).filter(|_| !status.dht.enabled)
+            {
+                self.announce_told = true;
+                display.suspend(|| note(&format!("{name}: announced at {trackers}")));
+            } else if status.dht.stored > 0 {
                 self.announce_told = true;
                 let nodes = count(status.dht.stored.into(), "DHT node");
                 display.suspend(|| note(&format!("{name}: announced at {nodes}")));

@@ -27,6 +27,7 @@ pub use info::{Info, MetainfoError};
 pub use magnet::{Magnet, MagnetError};
 pub use mutable_link::MutableLink;
 pub use selection::{FileRule, FileSelection, SelectionError};
+pub(crate) use text::plain as plain_text;
 
 use crate::bencode::{self, Dictionary, Limits, List, Value, Writer};
 

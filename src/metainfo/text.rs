@@ -50,7 +50,7 @@ pub(super) fn truncated(text: &str, length_max: usize) -> &str {
 /// left.
 ///
 /// A line break or tab becomes a space. Doing it twice changes nothing.
-pub(super) fn plain(bytes: &[u8], length_max: usize) -> Option<String> {
+pub(crate) fn plain(bytes: &[u8], length_max: usize) -> Option<String> {
     let text: String = String::from_utf8_lossy(bytes)
         .chars()
         .map(|character| {

@@ -52,6 +52,8 @@ pub struct Config {
     /// Whether peers are looked for in the local network, by multicast (BEP 14). Default `true`; never done for
     /// private torrents, nor where peers cannot connect.
     pub lsd: bool,
+    /// Whether trackers are asked. Default `true`.
+    pub trackers: bool,
     /// Limits of the DHT node. Its `locals` are filled from the sockets that were bound.
     pub node: dht::Config,
     /// DHT nodes to start from, as `HOST:PORT`. Default none.
@@ -85,6 +87,7 @@ impl Default for Config {
             dht: true,
             pex: true,
             lsd: true,
+            trackers: true,
             node: dht::Config::default(),
             bootstrap: Vec::new(),
             state_dir: None,

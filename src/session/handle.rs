@@ -11,6 +11,7 @@ use tokio::sync::{broadcast, mpsc, watch};
 use super::counters::Counters;
 use super::places::Place;
 use super::resume::Totals;
+use super::trackers::TrackerProgress;
 use crate::dht::{LookupReport, Step};
 use crate::id::{Distance, InfoHash, NodeId};
 use crate::metainfo::{Info, MetainfoError, SelectionError};
@@ -100,7 +101,7 @@ pub struct DhtProgress {
     pub contacts: usize,
     /// Nodes that stored the last announce.
     pub stored: u32,
-    /// There is no contact, no bootstrap node and no peer: nothing can ever be found.
+    /// There is no contact, no bootstrap node, no tracker and no peer: nothing can ever be found.
     pub no_way_in: bool,
     /// Why no bootstrap address could be resolved.
     pub bootstrap_failed: Option<String>,
@@ -115,6 +116,8 @@ pub struct TorrentStatus {
     pub stats: Stats,
     /// How the search in the DHT goes.
     pub dht: DhtProgress,
+    /// How its trackers answer.
+    pub trackers: TrackerProgress,
     /// Why it stands still.
     pub problem: Option<Problem>,
     /// How far the look at what lies on disk came: pieces done, and pieces in all. `None` when that
@@ -139,6 +142,7 @@ impl TorrentStatus {
             state,
             stats,
             dht,
+            trackers: TrackerProgress::default(),
             problem: None,
             checking: None,
             seeding_for: None,

@@ -23,6 +23,7 @@ mod search;
 pub mod state;
 mod supervise;
 mod torrent;
+mod trackers;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -39,15 +40,19 @@ pub use counters::Counters;
 pub use handle::{DhtProgress, Ended, Problem, TorrentHandle, TorrentStatus};
 pub use resume::Totals;
 pub use state::{SavedTable, StateDir, StateError};
+pub use trackers::TrackerProgress;
+
+pub use crate::announce::TrackerStatus;
 
 use crate::dht::{Local, PeerPort, Snapshot};
 use crate::disk::{Disk, Resume};
-use crate::id::InfoHash;
+use crate::id::{InfoHash, PeerId};
 use crate::metainfo::{FileSelection, Info, Magnet};
 use crate::net;
 use crate::net::clock::{Clock, entropy};
 use crate::net::dht::{DhtConfig, DhtHandle};
 use crate::net::limit::Limits;
+use crate::net::tracker::HttpTrackers;
 use crate::random::Random;
 use crate::swarm::{PeerSource, PieceOrder, Torrent};
 use accept::Acceptor;
@@ -60,6 +65,7 @@ use places::Places;
 use resume::Earlier;
 use supervise::supervise;
 use torrent::{Context, Inputs, Outputs, Senders, Task};
+use trackers::{Announcer, Identity};
 
 /// How long [`Session::stop`] may take.
 pub const STOP_TIMEOUT: Duration = Duration::from_secs(10);
@@ -134,6 +140,8 @@ pub struct AddOptions {
     pub output: PathBuf,
     /// Peers to try at once. A magnet link's own peers are added to them.
     pub peers: Vec<SocketAddr>,
+    /// Tiers of trackers (BEP 12). Those of a magnet link are added to them, each as a tier of its own.
+    pub trackers: Vec<Vec<String>>,
     /// What is known of the content: pieces it names are not hashed while their files have the stamps
     /// it names. By default what the state directory has.
     pub resume: Option<Resume>,
@@ -163,6 +171,7 @@ pub struct Session {
     places: Places,
     limits: Limits,
     local: Option<LocalNetwork>,
+    http: HttpTrackers,
     /// Owner of the torrent tasks.
     torrents: Mutex<JoinSet<()>>,
     /// Listeners, and what watches over the DHT. Ended, not asked, at the stop.
@@ -245,6 +254,7 @@ impl Session {
             places,
             limits,
             local,
+            http: HttpTrackers::default(),
             torrents: Mutex::new(JoinSet::new()),
             services,
         })
@@ -318,10 +328,10 @@ impl Session {
         source: &Source,
         options: &AddOptions,
         kept: Option<Arc<Info>>,
+        peer_id: PeerId,
     ) -> (Torrent, usize) {
         let now = self.clock.now();
         let port = shared_port(&self.listen);
-        let peer_id = config::peer_id(entropy());
         let mut config = self.config.torrent(peer_id, port, &self.limits);
         if options.sequential {
             config.order = PieceOrder::Sequential;
@@ -350,7 +360,9 @@ impl Session {
         options: AddOptions,
         earlier: Earlier,
     ) -> (Task, Inputs, TorrentHandle) {
-        let (core, disk_jobs_max) = self.core(source, &options, earlier.info);
+        let peer_id = config::peer_id(entropy());
+        let (core, disk_jobs_max) = self.core(source, &options, earlier.info, peer_id);
+        let announcer = self.announcer(source, &options, peer_id);
         let kept = earlier.kept;
         let resume = options.resume.or_else(|| kept.resume_in(&options.output));
         let (commands, command_inputs) = mpsc::channel(torrent::COMMANDS_MAX);
@@ -364,7 +376,8 @@ impl Session {
             enabled: self.dht.is_some(),
             ..DhtProgress::default()
         };
-        let first = TorrentStatus::new(core.state(), core.stats(self.clock.now()), dht);
+        let mut first = TorrentStatus::new(core.state(), core.stats(self.clock.now()), dht);
+        first.trackers = announcer.progress().clone();
         let (status_sender, status) = watch::channel(first);
         let context = Context {
             clock: self.clock,
@@ -412,7 +425,32 @@ impl Session {
             lookups: lookup_inputs,
             dht: self.summary.clone(),
         };
-        (Task::new(core, context, senders, outputs), inputs, handle)
+        let task = Task::new(core, announcer, context, senders, outputs);
+        (task, inputs, handle)
+    }
+
+    /// The trackers of one torrent.
+    fn announcer(&self, source: &Source, options: &AddOptions, peer_id: PeerId) -> Announcer {
+        let mut tiers = options.trackers.clone();
+        if let Source::Magnet(magnet) = source {
+            tiers.extend(magnet.trackers.iter().map(|url| vec![url.clone()]));
+        }
+        if !self.config.trackers {
+            tiers.clear();
+        }
+        let identity = Identity {
+            info_hash: source.info_hash(),
+            peer_id,
+            listen: self.listen.clone(),
+        };
+        let random = Random::from_entropy(entropy());
+        Announcer::new(
+            self.http.clone(),
+            &tiers,
+            identity,
+            random,
+            self.clock.now(),
+        )
     }
 
     /// Stops everything: torrents end, connections close, the disk finishes what it was given, the

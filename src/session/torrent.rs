@@ -28,7 +28,8 @@ use super::publish::Publishing;
 use super::resume::Totals;
 use super::search::{Announcement, LookupInput, Search};
 use super::state::StateDir;
-use crate::announce;
+use super::trackers::{Announcer, Reply};
+use crate::announce::{self, Transferred};
 use crate::bitfield::Bitfield;
 use crate::dht::{PeerKind, PeerPort};
 use crate::disk::{self, Disk};
@@ -48,6 +49,10 @@ pub(super) const STREAM_INPUTS_MAX: usize = 64;
 /// Inputs given to the core before it is drained. Draining once for many blocks is cheaper, and the
 /// answers of the core wait no longer than it takes to look at this many segments.
 const BATCH: usize = 32;
+
+/// Bytes that trackers are told are missing before it is known how many: a block. With 0 they would take us
+/// for a seed.
+const LEFT_UNKNOWN: u64 = 1 << 14;
 
 /// Results of lookups that wait for the task.
 pub(super) const LOOKUP_INPUTS_MAX: usize = 32;
@@ -123,6 +128,7 @@ pub(super) struct Task {
     search: Search,
     /// While others in the local network are told.
     membership: Option<Membership>,
+    announcer: Announcer,
     problem: Option<Problem>,
     /// Since when nothing is missing.
     seeding_since: Option<Instant>,
@@ -133,7 +139,13 @@ pub(super) struct Task {
 
 impl Task {
     /// A task around a fresh core.
-    pub(super) fn new(core: Torrent, context: Context, senders: Senders, outputs: Outputs) -> Self {
+    pub(super) fn new(
+        core: Torrent,
+        announcer: Announcer,
+        context: Context,
+        senders: Senders,
+        outputs: Outputs,
+    ) -> Self {
         let now = context.clock.now();
         let announcement = Announcement {
             info_hash: core.info_hash(),
@@ -150,6 +162,7 @@ impl Task {
             outputs,
             search,
             membership: None,
+            announcer,
             problem: None,
             seeding_since: None,
             ending: None,
@@ -203,10 +216,13 @@ impl Task {
                 }
                 Some(dialled) = self.links.dial_ended() => self.on_dialled(dialled),
                 Some(()) = self.search.helper_ended() => {}
+                Some(reply) = self.announcer.reply() => self.on_tracker(reply),
                 changed = inputs.dht.changed(), if dht_is_up => match changed {
                     Ok(()) => {
                         let contacts = inputs.dht.borrow().contacts;
-                        self.search.on_contacts(clock.now(), contacts);
+                        if self.search.on_contacts(clock.now(), contacts) {
+                            self.announcer.on_network_back(clock.now());
+                        }
                     }
                     Err(_) => dht_is_up = false,
                 },
@@ -224,12 +240,55 @@ impl Task {
     }
 
     /// Ends streams, dials and lookups and waits for them, and for the blocks that the disk was
-    /// given.
+    /// given. Trackers are told meanwhile.
     async fn finish(mut self, completions: &mut mpsc::Receiver<(JobId, Completion)>) {
         drop(self.membership.take());
-        self.links.end().await;
-        self.search.stop().await;
-        self.store.finish(completions).await;
+        let now = self.context.clock.now();
+        let transferred = self.transferred(now);
+        let Self {
+            announcer,
+            mut links,
+            mut search,
+            mut store,
+            ..
+        } = self;
+        let end = async {
+            links.end().await;
+            search.stop().await;
+            store.finish(completions).await;
+        };
+        tokio::join!(end, announcer.stop(now, transferred));
+    }
+
+    /// A tracker replied.
+    fn on_tracker(&mut self, reply: Reply) {
+        let now = self.context.clock.now();
+        self.published.urgent = true;
+        let peers = self.announcer.on_reply(now, reply);
+        if !peers.is_empty() {
+            self.core.add_peers(now, PeerSource::Tracker, &peers);
+        }
+    }
+
+    /// How far the torrent is, as trackers are told.
+    fn transferred(&self, now: Instant) -> Transferred {
+        let stats = self.core.stats(now);
+        let left = match (self.core.info(), self.core.have()) {
+            (Some(_), Some(have)) if have.is_full() => 0,
+            (Some(info), have) => {
+                let geometry = info.geometry();
+                let there = u64::from(have.map_or(0, Bitfield::count));
+                let there = there.saturating_mul(geometry.piece_length().into());
+                // The last piece may be shorter: what lacks something is never told to lack nothing.
+                geometry.total_length().saturating_sub(there).max(1)
+            }
+            (None, _) => LEFT_UNKNOWN,
+        };
+        Transferred {
+            uploaded: stats.uploaded,
+            downloaded: stats.downloaded,
+            left,
+        }
     }
 
     /// The earliest of everybody's wake-ups.
@@ -237,6 +296,7 @@ impl Task {
         [
             self.core.poll_timeout().map(|wake| wake.at),
             self.search_due(),
+            self.announce_due(),
             self.published.due(),
         ]
         .into_iter()
@@ -252,7 +312,7 @@ impl Task {
         if core_is_due {
             self.core.handle_timeout(now);
         }
-        core_is_due || is_due(self.search_due())
+        core_is_due || is_due(self.search_due()) || is_due(self.announce_due())
     }
 
     /// Somebody told the torrent something.
@@ -287,6 +347,13 @@ impl Task {
         self.search.poll_timeout().filter(|_| !self.is_checking())
     }
 
+    /// When a tracker is due, if any may be asked.
+    fn announce_due(&self) -> Option<Instant> {
+        self.announcer
+            .poll_timeout()
+            .filter(|_| !self.is_checking())
+    }
+
     /// Carries out everything the core and the schedule want now, and publishes the state when due.
     fn drain(&mut self, summary: &watch::Receiver<DhtSummary>) {
         let now = self.context.clock.now();
@@ -313,6 +380,11 @@ impl Task {
                 PeerKind::Peer
             };
             self.search.start_due(now, kind);
+            self.announcer.set_complete(now, has_all);
+            if self.announce_due().is_some_and(|at| at <= now) {
+                let transferred = self.transferred(now);
+                self.announcer.start_due(now, transferred);
+            }
         }
         if self.published.due().is_some_and(|at| at <= now) {
             self.publish(now, &summary.borrow());
@@ -328,7 +400,10 @@ impl Task {
                 Action::Dial { address } => self.dial(address),
                 Action::Close { id, reason } => self.close(id, reason),
                 Action::Disk { id, job } => self.start_job(id, job),
-                Action::WantPeers(wants) => self.search.set_wants_peers(now, wants),
+                Action::WantPeers(wants) => {
+                    self.search.set_wants_peers(now, wants);
+                    self.announcer.set_wants_peers(wants);
+                }
                 Action::PauseReading => self.links.set_paused(true),
                 Action::ResumeReading => self.links.set_paused(false),
             }
@@ -423,8 +498,10 @@ impl Task {
         if dht.nodes_answered == 0 && dht.nodes_silent == 0 {
             dht.nodes_silent = u32::try_from(summary.silent).unwrap_or(u32::MAX);
         }
+        let trackers = self.announcer.progress().clone();
         let no_dht = !dht.enabled || (!self.context.has_way_in && dht.contacts == 0);
-        dht.no_way_in = no_dht && stats.peers_known == 0 && stats.peers_connected == 0;
+        let no_source = no_dht && !trackers.enabled;
+        dht.no_way_in = no_source && stats.peers_known == 0 && stats.peers_connected == 0;
         let moving = stats.down_rate > 0 || stats.up_rate > 0 || self.is_checking();
         let state = self.core.state();
         let seeding = state == State::Seeding;
@@ -434,6 +511,7 @@ impl Task {
         }
         self.seeding_since = seeding.then(|| self.seeding_since.unwrap_or(now));
         self.outputs.status.send_replace(TorrentStatus {
+            trackers,
             problem: self.problem.clone(),
             checking: self.store.checked().filter(|_| self.is_checking()),
             seeding_for: self.seeding_since.map(|since| now.saturating_since(since)),

@@ -22,6 +22,8 @@ pub enum PeerSource {
     Magnet,
     /// A peer of the local network, about itself (BEP 14).
     Lsd,
+    /// A tracker.
+    Tracker,
     /// A DHT node.
     Dht,
     /// The peer itself, by dialling us.
@@ -38,6 +40,7 @@ impl PeerSource {
             Self::User => "user",
             Self::Magnet => "magnet",
             Self::Lsd => "lsd",
+            Self::Tracker => "tracker",
             Self::Dht => "dht",
             Self::Incoming => "incoming",
             Self::Pex => "pex",

@@ -162,6 +162,7 @@ impl PeerList {
             PeerSource::User => {}
             PeerSource::Magnet
             | PeerSource::Lsd
+            | PeerSource::Tracker
             | PeerSource::Dht
             | PeerSource::Incoming
             | PeerSource::Pex => {

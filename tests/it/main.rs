@@ -17,3 +17,4 @@ mod magnet;
 mod node;
 mod seed;
 mod tidy;
+mod tracker;

@@ -11,6 +11,7 @@ use super::{metadata, trouble};
 use crate::cli::args::{GetArgs, Global};
 use crate::cli::print::{Failure, duration, escape, note, print_json, print_line, rate, size};
 use crate::cli::progress::{Display, Row, problem_text, progress_json};
+use crate::cli::trackers::News;
 use crate::metainfo::{FileSelection, Info};
 use crate::session::{Ended, Problem, TorrentHandle, TorrentStatus, Totals};
 use crate::swarm::{State, Stats};
@@ -40,6 +41,7 @@ pub(super) struct Download {
     name: String,
     row: Row,
     metadata_told: bool,
+    news: News,
     problem_told: Option<Problem>,
     next_json: Instant,
     begun: Instant,
@@ -55,6 +57,7 @@ impl Download {
             stage: Stage::Running,
             row,
             metadata_told: false,
+            news: News::default(),
             problem_told: None,
             next_json: now,
             begun: now,
@@ -75,6 +78,7 @@ impl Download {
         let status = self.torrent.status();
         self.tell_metadata(global, display);
         self.row.update(now, &self.name, &status);
+        self.news.tell(&self.torrent, &status, global, display);
         if global.json && now >= self.next_json {
             self.next_json = now + JSON_INTERVAL;
             display.suspend(|| print_json(&progress_json(&self.torrent, &status)));

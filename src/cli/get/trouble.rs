@@ -71,11 +71,13 @@ fn no_way_in(name: &str, info: Option<&Info>, status: &TorrentStatus) -> Failure
         return Failure::new(format!(
             "{name} is private: its peers come from its trackers only"
         ))
-        .hint("give a peer with --peer IP:PORT; trackers are not supported");
+        .hint("leave --no-trackers away, if it names any that can be asked, or give a peer with --peer IP:PORT");
     }
     if !status.dht.enabled {
-        return Failure::new(format!("{name}: the DHT is off and no peer is known"))
-            .hint("leave --no-dht away, or give a peer with --peer IP:PORT");
+        return Failure::new(format!(
+            "{name}: the DHT is off, and neither a peer nor a tracker is known"
+        ))
+        .hint("leave --no-dht away, or give a peer with --peer IP:PORT");
     }
     let why = match &status.dht.bootstrap_failed {
         Some(reason) => reason.as_str(),

@@ -105,6 +105,7 @@ impl Wanted {
         AddOptions {
             output: args.output.clone(),
             peers: args.peers.peer.clone(),
+            trackers: self.around.trackers.clone(),
             files: self.files.clone(),
             sequential: args.sequential,
             metadata_only: args.list || args.metadata_only,

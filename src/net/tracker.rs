@@ -1,0 +1,289 @@
+//! HTTP trackers: the requests that `announce` wants made (BEP 3, 7).
+//!
+//! One [`HttpTrackers`] serves the whole process. It makes a client the first time one is needed, one
+//! for each local address, so that each of our addresses is announced from itself (BEP 7).
+//!
+//! Invariant: an announce ends within [`REQUEST_TIMEOUT`], holds at most
+//! [`ANSWER_LENGTH_MAX`] bytes of answer, and reaches nobody that
+//! [`TrackerUrl`] and [`may_have_address`] do not allow.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use reqwest::header::LOCATION;
+use reqwest::redirect::Policy;
+use reqwest::{Client, Response, Url};
+
+use crate::announce::tracker::ANSWER_LENGTH_MAX;
+use crate::announce::tracker_url::may_have_address;
+use crate::announce::{Answer, Request, Scheme, TrackerError, TrackerUrl, UrlError};
+use crate::metainfo::plain_text;
+
+/// How long an announce may take, redirects and all.
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long a connection may take to open. Ours: as long as one to a peer.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Redirects followed.
+const REDIRECTS_MAX: usize = 5;
+
+/// Local addresses that trackers are asked from; a host with more is announced at the first ones.
+const PATHS_MAX: usize = 4;
+
+/// Bytes of the system's or the library's words for a failure.
+const WORDS_LENGTH_MAX: usize = 200;
+
+/// What we call ourselves.
+const USER_AGENT: &str = concat!("trackless/", env!("CARGO_PKG_VERSION"));
+
+/// Clients by local address, and whether they speak TLS.
+type Clients = BTreeMap<(IpAddr, bool), Client>;
+
+/// The way to HTTP trackers. Clones share everything.
+#[derive(Debug, Clone, Default)]
+pub struct HttpTrackers {
+    clients: Arc<Mutex<Clients>>,
+}
+
+/// The addresses to announce us from, and the port that peers reach us at: those listened on, one of each
+/// kind.
+#[must_use]
+pub fn paths(listen: &[SocketAddr]) -> Vec<SocketAddr> {
+    let mut paths: Vec<SocketAddr> = Vec::new();
+    for &address in listen {
+        let is_known = paths.iter().any(|path| path.ip() == address.ip());
+        if !is_known && paths.len() < PATHS_MAX {
+            paths.push(address);
+        }
+    }
+    paths
+}
+
+/// No address of a name can be used.
+#[derive(Debug, thiserror::Error)]
+enum NameError {
+    #[error("the name has no address of this family")]
+    NoAddress,
+    #[error("the name leads into a private network")]
+    Narrower,
+}
+
+/// Finds addresses of one family, those left out that a name must not have.
+#[derive(Debug)]
+struct Resolver {
+    wants_ipv4: bool,
+}
+
+impl Resolve for Resolver {
+    fn resolve(&self, name: Name) -> Resolving {
+        let wants_ipv4 = self.wants_ipv4;
+        Box::pin(async move {
+            let host = name.as_str();
+            let found = tokio::net::lookup_host((host, 0)).await?;
+            let family: Vec<SocketAddr> = found
+                .filter(|address| address.is_ipv4() == wants_ipv4)
+                .collect();
+            if family.is_empty() {
+                return Err(NameError::NoAddress.into());
+            }
+            let allowed = |address: &SocketAddr| may_have_address(host, address.ip());
+            let usable: Vec<SocketAddr> = family.into_iter().filter(allowed).collect();
+            if usable.is_empty() {
+                return Err(NameError::Narrower.into());
+            }
+            Ok(Box::new(usable.into_iter()) as Addrs)
+        })
+    }
+}
+
+impl HttpTrackers {
+    /// Announces to a tracker from the local address `from` (unspecified: any of its family).
+    ///
+    /// # Errors
+    ///
+    /// Why there is no answer. [`TrackerError::NoAddress`] if the tracker has none of that family.
+    pub async fn announce(
+        &self,
+        from: IpAddr,
+        tracker: &TrackerUrl,
+        request: &Request,
+    ) -> Result<Answer, TrackerError> {
+        let exchange = self.exchange(from, tracker, request);
+        tokio::time::timeout(REQUEST_TIMEOUT, exchange)
+            .await
+            .unwrap_or(Err(TrackerError::TimedOut))
+    }
+
+    async fn exchange(
+        &self,
+        from: IpAddr,
+        tracker: &TrackerUrl,
+        request: &Request,
+    ) -> Result<Answer, TrackerError> {
+        let mut at = tracker.clone();
+        let mut url = request.url(tracker);
+        for _ in 0..=REDIRECTS_MAX {
+            let url_now = parse(&url, &at)?;
+            let client = self.client(from, &at)?;
+            let response = client.get(url_now.clone()).send().await.map_err(failure)?;
+            let Some(answered) = response.remote_addr() else {
+                return Err(TrackerError::Unreachable("nobody knows where".to_owned()));
+            };
+            if !response.status().is_redirection() {
+                let status = response.status();
+                let bytes = body(response).await?;
+                let answer = Answer::decode(&bytes, answered.ip());
+                return match answer {
+                    // Some trackers give their reason beside a status that says no.
+                    Err(TrackerError::Malformed(_)) | Ok(_) if !status.is_success() => {
+                        Err(TrackerError::Status(status.as_u16()))
+                    }
+                    answer => answer,
+                };
+            }
+            let next = location(&response, &url_now)?;
+            at.check_redirect(answered.ip(), &next)?;
+            url = next.to_string();
+            at = next;
+        }
+        Err(TrackerError::Redirects)
+    }
+
+    /// The client that speaks from a local address, made when it is first needed.
+    fn client(&self, from: IpAddr, tracker: &TrackerUrl) -> Result<Client, TrackerError> {
+        if let Some(address) = tracker.address()
+            && address.is_ipv4() != from.is_ipv4()
+        {
+            return Err(TrackerError::NoAddress);
+        }
+        let from = match from {
+            // What is bound to this machine's own network reaches nobody else.
+            IpAddr::V4(ip) if ip.is_loopback() && !tracker.may_be_here() => {
+                Ipv4Addr::UNSPECIFIED.into()
+            }
+            IpAddr::V6(ip) if ip.is_loopback() && !tracker.may_be_here() => {
+                Ipv6Addr::UNSPECIFIED.into()
+            }
+            from => from,
+        };
+        let with_tls = match tracker.scheme() {
+            Scheme::Https => true,
+            Scheme::Http => false,
+            Scheme::Udp => return Err(UrlError::Unsupported.into()),
+        };
+        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(client) = clients.get(&(from, with_tls)) {
+            return Ok(client.clone());
+        }
+        let client = build(from, with_tls).map_err(failure)?;
+        clients.insert((from, with_tls), client.clone());
+        Ok(client)
+    }
+}
+
+/// A client that keeps no connection: a tracker is asked again in half an hour.
+fn build(from: IpAddr, with_tls: bool) -> reqwest::Result<Client> {
+    // Somebody else in this process may have chosen one before; either does.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let resolver = Resolver {
+        wants_ipv4: from.is_ipv4(),
+    };
+    let mut builder = Client::builder()
+        .user_agent(USER_AGENT)
+        .local_address(from)
+        .dns_resolver(resolver)
+        .connect_timeout(CONNECT_TIMEOUT)
+        .pool_max_idle_per_host(0)
+        .redirect(Policy::none())
+        .referer(false)
+        .retry(reqwest::retry::never())
+        .http1_only()
+        .no_proxy();
+    if !with_tls {
+        // The system's certificates are a megabyte that plain HTTP has no use for.
+        builder = builder.tls_certs_only([]);
+    }
+    builder.build()
+}
+
+/// A URL as the client reads it, which must be how it was read here.
+fn parse(url: &str, expected: &TrackerUrl) -> Result<Url, TrackerError> {
+    let url = Url::parse(url).map_err(|_| UrlError::Unsupported)?;
+    let host = url.host_str().unwrap_or_default();
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let is_same = match expected.address() {
+        Some(address) => host.parse() == Ok(address),
+        None => host == expected.host(),
+    };
+    if is_same && url.port_or_known_default() == Some(expected.port()) {
+        Ok(url)
+    } else {
+        Err(UrlError::Unsupported.into())
+    }
+}
+
+/// Where a redirect leads.
+fn location(response: &Response, base: &Url) -> Result<TrackerUrl, TrackerError> {
+    let location = response.headers().get(LOCATION);
+    let location = location.and_then(|value| value.to_str().ok());
+    let Some(location) = location else {
+        return Err(TrackerError::Status(response.status().as_u16()));
+    };
+    let next = base.join(location).map_err(|_| UrlError::Unsupported)?;
+    Ok(TrackerUrl::parse(next.as_str())?)
+}
+
+/// What stands in an answer, decompressed.
+async fn body(mut response: Response) -> Result<Vec<u8>, TrackerError> {
+    let mut bytes = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(failure)? {
+        if bytes.len() + chunk.len() > ANSWER_LENGTH_MAX {
+            return Err(TrackerError::TooLong);
+        }
+        bytes.extend_from_slice(&chunk);
+    }
+    Ok(bytes)
+}
+
+/// Why the client has no answer.
+#[expect(clippy::needless_pass_by_value, reason = "as `map_err` wants it")]
+fn failure(error: reqwest::Error) -> TrackerError {
+    if error.is_timeout() {
+        return TrackerError::TimedOut;
+    }
+    let mut innermost: &dyn std::error::Error = &error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+        if let Some(error) = innermost.downcast_ref::<NameError>() {
+            return match error {
+                NameError::NoAddress => TrackerError::NoAddress,
+                NameError::Narrower => UrlError::Narrower.into(),
+            };
+        }
+        let kind = innermost
+            .downcast_ref::<io::Error>()
+            .map(|error| error.kind());
+        if let Some(
+            io::ErrorKind::NetworkUnreachable
+            | io::ErrorKind::NetworkDown
+            | io::ErrorKind::AddrNotAvailable,
+        ) = kind
+        {
+            return TrackerError::Local(words(innermost));
+        }
+    }
+    TrackerError::Unreachable(words(innermost))
+}
+
+/// An error in words that are fit for display.
+fn words(error: &dyn std::error::Error) -> String {
+    plain_text(error.to_string().as_bytes(), WORDS_LENGTH_MAX).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests;

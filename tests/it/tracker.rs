@@ -1,0 +1,258 @@
+//! Peers from trackers, with the built command and the DHT off.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crate::command::{Running, run, run_quick, stderr, stdout, text};
+
+/// What a tracker knows.
+#[derive(Default)]
+struct Known {
+    /// Peers of the one torrent that is announced.
+    peers: Vec<SocketAddr>,
+    /// The query of each request, in order.
+    queries: Vec<String>,
+    is_over: bool,
+}
+
+/// An HTTP tracker for one torrent on loopback; it ends with the test.
+struct Tracker {
+    address: SocketAddr,
+    known: Arc<Mutex<Known>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Tracker {
+    fn start() -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let address = listener.local_addr().unwrap();
+        let known = Arc::new(Mutex::new(Known::default()));
+        let shared = Arc::clone(&known);
+        let thread = std::thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                if shared.lock().unwrap().is_over {
+                    return;
+                }
+                // One that goes away in the middle is no concern of ours.
+                let _ = answer(stream, &shared);
+            }
+        });
+        Self {
+            address,
+            known,
+            thread: Some(thread),
+        }
+    }
+
+    fn url(&self) -> String {
+        format!("http://{}/announce", self.address)
+    }
+
+    /// The events that the peer at a port told, in order.
+    fn events(&self, port: u16) -> Vec<String> {
+        let known = self.known.lock().unwrap();
+        let of_port = |query: &&String| value(query, "port") == Some(port.to_string());
+        let queries = known.queries.iter().filter(of_port);
+        queries
+            .map(|query| value(query, "event").unwrap_or_default())
+            .collect()
+    }
+}
+
+impl Drop for Tracker {
+    fn drop(&mut self) {
+        if let Ok(mut known) = self.known.lock() {
+            known.is_over = true;
+        }
+        // Wakes the thread.
+        let _ = TcpStream::connect(self.address);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// A parameter of a query.
+fn value(query: &str, name: &str) -> Option<String> {
+    let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+    pairs
+        .find(|(key, _)| *key == name)
+        .map(|(_, value)| value.to_owned())
+}
+
+/// Reads a request, and answers with everybody but the asker.
+fn answer(mut stream: TcpStream, known: &Mutex<Known>) -> std::io::Result<()> {
+    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte)?;
+        head.push(byte[0]);
+    }
+    let head = String::from_utf8_lossy(&head).into_owned();
+    let path = head.split(' ').nth(1).unwrap_or_default();
+    let query = path.split_once('?').map_or("", |(_, query)| query);
+    let port: u16 = value(query, "port")
+        .and_then(|port| port.parse().ok())
+        .unwrap_or(0);
+    let asker = SocketAddr::new(stream.peer_addr()?.ip(), port);
+    let mut known = known.lock().unwrap();
+    known.queries.push(query.to_owned());
+    known.peers.retain(|&peer| peer != asker);
+    let mut body = b"d8:completei1e8:intervali1800e5:peers".to_vec();
+    body.extend(format!("{}:", known.peers.len() * 6).bytes());
+    for peer in &known.peers {
+        let SocketAddr::V4(peer) = peer else { continue };
+        body.extend(peer.ip().octets());
+        body.extend(peer.port().to_be_bytes());
+    }
+    body.extend(b"15:warning message15:soon\x1b[2J down!!e");
+    if value(query, "event").as_deref() != Some("stopped") {
+        known.peers.push(asker);
+    }
+    drop(known);
+    write!(
+        stream,
+        "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    )?;
+    stream.write_all(&body)
+}
+
+/// A file, and a torrent of it that names a tracker; its magnet link has it too.
+fn torrent(home: &Path, tracker: &str) -> (String, String) {
+    let content = home.join("content.bin");
+    fs::write(&content, vec![5; 300_000]).unwrap();
+    let torrent = home.join("content.torrent");
+    let (content, torrent) = (content.to_str().unwrap(), torrent.to_str().unwrap());
+    let made = run(
+        home,
+        &[
+            "create",
+            content,
+            "-o",
+            torrent,
+            "--tracker",
+            tracker,
+            "--json",
+        ],
+    );
+    assert_eq!(made.status.code(), Some(0), "{}", stderr(&made));
+    (torrent.to_owned(), text(stdout(&made).trim(), "magnet"))
+}
+
+/// Seeds the content of [`torrent`] without the DHT; gives the port too.
+fn start_seeder(home: &Path, torrent: &str) -> (Running, u16) {
+    let data = home.to_str().unwrap();
+    let arguments = [
+        "seed",
+        torrent,
+        "--data",
+        data,
+        "--no-dht",
+        "--json",
+        "--listen",
+        "127.0.0.1:0",
+    ];
+    let mut seeder = Running::start(home, &arguments);
+    let line: serde_json::Value = serde_json::from_str(&seeder.line()).unwrap();
+    let address: SocketAddr = line["listen"][0].as_str().unwrap().parse().unwrap();
+    (seeder, address.port())
+}
+
+#[test]
+fn a_magnet_link_is_fetched_with_nothing_but_its_tracker() {
+    let home = tempfile::tempdir().unwrap();
+    let tracker = Tracker::start();
+    let (torrent, magnet) = torrent(home.path(), &tracker.url());
+    let (mut seeder, seeder_port) = start_seeder(home.path(), &torrent);
+    let told = seeder.line_with(&["\"event\":\"tracker\""]);
+    assert_eq!(text(&told, "answers"), "1", "{told}");
+    assert_eq!(text(&told, "url"), tracker.url());
+    assert!(!told.contains("\\u001b"), "{told}");
+    assert!(text(&told, "warning").starts_with("soon"), "{told}");
+    let target = home.path().join("target");
+    let arguments = [
+        "get",
+        &magnet,
+        "--no-dht",
+        "--json",
+        "-o",
+        target.to_str().unwrap(),
+    ];
+    let state = ["--state-dir", target.to_str().unwrap(), "--timeout", "50s"];
+    let got = run_quick(home.path(), &[&arguments[..], &state].concat());
+    let printed = stdout(&got);
+    assert_eq!(got.status.code(), Some(0), "{printed}{}", stderr(&got));
+    assert_eq!(
+        fs::read(target.join("content.bin")).unwrap(),
+        vec![5; 300_000]
+    );
+    let said = printed
+        .lines()
+        .rfind(|line| line.contains("\"event\":\"tracker\""))
+        .unwrap();
+    assert_eq!(text(said, "url"), tracker.url());
+    let ended = seeder.interrupt();
+    assert_eq!(ended.status.code(), Some(130));
+
+    let ports: Vec<String> = {
+        let known = tracker.known.lock().unwrap();
+        known
+            .queries
+            .iter()
+            .filter_map(|query| value(query, "port"))
+            .collect()
+    };
+    let port = ports
+        .iter()
+        .find(|port| **port != seeder_port.to_string())
+        .unwrap();
+    let events = tracker.events(port.parse().unwrap());
+    assert_eq!(events, ["started", "completed", "stopped"]);
+    // It had everything from the start.
+    assert_eq!(tracker.events(seeder_port), ["started", "stopped"]);
+}
+
+#[test]
+fn with_no_trackers_none_is_asked() {
+    let home = tempfile::tempdir().unwrap();
+    let tracker = Tracker::start();
+    let (_, magnet) = torrent(home.path(), &tracker.url());
+    let got = run_quick(home.path(), &["get", &magnet, "--no-dht", "--no-trackers"]);
+    assert_eq!(got.status.code(), Some(1), "{}", stderr(&got));
+    assert!(tracker.known.lock().unwrap().queries.is_empty());
+}
+
+#[test]
+fn a_tracker_that_refuses_is_quoted_without_its_escape_codes() {
+    let home = tempfile::tempdir().unwrap();
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let url = format!("http://{}/announce", listener.local_addr().unwrap());
+    let refusing = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        // What is left unread when a stream is closed would make a reset of it.
+        let _ = stream.read(&mut [0; 4_096]);
+        let body = "d14:failure reason21:\x1b[31munknown torrent!e";
+        let length = body.len();
+        let _ = write!(
+            stream,
+            "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{body}"
+        );
+    });
+    let (_, magnet) = torrent(home.path(), &url);
+    let got = run_quick(
+        home.path(),
+        &["get", &magnet, "--no-dht", "--timeout", "3s"],
+    );
+    let said = stderr(&got);
+    assert_eq!(got.status.code(), Some(3), "{said}");
+    assert!(said.contains("it says: [31munknown torrent"), "{said}");
+    assert!(!said.contains('\x1b'), "{said}");
+    refusing.join().unwrap();
+}
