@@ -210,19 +210,8 @@ impl Session {
         let has_way_in = has_contacts || !config.bootstrap.is_empty();
         let dht = start_dht(&config, &mut bound, saved, clock)?;
 
-        let (summary_sender, summary) = watch::channel(DhtSummary::default());
         let mut services = JoinSet::new();
-        if let Some(dht) = &dht {
-            services.spawn(keeper::watch_node(dht.clone(), summary_sender));
-            if let Some(state) = &state {
-                services.spawn(keeper::save_regularly(
-                    dht.clone(),
-                    listen.clone(),
-                    Arc::clone(state),
-                    summary.clone(),
-                ));
-            }
-        }
+        let summary = watch_dht(dht.as_ref(), state.as_ref(), &listen, &mut services);
         let routes = Arc::new(Routes::new(BTreeMap::new()));
         let tally = Tally::default();
         let places = Places::new(places::raise_descriptors());
@@ -505,6 +494,28 @@ fn shared_port(listen: &[SocketAddr]) -> Option<u16> {
         .iter()
         .all(|address| address.port() == port)
         .then_some(port)
+}
+
+/// Starts what watches over the DHT node; gives what it sees.
+fn watch_dht(
+    dht: Option<&DhtHandle>,
+    state: Option<&Arc<StateDir>>,
+    listen: &[SocketAddr],
+    services: &mut JoinSet<()>,
+) -> watch::Receiver<DhtSummary> {
+    let (sender, summary) = watch::channel(DhtSummary::default());
+    if let Some(dht) = dht {
+        services.spawn(keeper::watch_node(dht.clone(), sender));
+        if let Some(state) = state {
+            services.spawn(keeper::save_regularly(
+                dht.clone(),
+                listen.to_vec(),
+                Arc::clone(state),
+                summary.clone(),
+            ));
+        }
+    }
+    summary
 }
 
 /// Starts the DHT node on the UDP sockets that were bound; `None` when it is switched off.
