@@ -18,12 +18,12 @@ const CASES_OF_ONE_NODE: [(Content, u32); 2] = [
     (Content::Folder, SMALL_PIECES),
 ];
 
-fn open() -> Option<Lab> {
+pub(crate) fn open() -> Option<Lab> {
     Lab::open(&[("aria2", || run("aria2c", &["--version"]))])
 }
 
-/// Starts aria2 at `host` with its DHT, and nothing else that finds peers.
-fn aria2(lab: &Lab, host: u8, folder: &Path, arguments: &[&str]) -> Program {
+/// Starts aria2 at `host` with its DHT, and nothing else that finds peers unless the arguments say so.
+pub(crate) fn aria2(lab: &Lab, host: u8, folder: &Path, arguments: &[&str]) -> Program {
     let address = address(host);
     let table = lab.folder("aria2").join(format!("dht-{host}.dat"));
     let mut all = vec![

@@ -27,6 +27,9 @@ use crate::matrix::{CASES, Original, check_fetched, report, seed};
 /// Where Transmission is, whichever side it takes.
 const TRANSMISSION: u8 = 40;
 
+/// The port at which it takes peers.
+pub(crate) const PEER_PORT: u16 = 51_413;
+
 /// The port of its RPC.
 const RPC_PORT: u16 = 9091;
 
@@ -43,14 +46,14 @@ const POLL_INTERVAL: Duration = Duration::from_millis(250);
 /// `status` of a torrent that is complete and served.
 const SEEDING: u64 = 6;
 
-fn open() -> Option<Lab> {
+pub(crate) fn open() -> Option<Lab> {
     Lab::open(&[("transmission-daemon", || {
         run("transmission-daemon", &["--version"])
     })])
 }
 
 /// A daemon, and the way to talk to it.
-struct Transmission<'a> {
+pub(crate) struct Transmission<'a> {
     lab: &'a Lab,
     program: Program,
     /// What it wants to see in every request: its protection against other people's web pages.
@@ -60,6 +63,11 @@ struct Transmission<'a> {
 impl<'a> Transmission<'a> {
     /// Starts the daemon with one DHT node to start from, and nothing else that finds peers.
     fn start(lab: &'a Lab) -> Self {
+        Self::start_with(lab, false)
+    }
+
+    /// The same, and whether peers tell it of others.
+    pub(crate) fn start_with(lab: &'a Lab, pex: bool) -> Self {
         let folder = lab.folder("transmission");
         let (address, entry) = (address(TRANSMISSION), address(1));
         std::fs::write(folder.join("dht.bootstrap"), format!("{entry} 6881\n")).unwrap();
@@ -69,8 +77,8 @@ impl<'a> Transmission<'a> {
             "download-dir": lab.folder("fetched"),
             "encryption": 0,
             "lpd-enabled": false,
-            "peer-port": 51_413,
-            "pex-enabled": false,
+            "peer-port": PEER_PORT,
+            "pex-enabled": pex,
             "port-forwarding-enabled": false,
             "rpc-authentication-required": false,
             "rpc-bind-address": address,
@@ -93,7 +101,7 @@ impl<'a> Transmission<'a> {
     }
 
     /// Adds a torrent from its file, with its content in place.
-    fn add_seed(&self, original: &Original) {
+    pub(crate) fn add_seed(&self, original: &Original) {
         self.call(
             "torrent-add",
             &json!({
@@ -104,7 +112,7 @@ impl<'a> Transmission<'a> {
     }
 
     /// Adds a torrent by magnet link.
-    fn add_magnet(&self, original: &Original, folder: &Path) {
+    pub(crate) fn add_magnet(&self, original: &Original, folder: &Path) {
         let magnet = original.magnet();
         let arguments = json!({"filename": magnet, "download-dir": folder});
         self.call("torrent-add", &arguments);
@@ -133,7 +141,7 @@ impl<'a> Transmission<'a> {
     }
 
     /// Whether it has everything of a torrent.
-    fn has(&self, original: &Original) -> bool {
+    pub(crate) fn has(&self, original: &Original) -> bool {
         let torrents = self.torrents();
         let torrent = &torrents[&original.info_hash];
         assert_eq!(torrent["errorString"], "", "{torrent}");
@@ -153,7 +161,7 @@ impl<'a> Transmission<'a> {
     /// # Panics
     ///
     /// When [`TRANSFER_PATIENCE`] has run out.
-    fn wait_until(&self, what: &str, is_so: impl Fn() -> bool) {
+    pub(crate) fn wait_until(&self, what: &str, is_so: impl Fn() -> bool) {
         let deadline = Instant::now() + TRANSFER_PATIENCE;
         while !is_so() {
             assert!(
