@@ -8,7 +8,7 @@
 //!
 //! From the bottom up:
 //!
-//! - values: [`time`], [`id`], [`address`], [`bitfield`], [`random`], [`bencode`], [`metainfo`]
+//! - values: [`time`], [`id`], [`address`], [`bitfield`], [`crc32c`], [`random`], [`bencode`], [`metainfo`]
 //! - codecs: [`krpc`] for the DHT, [`wire`] for peers
 //! - cores: [`dht::Node`], [`peer::Connection`], [`swarm::Torrent`], [`announce::Schedule`]
 //! - drivers and what people use (feature `node`): `net`, `disk`, `session`, `cli`
@@ -17,6 +17,7 @@ pub mod address;
 pub mod announce;
 pub mod bencode;
 pub mod bitfield;
+pub mod crc32c;
 pub mod dht;
 pub mod id;
 pub mod krpc;

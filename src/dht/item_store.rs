@@ -14,8 +14,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::item::Item;
-use super::secure_id::crc32c;
 use crate::address::Scope;
+use crate::crc32c::crc32c;
 use crate::id::NodeId;
 use crate::time::Instant;
 

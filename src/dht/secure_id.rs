@@ -10,6 +10,7 @@
 use std::net::IpAddr;
 
 use crate::address::Scope;
+use crate::crc32c::crc32c;
 use crate::id::{ID_LENGTH, NodeId};
 
 /// What ids that do not follow from their address (BEP 42) mean for us.
@@ -39,41 +40,6 @@ const MASK_V6: [u8; 8] = [0x01, 0x03, 0x07, 0x0f, 0x1f, 0x3f, 0x7f, 0xff];
 
 /// The three bits of an id's last byte that choose one of eight prefixes.
 const CHOICE_MASK: u8 = 0x07;
-
-/// CRC-32C of each half byte, reflected; the polynomial is Castagnoli's.
-const CRC_TABLE: [u32; 16] = crc_table();
-
-const fn crc_table() -> [u32; 16] {
-    let mut table = [0; 16];
-    let mut index = 0u32;
-    while index < 16 {
-        let mut crc = index;
-        let mut bit = 0;
-        while bit < 4 {
-            crc = if crc & 1 == 1 {
-                crc >> 1 ^ 0x82f6_3b78
-            } else {
-                crc >> 1
-            };
-            bit += 1;
-        }
-        table[index as usize] = crc;
-        index += 1;
-    }
-    table
-}
-
-/// CRC-32C (RFC 3720, appendix B.4).
-pub(super) fn crc32c(bytes: &[u8]) -> u32 {
-    let step = |crc: u32, half: u8| {
-        let index = usize::from(crc.to_le_bytes()[0] & 0x0f ^ half & 0x0f);
-        crc >> 4 ^ CRC_TABLE[index]
-    };
-    let crc = bytes
-        .iter()
-        .fold(u32::MAX, |crc, byte| step(step(crc, *byte), byte >> 4));
-    !crc
-}
 
 /// The 32 bits of which the first 21 begin the ids of this address whose last byte is `last`.
 fn prefix(ip: IpAddr, last: u8) -> u32 {
@@ -159,14 +125,6 @@ mod tests {
     ];
 
     #[test]
-    fn the_check_value_of_crc_32c_comes_out() {
-        assert_eq!(crc32c(b"123456789"), 0xe306_9283);
-        assert_eq!(crc32c(&[]), 0);
-        assert_eq!(crc32c(&[0; 32]), 0x8a91_36aa, "RFC 3720, B.4");
-        assert_eq!(crc32c(&[0xff; 32]), 0x62a8_ab43, "RFC 3720, B.4");
-    }
-
-    #[test]
     fn the_vectors_of_bep_42_come_out_byte_for_byte() {
         for (ip, last, id) in VECTORS {
             let (ip, id): (IpAddr, NodeId) = (ip.parse().unwrap(), id.parse().unwrap());
@@ -234,20 +192,6 @@ mod tests {
                 prop_assert_eq!(bound.as_bytes()[2] & 7, id[2] & 7);
                 prop_assert_eq!(bind(bound, ip), bound);
             }
-        }
-
-        #[test]
-        fn the_crc_is_that_of_a_bitwise_calculation(
-            bytes in prop::collection::vec(any::<u8>(), 0..40),
-        ) {
-            let mut crc = u32::MAX;
-            for byte in &bytes {
-                crc ^= u32::from(*byte);
-                for _ in 0..8 {
-                    crc = if crc & 1 == 1 { crc >> 1 ^ 0x82f6_3b78 } else { crc >> 1 };
-                }
-            }
-            prop_assert_eq!(crc32c(&bytes), !crc);
         }
     }
 }

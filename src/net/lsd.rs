@@ -53,32 +53,9 @@ pub struct LsdConfig {
     pub torrents: watch::Receiver<BTreeSet<InfoHash>>,
 }
 
-/// Announces and listens until the sender of the torrents is gone. `heard` gets each address at which a
-/// torrent of ours is, our own left out.
-pub async fn run(config: LsdConfig, heard: impl Fn(InfoHash, SocketAddr) + Send) {
-    let has = |v6: bool| config.listen.iter().any(|address| address.is_ipv6() == v6);
-    let open = |group: SocketAddr| {
-        let opened = open_socket(group);
-        opened
-            .inspect_err(|error| tracing::debug!(%group, %error, "no local discovery there"))
-            .ok()
-    };
-    let discovery = Discovery {
-        v4: has(false).then(|| open(GROUP_V4.into())).flatten(),
-        v6: has(true).then(|| open(GROUP_V6.into())).flatten(),
-        cookie: cookie(),
-        schedule: LocalSchedule::default(),
-        counted: (Instant::ZERO, 0),
-        config,
-    };
-    discovery.join();
-    if discovery.v4.is_some() || discovery.v6.is_some() {
-        discovery.run(heard).await;
-    }
-}
-
 /// The sockets, and when what is said.
-struct Discovery {
+#[derive(Debug)]
+pub struct Discovery {
     config: LsdConfig,
     v4: Option<UdpSocket>,
     v6: Option<UdpSocket>,
@@ -89,7 +66,40 @@ struct Discovery {
 }
 
 impl Discovery {
-    async fn run(mut self, heard: impl Fn(InfoHash, SocketAddr) + Send) {
+    /// Opens the sockets, inside a tokio runtime; `None` where no interface does multicast.
+    #[must_use]
+    pub fn open(config: LsdConfig) -> Option<Self> {
+        let has = |v6: bool| config.listen.iter().any(|address| address.is_ipv6() == v6);
+        let open = |group: SocketAddr| {
+            let opened = open_socket(group);
+            opened
+                .inspect_err(|error| tracing::debug!(%group, %error, "no local discovery there"))
+                .ok()
+        };
+        let discovery = Self {
+            v4: has(false).then(|| open(GROUP_V4.into())).flatten(),
+            v6: has(true).then(|| open(GROUP_V6.into())).flatten(),
+            cookie: cookie(),
+            schedule: LocalSchedule::default(),
+            counted: (Instant::ZERO, 0),
+            config,
+        };
+        let is_up = discovery.join().into_iter().any(|interface| {
+            let socket = match interface.address {
+                IpAddr::V4(_) => &discovery.v4,
+                IpAddr::V6(_) => &discovery.v6,
+            };
+            socket.is_some()
+        });
+        if !is_up {
+            tracing::debug!("no interface for local discovery");
+        }
+        is_up.then_some(discovery)
+    }
+
+    /// Announces and listens until the sender of the torrents is gone. `heard` gets each address at which a
+    /// torrent of ours is, our own left out.
+    pub async fn run(mut self, heard: impl Fn(InfoHash, SocketAddr) + Send) {
         let clock = self.config.clock;
         let mut v4 = [0; DATAGRAM_MAX + 1];
         let mut v6 = v4;

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -12,8 +13,12 @@ use super::config::Config;
 use super::handle::Command;
 use crate::id::InfoHash;
 use crate::net::clock::Clock;
-use crate::net::lsd::{self, LsdConfig};
+use crate::net::lsd::{Discovery, LsdConfig};
 use crate::swarm::PeerSource;
+
+/// How long nobody may be heard in the local network before that is no way to find peers. Ours: whoever is
+/// there answers an announce within seconds.
+pub(super) const ANSWERS_WITHIN: Duration = Duration::from_secs(20);
 
 /// The torrents of a session that take part.
 #[derive(Debug, Clone)]
@@ -22,7 +27,8 @@ pub(super) struct LocalNetwork {
 }
 
 impl LocalNetwork {
-    /// Starts to announce and to listen, if that is wanted and others could connect to us.
+    /// Starts to announce and to listen, if that is wanted, others could connect to us, and there is an
+    /// interface that does multicast.
     pub(super) fn start(
         config: &Config,
         listen: &[SocketAddr],
@@ -47,7 +53,8 @@ impl LocalNetwork {
                 let _ = commands.try_send(Command::AddPeers(PeerSource::Lsd, vec![address]));
             }
         };
-        services.spawn(lsd::run(config, heard));
+        let discovery = Discovery::open(config)?;
+        services.spawn(discovery.run(heard));
         Some(Self {
             torrents: Arc::new(torrents),
         })

@@ -22,7 +22,7 @@ use self::store::Store;
 use super::counters::Tally;
 use super::handle::{Command, Ended, Problem, TorrentStatus};
 use super::keeper::DhtSummary;
-use super::local::{LocalNetwork, Membership};
+use super::local::{ANSWERS_WITHIN, LocalNetwork, Membership};
 use super::places::Places;
 use super::publish::Publishing;
 use super::resume::Totals;
@@ -126,9 +126,10 @@ pub(super) struct Task {
     links: Links,
     store: Store,
     search: Search,
-    /// While others in the local network are told.
+    /// While others in the local network are told, and since when.
     membership: Option<Membership>,
     announcer: Announcer,
+    joined_at: Instant,
     problem: Option<Problem>,
     /// Since when nothing is missing.
     seeding_since: Option<Instant>,
@@ -163,6 +164,7 @@ impl Task {
             search,
             membership: None,
             announcer,
+            joined_at: now,
             problem: None,
             seeding_since: None,
             ending: None,
@@ -330,9 +332,12 @@ impl Task {
 
     /// Takes part in the local network from now on, if that is not done and may be.
     fn join_local_network(&mut self) {
-        if self.membership.is_none() && !self.context.metadata_only {
-            let local = self.context.local.as_ref();
-            self.membership = local.map(|local| local.join(self.info_hash));
+        if let Some(local) = &self.context.local
+            && self.membership.is_none()
+            && !self.context.metadata_only
+        {
+            self.membership = Some(local.join(self.info_hash));
+            self.joined_at = self.context.clock.now();
         }
     }
 
@@ -501,8 +506,10 @@ impl Task {
         let trackers = self.announcer.progress().clone();
         let no_dht = !dht.enabled || (!self.context.has_way_in && dht.contacts == 0);
         let no_source = no_dht && !trackers.enabled;
-        dht.no_way_in = no_source && stats.peers_known == 0 && stats.peers_connected == 0;
-        let moving = stats.down_rate > 0 || stats.up_rate > 0 || self.is_checking();
+        let nobody = no_source && stats.peers_known == 0 && stats.peers_connected == 0;
+        let waits = self.membership.is_some() && now < self.joined_at + ANSWERS_WITHIN;
+        dht.no_way_in = nobody && !waits;
+        let moving = stats.down_rate > 0 || stats.up_rate > 0 || self.is_checking() || waits;
         let state = self.core.state();
         let seeding = state == State::Seeding;
         if seeding {

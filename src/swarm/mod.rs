@@ -17,6 +17,7 @@ mod metadata;
 mod peer_list;
 mod picker;
 mod pieces;
+mod priority;
 pub mod torrent;
 
 pub use config::{Config, PieceOrder, Seeding};

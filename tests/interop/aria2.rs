@@ -21,7 +21,7 @@ const CASES_OF_ONE_NODE: [(Content, u32); 2] = [
 /// What is moved over IPv6.
 const CASES_OF_IPV6: [(Content, u32); 1] = [(Content::File, LARGE_PIECES)];
 
-fn open(family: Family) -> Option<Lab> {
+pub(crate) fn open(family: Family) -> Option<Lab> {
     Lab::open_over(family, &[("aria2", || run("aria2c", &["--version"]))])
 }
 
@@ -48,8 +48,8 @@ fn dht_flags(lab: &Lab, address: &str, table: &Path) -> [String; 6] {
     }
 }
 
-/// Starts aria2 at `host` with its DHT, and nothing else that finds peers.
-fn aria2(lab: &Lab, host: u8, folder: &Path, arguments: &[&str]) -> Program {
+/// Starts aria2 at `host` with its DHT, and nothing else that finds peers unless the arguments say so.
+pub(crate) fn aria2(lab: &Lab, host: u8, folder: &Path, arguments: &[&str]) -> Program {
     let address = lab.address(host);
     let table = lab.folder("aria2").join(format!("dht-{host}.dat"));
     let mut all = vec![

@@ -170,6 +170,30 @@ impl Lab {
         self.at(1, PORT)
     }
 
+    /// Has the one interface carry multicast, too.
+    pub(crate) fn allow_multicast(&self) {
+        let link = [
+            "-n",
+            &self.namespace,
+            "link",
+            "set",
+            "lo",
+            "multicast",
+            "on",
+        ];
+        assert!(run("ip", &link));
+        let route = [
+            "-n",
+            &self.namespace,
+            "route",
+            "add",
+            "239.0.0.0/8",
+            "dev",
+            "lo",
+        ];
+        assert!(run("ip", &route));
+    }
+
     /// A folder of this name in the lab, made if needed.
     pub(crate) fn folder(&self, name: &str) -> PathBuf {
         let path = self.folder.path().join(name);

@@ -52,7 +52,7 @@ pub(crate) fn open(family: Family) -> Option<Lab> {
 }
 
 /// Starts the libtorrent side at `host`.
-fn libtorrent(lab: &Lab, host: u8, arguments: &[&str]) -> Program {
+pub(crate) fn libtorrent(lab: &Lab, host: u8, arguments: &[&str]) -> Program {
     let script = concat!(
         env!("CARGO_MANIFEST_DIR"),
         "/tests/interop/libtorrent_peer.py"

@@ -7,7 +7,8 @@ Prints one JSON object a line on standard output and ends when standard input is
     libtorrent_peer.py get  --listen IP:PORT --dht IP:PORT --magnet LINK --output DIR
 
 Everything that could reach beyond the addresses given is off: local discovery, port mapping, the
-built-in DHT routers. The DHT is entered at the one address named.
+built-in DHT routers. The DHT is entered at the one address named. With `--peers-by lsd` peers are found
+by local discovery alone, with `--peers-by peers` by nothing but those that connect.
 """
 
 import argparse
@@ -22,14 +23,14 @@ import libtorrent as lt
 def say(**fields):
     print(json.dumps(fields), flush=True)
 
-def make_session(listen, dht, **more):
+def make_session(listen, dht, peers_by="dht", **more):
     settings = {
         "listen_interfaces": listen,
         "outgoing_interfaces": listen.rsplit(":", 1)[0].strip("[]"),
-        "enable_lsd": False,
+        "enable_lsd": peers_by == "lsd",
         "enable_upnp": False,
         "enable_natpmp": False,
-        "enable_dht": True,
+        "enable_dht": peers_by == "dht",
         "dht_bootstrap_nodes": dht,
         "allow_multiple_connections_per_ip": True,
         "enable_incoming_utp": False,
@@ -113,6 +114,7 @@ def main():
     parser.add_argument("mode", choices=["seed", "get"])
     parser.add_argument("--listen", required=True)
     parser.add_argument("--dht", required=True)
+    parser.add_argument("--peers-by", choices=["dht", "lsd", "peers"], default="dht")
     parser.add_argument("--content")
     parser.add_argument("--piece-length", type=int, default=0)
     parser.add_argument("--torrent")
@@ -120,7 +122,7 @@ def main():
     parser.add_argument("--magnet")
     parser.add_argument("--output")
     args = parser.parse_args()
-    session = make_session(args.listen, args.dht)
+    session = make_session(args.listen, args.dht, args.peers_by)
     if args.mode == "get":
         handle = add_magnet(session, args)
     elif args.torrent:

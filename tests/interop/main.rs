@@ -22,6 +22,7 @@
 
 mod aria2;
 mod content;
+mod discovery;
 mod lab;
 mod libtorrent;
 mod libtorrent_items;

@@ -31,8 +31,13 @@ use crate::matrix::{CASES, Original, check_fetched, report, seed};
 /// Where Transmission is, whichever side it takes.
 const TRANSMISSION: u8 = 40;
 
+/// The port at which it takes peers.
+pub(crate) const PEER_PORT: u16 = 51_413;
+
 /// Where its RPC is, which knows IPv4 only.
 const RPC_HOST: &str = "127.0.0.1";
+
+/// The port of its RPC.
 const RPC_PORT: u16 = 9091;
 
 /// How long a test waits for everything to be moved: three minutes for the DHT at the very worst,
@@ -48,7 +53,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(250);
 /// `status` of a torrent that is complete and served.
 const SEEDING: u64 = 6;
 
-fn open(family: Family) -> Option<Lab> {
+pub(crate) fn open(family: Family) -> Option<Lab> {
     Lab::open_over(
         family,
         &[("transmission-daemon", || {
@@ -58,7 +63,7 @@ fn open(family: Family) -> Option<Lab> {
 }
 
 /// A daemon, and the way to talk to it.
-struct Transmission<'a> {
+pub(crate) struct Transmission<'a> {
     lab: &'a Lab,
     program: Program,
     /// What it wants to see in every request: its protection against other people's web pages.
@@ -68,6 +73,11 @@ struct Transmission<'a> {
 impl<'a> Transmission<'a> {
     /// Starts the daemon with one DHT node to start from, and nothing else that finds peers.
     fn start(lab: &'a Lab) -> Self {
+        Self::start_with(lab, false)
+    }
+
+    /// The same, and whether peers tell it of others.
+    pub(crate) fn start_with(lab: &'a Lab, pex: bool) -> Self {
         let folder = lab.folder("transmission");
         let (address, entry) = (lab.address(TRANSMISSION), lab.address(1));
         std::fs::write(folder.join("dht.bootstrap"), format!("{entry} 6881\n")).unwrap();
@@ -84,8 +94,8 @@ impl<'a> Transmission<'a> {
             "download-dir": lab.folder("fetched"),
             "encryption": 0,
             "lpd-enabled": false,
-            "peer-port": 51_413,
-            "pex-enabled": false,
+            "peer-port": PEER_PORT,
+            "pex-enabled": pex,
             "port-forwarding-enabled": false,
             "rpc-authentication-required": false,
             "rpc-bind-address": RPC_HOST,
@@ -108,7 +118,7 @@ impl<'a> Transmission<'a> {
     }
 
     /// Adds a torrent from its file, with its content in place.
-    fn add_seed(&self, original: &Original) {
+    pub(crate) fn add_seed(&self, original: &Original) {
         self.call(
             "torrent-add",
             &json!({
@@ -119,7 +129,7 @@ impl<'a> Transmission<'a> {
     }
 
     /// Adds a torrent by magnet link.
-    fn add_magnet(&self, original: &Original, folder: &Path) {
+    pub(crate) fn add_magnet(&self, original: &Original, folder: &Path) {
         let magnet = original.magnet();
         let arguments = json!({"filename": magnet, "download-dir": folder});
         self.call("torrent-add", &arguments);
@@ -148,7 +158,7 @@ impl<'a> Transmission<'a> {
     }
 
     /// Whether it has everything of a torrent.
-    fn has(&self, original: &Original) -> bool {
+    pub(crate) fn has(&self, original: &Original) -> bool {
         let torrents = self.torrents();
         let torrent = &torrents[&original.info_hash];
         assert_eq!(torrent["errorString"], "", "{torrent}");
@@ -168,7 +178,7 @@ impl<'a> Transmission<'a> {
     /// # Panics
     ///
     /// When [`TRANSFER_PATIENCE`] has run out.
-    fn wait_until(&self, what: &str, is_so: impl Fn() -> bool) {
+    pub(crate) fn wait_until(&self, what: &str, is_so: impl Fn() -> bool) {
         let deadline = Instant::now() + TRANSFER_PATIENCE;
         while !is_so() {
             assert!(

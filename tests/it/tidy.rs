@@ -12,8 +12,8 @@ use text::{blank, climbs, macros, paths, without_tests, words};
 mod text;
 
 /// Values: what may be used by every layer above.
-const VALUES: [&str; 7] = [
-    "address", "bencode", "bitfield", "id", "metainfo", "random", "time",
+const VALUES: [&str; 8] = [
+    "address", "bencode", "bitfield", "crc32c", "id", "metainfo", "random", "time",
 ];
 /// Codecs.
 const CODECS: [&str; 2] = ["krpc", "wire"];
@@ -23,10 +23,11 @@ const CORES: [&str; 5] = ["announce", "dht", "peer", "swarm", "utp"];
 const DRIVERS: [&str; 2] = ["disk", "net"];
 
 /// What a module may use: the table of `ARCHITECTURE.md`. A name with `::` allows that item only.
-const LAYERS: [(&str, &[&[&str]]); 19] = [
+const LAYERS: [(&str, &[&[&str]]); 20] = [
     ("time", &[]),
     ("id", &[]),
     ("bitfield", &[]),
+    ("crc32c", &[]),
     ("random", &[]),
     ("address", &[]),
     ("bencode", &[]),

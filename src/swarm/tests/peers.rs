@@ -1,11 +1,14 @@
 //! Addresses, dials, and who may be connected.
 
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+
 use super::lab::Lab;
 use super::puppet::{Puppet, Stream};
 use super::simulated_disk::SimulatedDisk;
 use super::{config, content, seconds};
 use crate::swarm::{Config, DialError, PeerSource, Reason, Refusal, State};
-use crate::wire::{Message, ProtocolError};
+use crate::wire::{ExtensionHandshake, Message, ProtocolError};
 
 #[test]
 fn ten_thousand_addresses_are_cut_to_three_thousand() {
@@ -354,4 +357,64 @@ fn a_dial_that_could_not_be_tried_is_tried_again_soon() {
     let stats = puppet.torrent.stats(puppet.now);
     assert_eq!(stats.failures["could not be dialled from here"], 16);
     assert_eq!(stats.peers_known, 40);
+}
+
+/// Whether a newcomer at this address gets a place in a full torrent that has everything, and of whom.
+fn displaces(newcomer: SocketAddr) -> Option<usize> {
+    let content = content(40, 1_000_000);
+    let full = Config {
+        peers_max: 8,
+        unchoke_slots: 1,
+        ..config(200)
+    };
+    let disk = SimulatedDisk::holding(&content);
+    let mut puppet = Puppet::with_disk(full, &content, disk);
+    let ours = "123.213.32.10".parse().unwrap();
+    let hello = ExtensionHandshake {
+        your_ip: Some(ours),
+        ..ExtensionHandshake::default()
+    };
+    let payload: bytes::Bytes = hello.encode().into();
+    let mut peers: Vec<_> = (1..=8u8)
+        .map(|number| {
+            let address = SocketAddr::from(([98, 76, number * 16, 1], 6881));
+            let peer = puppet.connect_to(address, number).unwrap();
+            let payload = payload.clone();
+            let hello = Message::Extended { id: 0, payload };
+            puppet.say(&peer, &[hello, Message::Interested]);
+            peer
+        })
+        .collect();
+    // Whoever is served takes something.
+    for index in 0..25 {
+        puppet.pass(seconds(5));
+        for peer in &mut peers {
+            let (offset, length) = (0, 1 << 14);
+            let request = Message::Request {
+                index,
+                offset,
+                length,
+            };
+            puppet.say(peer, &[request]);
+            puppet.hear(peer);
+        }
+    }
+    puppet.connect_to(newcomer, 9)?;
+    peers
+        .iter()
+        .position(|peer| puppet.closed(peer) == Some(Reason::Replaced))
+}
+
+#[test]
+fn in_a_full_torrent_the_lowest_priority_of_those_that_wait_makes_room() {
+    let newcomers = (0..=255).map(|last| SocketAddr::from(([5, last, 9, 9], 6881)));
+    let (mut refused, mut taken) = (0, BTreeSet::new());
+    for newcomer in newcomers.step_by(16) {
+        match displaces(newcomer) {
+            None => refused += 1,
+            Some(out) => drop(taken.insert(out)),
+        }
+    }
+    assert!(refused > 0, "some have a lesser claim");
+    assert_eq!(taken.len(), 1, "always the same one: {taken:?}");
 }

@@ -1,13 +1,18 @@
 //! Who may be connected: limits for the torrent and for each host, and who makes room.
 
-use std::net::SocketAddr;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use super::super::event::{Action, ConnectionId, Reason, Refusal, State};
 use super::super::host::Host;
+use super::super::priority::priority;
 use super::Torrent;
 use super::connections::Peer;
 use crate::id::PeerId;
+
+/// How long a peer keeps its place although it only waits to be served. Ours: several turns of the choker.
+const WAITS_FOR_PLACE: Duration = Duration::from_secs(60);
 
 /// How long a peer that has what we lack may send nothing before it is of no use. Ours: far more than the
 /// turns of a peer that serves others besides us are apart.
@@ -28,7 +33,7 @@ impl Torrent {
             Some(Refusal::Banned)
         } else if self.connected_to(Host::of(address)) >= self.host_max(Host::of(address)) {
             Some(Refusal::Host)
-        } else if self.connections.len() >= self.config.peers_max && !self.make_room() {
+        } else if self.connections.len() >= self.config.peers_max && !self.make_room(address) {
             Some(Refusal::Full)
         } else {
             None
@@ -54,18 +59,54 @@ impl Torrent {
         peers.filter(|peer| Host::of(peer.address) == host).count()
     }
 
-    /// Ends the least useful connection, if there is one that is of no use to either side.
-    fn make_room(&mut self) -> bool {
+    /// Ends the least useful connection, if there is one that is of no use to either side, or else one that
+    /// only waits and has a lesser claim than the newcomer (BEP 40).
+    fn make_room(&mut self, newcomer: SocketAddr) -> bool {
         self.look_at_peers();
         let useless = self
             .connections
             .iter()
             .filter_map(|(&id, peer)| Some((self.uselessness(peer)?, peer.connected_at, id)))
-            .min();
-        if let Some((_, _, id)) = useless {
+            .min()
+            .map(|(_, _, id)| id);
+        let out = useless.or_else(|| self.outranked(newcomer));
+        if let Some(id) = out {
             self.close(id, Reason::Replaced);
         }
-        useless.is_some()
+        out.is_some()
+    }
+
+    /// Of the peers that only wait to be served, the one with the lowest priority, if that is lower than the
+    /// newcomer's.
+    fn outranked(&self, newcomer: SocketAddr) -> Option<ConnectionId> {
+        let ours = self.seen_as(newcomer)?;
+        let waiting = self.connections.iter().filter(|(_, peer)| {
+            let since = peer.connected_at.max(peer.gave.at).max(peer.took.at);
+            let idle = self.now.saturating_since(since) >= WAITS_FOR_PLACE;
+            idle && peer.unchoked_at.is_none() && !peer.connection.am_interested()
+        });
+        let ranked = waiting.map(|(&id, peer)| (priority(ours, peer.address), id));
+        let (lowest, id) = ranked.min()?;
+        (lowest < priority(ours, newcomer)).then_some(id)
+    }
+
+    /// Our address as most peers of the family of this one see it (BEP 10 `yourip`).
+    fn seen_as(&self, peer: SocketAddr) -> Option<SocketAddr> {
+        let mut votes: BTreeMap<IpAddr, usize> = BTreeMap::new();
+        for peer in self.connections.values() {
+            let seen = peer
+                .connection
+                .extensions()
+                .and_then(|theirs| theirs.your_ip);
+            if let Some(ip) = seen {
+                *votes.entry(ip.to_canonical()).or_default() += 1;
+            }
+        }
+        let family = votes
+            .into_iter()
+            .filter(|(ip, _)| ip.is_ipv4() == peer.ip().to_canonical().is_ipv4());
+        let (ip, _) = family.max_by_key(|(_, votes)| *votes)?;
+        Some(SocketAddr::new(ip, self.config.listen_port.unwrap_or(0)))
     }
 
     /// How little a connection is good for, the least first; `None` if it is, or may yet be.

@@ -1,0 +1,230 @@
+//! Peers that are found without a DHT: by other peers (BEP 11), and in the local network (BEP 14).
+
+use std::time::Duration;
+
+use crate::aria2;
+use crate::content::{Content, EmptyFiles};
+use crate::lab::{Family, Lab, PATIENCE, Program};
+use crate::libtorrent::{self, libtorrent};
+use crate::matrix::{
+    DOWNLOADER, LARGE_PIECES, Original, SEEDER, bare_magnet, parse, wait_for_done,
+};
+use crate::transmission;
+
+/// The host of the other program.
+const OTHER: u8 = 40;
+
+/// How long a program may take to name a peer: Transmission does it every 90 s.
+const NAMING_PATIENCE: Duration = Duration::from_secs(240);
+
+/// Slow enough that a download is not done before that.
+const CRAWL: &str = "64KiB/s";
+
+/// Starts `trackless get` without DHT, with flags.
+fn get(lab: &Lab, host: u8, info_hash: &str, flags: &[&str]) -> Program {
+    let output = lab.folder(&format!("fetched-{host}"));
+    let magnet = bare_magnet(info_hash);
+    let arguments = ["get", &magnet, "--no-dht", "--json", "-o"];
+    let arguments = [&arguments[..], &[output.to_str().unwrap()], flags].concat();
+    lab.trackless(host, &arguments)
+}
+
+/// Starts `trackless seed` without DHT, with flags.
+fn seed(lab: &Lab, original: &Original, flags: &[&str]) -> Program {
+    let torrent = original.torrent.to_str().unwrap();
+    let data = original.folder().to_str().unwrap();
+    let arguments = ["seed", torrent, "--data", data, "--no-dht", "--json"];
+    let mut seeder = lab.trackless(SEEDER, &[&arguments[..], flags].concat());
+    seeder.wait_for("its first line", |line| parse(line)["event"] == "seeding");
+    seeder
+}
+
+/// Peers that are connected.
+fn connected(line: &str) -> u64 {
+    parse(line)["peers"].as_u64().unwrap_or(0)
+}
+
+/// Two of ours know the other program, which has everything; one hears of the other: nobody
+/// else names them.
+fn check_heard_from(lab: &Lab, info_hash: &str, port: u16) {
+    let peer = format!("{}:{port}", lab.address(OTHER));
+    let flags = ["--no-lsd", "--peer", &peer, "--download-limit", CRAWL];
+    let mut first = get(lab, DOWNLOADER, info_hash, &flags);
+    first.wait_for("the other program", |line| connected(line) > 0);
+    let mut second = get(lab, DOWNLOADER + 1, info_hash, &flags);
+    second.wait_for_within(NAMING_PATIENCE, "the first", |line| connected(line) > 1);
+}
+
+/// One of ours that can hardly send anything knows a seeder and the other program, which fetches: it has to
+/// hear of the seeder.
+fn introduce(lab: &Lab, original: &Original, port: u16) -> [Program; 2] {
+    let seeder = seed(lab, original, &["--no-lsd"]);
+    let peers = format!("{}:6881,{}:{port}", lab.address(SEEDER), lab.address(OTHER));
+    let slow = ["--download-limit", CRAWL, "--upload-limit", "2KiB/s"];
+    let flags = [&["--no-lsd", "--peer", &peers][..], &slow].concat();
+    let between = get(lab, DOWNLOADER, &original.info_hash, &flags);
+    [seeder, between]
+}
+
+fn original(lab: &Lab) -> Original {
+    Original::make(lab, (Content::File, LARGE_PIECES))
+}
+
+#[test]
+fn a_peer_is_heard_of_from_libtorrent() {
+    let Some(lab) = libtorrent::open(Family::V4) else {
+        return;
+    };
+    let original = original(&lab);
+    let data = original.folder().to_str().unwrap();
+    let torrent = original.torrent.to_str().unwrap();
+    let arguments = ["seed", "--torrent", torrent, "--output", data];
+    let alone = ["--peers-by", "peers"];
+    let _other = libtorrent(&lab, OTHER, &[&arguments[..], &alone].concat());
+    check_heard_from(&lab, &original.info_hash, 6881);
+}
+
+#[test]
+fn libtorrent_hears_of_a_seeder_from_us() {
+    let Some(lab) = libtorrent::open(Family::V4) else {
+        return;
+    };
+    let original = original(&lab);
+    let output = lab.folder("fetched");
+    let magnet = original.magnet();
+    let arguments = [
+        "get",
+        "--magnet",
+        &magnet,
+        "--peers-by",
+        "peers",
+        "--output",
+    ];
+    let arguments = [&arguments[..], &[output.to_str().unwrap()]].concat();
+    let mut other = libtorrent(&lab, OTHER, &arguments);
+    let _ours = introduce(&lab, &original, 6881);
+    other.wait_for("the end of the download", |line| line.contains("\"done\""));
+    other.finish();
+    original.check_copy(&output, EmptyFiles::Made);
+}
+
+/// A lab in which multicast works.
+fn open_local(open: impl FnOnce() -> Option<Lab>) -> Option<Lab> {
+    let lab = open()?;
+    lab.allow_multicast();
+    Some(lab)
+}
+
+#[test]
+fn two_of_ours_find_each_other_in_the_local_network_whoever_comes_first() {
+    for seeder_first in [true, false] {
+        let Some(lab) = open_local(|| Lab::open(&[])) else {
+            return;
+        };
+        let original = original(&lab);
+        let fetch = || get(&lab, DOWNLOADER, &original.info_hash, &["--no-pex"]);
+        let (_seeder, mut downloader);
+        if seeder_first {
+            _seeder = seed(&lab, &original, &["--no-pex"]);
+            downloader = fetch();
+        } else {
+            downloader = fetch();
+            downloader.wait_for("its first line", |line| !line.is_empty());
+            _seeder = seed(&lab, &original, &["--no-pex"]);
+        }
+        wait_for_done(&mut downloader, PATIENCE);
+        let output = lab.folder(&format!("fetched-{DOWNLOADER}"));
+        original.check_copy(&output, EmptyFiles::Made);
+    }
+}
+
+#[test]
+fn libtorrent_is_found_in_the_local_network() {
+    let Some(lab) = open_local(|| libtorrent::open(Family::V4)) else {
+        return;
+    };
+    let original = original(&lab);
+    let data = original.folder().to_str().unwrap();
+    let torrent = original.torrent.to_str().unwrap();
+    let arguments = ["seed", "--torrent", torrent, "--output", data];
+    let by_lsd = ["--peers-by", "lsd"];
+    let _other = libtorrent(&lab, OTHER, &[&arguments[..], &by_lsd].concat());
+    let mut downloader = get(&lab, DOWNLOADER, &original.info_hash, &["--no-pex"]);
+    wait_for_done(&mut downloader, PATIENCE);
+    let output = lab.folder(&format!("fetched-{DOWNLOADER}"));
+    original.check_copy(&output, EmptyFiles::Made);
+}
+
+#[test]
+fn libtorrent_finds_a_seeder_in_the_local_network() {
+    let Some(lab) = open_local(|| libtorrent::open(Family::V4)) else {
+        return;
+    };
+    let original = original(&lab);
+    let _seeder = seed(&lab, &original, &["--no-pex"]);
+    let output = lab.folder("fetched");
+    let magnet = original.magnet();
+    let arguments = ["get", "--magnet", &magnet, "--peers-by", "lsd", "--output"];
+    let arguments = [&arguments[..], &[output.to_str().unwrap()]].concat();
+    let mut other = libtorrent(&lab, OTHER, &arguments);
+    other.wait_for("the end of the download", |line| line.contains("\"done\""));
+    other.finish();
+    original.check_copy(&output, EmptyFiles::Made);
+}
+
+#[test]
+fn a_peer_is_heard_of_from_aria2() {
+    let Some(lab) = aria2::open(Family::V4) else {
+        return;
+    };
+    let original = original(&lab);
+    let seeding = [
+        "--bt-seed-unverified=true",
+        "--check-integrity=false",
+        "--seed-ratio=0.0",
+        "--enable-peer-exchange=true",
+        original.torrent.to_str().unwrap(),
+    ];
+    let _other = aria2::aria2(&lab, OTHER, original.folder(), &seeding);
+    check_heard_from(&lab, &original.info_hash, 6900);
+}
+
+#[test]
+fn aria2_hears_of_a_seeder_from_us() {
+    let Some(lab) = aria2::open(Family::V4) else {
+        return;
+    };
+    let original = original(&lab);
+    let output = lab.folder("fetched");
+    let magnet = original.magnet();
+    let fetching = ["--seed-time=0", "--enable-peer-exchange=true", &magnet];
+    let mut other = aria2::aria2(&lab, OTHER, &output, &fetching);
+    let _ours = introduce(&lab, &original, 6900);
+    other.wait();
+    original.check_copy(&output, EmptyFiles::Made);
+}
+
+#[test]
+fn a_peer_is_heard_of_from_transmission() {
+    let Some(lab) = transmission::open(Family::V4) else {
+        return;
+    };
+    let original = original(&lab);
+    let other = transmission::Transmission::start_with(&lab, true);
+    other.add_seed(&original);
+    check_heard_from(&lab, &original.info_hash, transmission::PEER_PORT);
+}
+
+#[test]
+fn transmission_hears_of_a_seeder_from_us() {
+    let Some(lab) = transmission::open(Family::V4) else {
+        return;
+    };
+    let original = original(&lab);
+    let output = lab.folder("fetched");
+    let other = transmission::Transmission::start_with(&lab, true);
+    other.add_magnet(&original, &output);
+    let _ours = introduce(&lab, &original, transmission::PEER_PORT);
+    other.wait_until("it has everything", || other.has(&original));
+    original.check_copy(&output, EmptyFiles::Made);
+}
