@@ -177,7 +177,10 @@ mod tests {
     fn what_trackers_gave_is_told_and_why_they_did_not() {
         let (a, b) = (tracker("http://a/announce"), tracker("http://b/announce"));
         check(&[], None);
-        check(&[a.clone()], Some("asking tracker http://a/announce"));
+        check(
+            std::slice::from_ref(&a),
+            Some("asking tracker http://a/announce"),
+        );
         check(&[a.clone(), b.clone()], Some("asking 2 trackers"));
         let dead = TrackerStatus {
             failure: Some("it says: no\u{1b}[2J".to_owned()),
@@ -185,7 +188,7 @@ mod tests {
             ..a.clone()
         };
         check(
-            &[dead.clone()],
+            std::slice::from_ref(&dead),
             Some("tracker http://a/announce: it says: no\\u{1b}[2J"),
         );
         check(&[dead.clone(), b.clone()], Some("asking 2 trackers"));

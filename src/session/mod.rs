@@ -51,7 +51,8 @@ use crate::net;
 use crate::net::clock::{Clock, entropy};
 use crate::net::dht::{DhtConfig, DhtHandle};
 use crate::net::limit::Limits;
-use crate::net::tracker::HttpTrackers;
+use crate::net::tracker::Trackers;
+use crate::net::udp_tracker::UdpTrackers;
 use crate::random::Random;
 use crate::swarm::{PeerSource, PieceOrder, Torrent};
 use accept::Acceptor;
@@ -168,7 +169,9 @@ pub struct Session {
     tally: Tally,
     places: Places,
     limits: Limits,
-    http: HttpTrackers,
+    net_trackers: Trackers,
+    /// The loop of the UDP trackers, which torrents need until they have ended.
+    udp_trackers: JoinSet<()>,
     /// Owner of the torrent tasks.
     torrents: Mutex<JoinSet<()>>,
     /// Listeners, and what watches over the DHT. Ended, not asked, at the stop.
@@ -211,29 +214,26 @@ impl Session {
         let mut services = JoinSet::new();
         if let Some(dht) = &dht {
             services.spawn(keeper::watch_node(dht.clone(), summary_sender));
-            if let Some(state) = &state {
-                services.spawn(keeper::save_regularly(
-                    dht.clone(),
-                    listen.clone(),
-                    Arc::clone(state),
-                    summary.clone(),
-                ));
-            }
+        }
+        if let (Some(dht), Some(state)) = (dht.clone(), state.clone()) {
+            let (listen, summary) = (listen.clone(), summary.clone());
+            services.spawn(keeper::save_regularly(dht, listen, state, summary));
         }
         let routes = Arc::new(Routes::new(BTreeMap::new()));
         let tally = Tally::default();
         let places = Places::new(places::raise_descriptors());
         let limits = Limits::new(clock, config.download_limit, config.upload_limit);
+        let acceptor = Acceptor {
+            clock,
+            connection: config.connection.clone(),
+            routes: Arc::clone(&routes),
+            places: places.clone(),
+            tally: tally.clone(),
+        };
         for listener in bound.into_iter().filter_map(|bound| bound.tcp) {
-            let accept = Acceptor {
-                clock,
-                connection: config.connection.clone(),
-                routes: Arc::clone(&routes),
-                places: places.clone(),
-                tally: tally.clone(),
-            };
-            services.spawn(accept.run(listener));
+            services.spawn(acceptor.clone().run(listener));
         }
+        let (net_trackers, udp_trackers) = start_trackers(dht.clone(), clock);
         tracing::info!(?listen, "listening");
         Ok(Self {
             config,
@@ -248,7 +248,8 @@ impl Session {
             tally,
             places,
             limits,
-            http: HttpTrackers::default(),
+            net_trackers,
+            udp_trackers,
             torrents: Mutex::new(JoinSet::new()),
             services,
         })
@@ -438,7 +439,7 @@ impl Session {
         };
         let random = Random::from_entropy(entropy());
         Announcer::new(
-            self.http.clone(),
+            self.net_trackers.clone(),
             &tiers,
             identity,
             random,
@@ -462,6 +463,7 @@ impl Session {
         if ended.await.is_err() {
             tracing::warn!("a torrent did not stop in time");
         }
+        self.udp_trackers.shutdown().await;
         if let Some(dht) = self.dht.take() {
             let snapshot = tokio::time::timeout(STOP_STEP_TIMEOUT, dht.snapshot()).await;
             if let (Ok(snapshot), Some(state)) = (snapshot, self.state.clone()) {
@@ -479,6 +481,14 @@ impl Session {
             tracing::info!("left the system to write back what was verified last");
         }
     }
+}
+
+/// The way to trackers, and the loop of those over UDP.
+fn start_trackers(dht: Option<DhtHandle>, clock: Clock) -> (Trackers, JoinSet<()>) {
+    let (udp, run) = UdpTrackers::new(dht, clock, entropy());
+    let mut running = JoinSet::new();
+    running.spawn(run);
+    (Trackers::new(udp), running)
 }
 
 /// Forgets torrents that were not used for long, before any is added: none is in use then.
