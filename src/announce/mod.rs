@@ -9,11 +9,12 @@
 //! at least `dht_retry_min`, twice as long each time.
 //!
 //! Trackers are asked beside that, each when it is due: [`TrackerList`] decides, [`tracker`] holds what is
-//! asked and answered, [`tracker_url`] whom a stranger may have us ask.
+//! asked and answered, [`tracker_url`] whom a stranger may have us ask, [`udp_tracker`] speaks to those over UDP.
 
 pub mod tracker;
 pub mod tracker_list;
 pub mod tracker_url;
+pub mod udp_tracker;
 
 pub mod local;
 

@@ -287,26 +287,32 @@ pub(super) fn usable(mut peers: Vec<SocketAddr>, from: IpAddr) -> Vec<SocketAddr
 }
 
 /// Compact IPv4 peers (BEP 23). A length that does not fit holds none.
-pub(super) fn compact_v4(bytes: &[u8]) -> impl Iterator<Item = SocketAddr> + use<'_> {
-    let (entries, rest) = bytes.as_chunks::<6>();
-    let whole = if rest.is_empty() { entries } else { &[] };
-    whole.iter().map(|&[a, b, c, d, high, low]| {
+fn compact_v4(bytes: &[u8]) -> impl Iterator<Item = SocketAddr> + use<'_> {
+    let (entries, rest) = bytes.as_chunks();
+    entries_v4(if rest.is_empty() { entries } else { &[] })
+}
+
+/// Compact IPv6 peers (BEP 7). A length that does not fit holds none.
+fn compact_v6(bytes: &[u8]) -> impl Iterator<Item = SocketAddr> + use<'_> {
+    let (entries, rest) = bytes.as_chunks();
+    entries_v6(if rest.is_empty() { entries } else { &[] })
+}
+
+/// Peers of an address and a port each.
+pub(super) fn entries_v4(entries: &[[u8; 6]]) -> impl Iterator<Item = SocketAddr> + use<'_> {
+    entries.iter().map(|&[a, b, c, d, high, low]| {
         let ip = Ipv4Addr::new(a, b, c, d);
         SocketAddr::from((ip, u16::from_be_bytes([high, low])))
     })
 }
 
-/// Compact IPv6 peers (BEP 7). A length that does not fit holds none.
-pub(super) fn compact_v6(bytes: &[u8]) -> impl Iterator<Item = SocketAddr> + use<'_> {
-    let (entries, rest) = bytes.as_chunks::<18>();
-    let whole = if rest.is_empty() { entries } else { &[] };
-    whole.iter().filter_map(|entry| {
+/// The same for IPv6.
+pub(super) fn entries_v6(entries: &[[u8; 18]]) -> impl Iterator<Item = SocketAddr> + use<'_> {
+    entries.iter().filter_map(|entry| {
         let (ip, port) = entry.split_first_chunk::<16>()?;
         let ip = Ipv6Addr::from(*ip).to_canonical();
-        Some(SocketAddr::new(
-            ip,
-            u16::from_be_bytes(port.try_into().ok()?),
-        ))
+        let port = u16::from_be_bytes(port.try_into().ok()?);
+        Some(SocketAddr::new(ip, port))
     })
 }
 

@@ -15,6 +15,8 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::clock::Clock;
 use super::dht_loop::{Driver, register};
+use super::udp_tracker::Received;
+use crate::announce::udp_tracker::Datagram;
 use crate::dht::{self, Event, Item, LookupId, PeerKind, PeerPort, PutOptions, Snapshot};
 use crate::id::{InfoHash, NodeId};
 
@@ -217,6 +219,9 @@ pub(super) enum Command {
     Keep(InfoHash, PeerPort, PeerKind, mpsc::Sender<Event>),
     /// The reader of a kept torrent's events is gone.
     EndKeeping(InfoHash),
+    /// Where datagrams of trackers go.
+    OpenTrackers(mpsc::Sender<Received>),
+    SendToTracker(Datagram),
     AddNode(SocketAddr),
     Withdraw(InfoHash),
     Status(oneshot::Sender<DhtStatus>),
@@ -428,6 +433,18 @@ impl DhtHandle {
     /// announce do so for half an hour.
     pub async fn withdraw(&self, info_hash: InfoHash) {
         self.commands.send(Command::Withdraw(info_hash)).await.ok();
+    }
+
+    /// From now on what trackers send to the node's sockets goes to `received`, while there is room.
+    pub(super) async fn open_trackers(&self, received: mpsc::Sender<Received>) {
+        let command = Command::OpenTrackers(received);
+        self.commands.send(command).await.ok();
+    }
+
+    /// Sends a datagram to a tracker, from the socket of the address that its route names.
+    pub(super) async fn send_to_tracker(&self, datagram: Datagram) {
+        let command = Command::SendToTracker(datagram);
+        self.commands.send(command).await.ok();
     }
 
     /// How things stand; all zeros when the loop has ended.

@@ -27,6 +27,8 @@ use super::dht::{
 };
 use super::resolve::{self, Resolved};
 use super::udp::DatagramKind;
+use super::udp_tracker::TrackerPort;
+use crate::announce::udp_tracker::{Datagram, Route};
 use crate::dht::{Event, LocalId, LookupId, Node};
 use crate::id::InfoHash;
 use crate::krpc::Family;
@@ -133,6 +135,8 @@ pub(super) struct Driver {
     /// What became of the host names.
     resolutions: BTreeMap<String, Resolution>,
     losses: Losses,
+    /// Trackers that are asked over the same sockets.
+    trackers: TrackerPort,
     stopping: bool,
 }
 
@@ -175,6 +179,7 @@ impl Driver {
             connected: Arc::default(),
             bootstrap: BTreeSet::new(),
             losses: Losses::default(),
+            trackers: TrackerPort::default(),
             stopping: false,
         };
         driver.add_bootstrap(addresses.collect());
@@ -281,6 +286,15 @@ impl Driver {
                     self.node.handle_datagram(now, local, from, payload);
                     queue(&mut self.node, &mut self.sockets, &mut self.losses);
                 }
+                DatagramKind::Tracker => {
+                    let route = Route {
+                        local: self.sockets[index].address.ip(),
+                        tracker: from,
+                    };
+                    if !self.trackers.on_datagram(route, payload) {
+                        self.losses.dropped.foreign += 1;
+                    }
+                }
                 DatagramKind::Other => self.losses.dropped.foreign += 1,
             }
         }
@@ -302,6 +316,8 @@ impl Driver {
                 }
             }
             Command::EndKeeping(info_hash) => self.end_keeping(info_hash),
+            Command::OpenTrackers(received) => self.trackers.open(received),
+            Command::SendToTracker(datagram) => self.send_to_tracker(&datagram),
             // Who asked may have gone meanwhile.
             Command::Status(reply) => drop(reply.send(self.status())),
             Command::Snapshot(reply) => drop(reply.send(self.node.snapshot())),
@@ -320,6 +336,15 @@ impl Driver {
             Wanted::Samples(target) => node.sample_infohashes(now, target),
             Wanted::Item { target, salt } => node.get_item(now, target, &salt),
             Wanted::PutItem(item, options) => node.put_item(now, *item, options),
+        }
+    }
+
+    fn send_to_tracker(&mut self, datagram: &Datagram) {
+        let Route { local, tracker } = datagram.route;
+        let mut sockets = self.sockets.iter_mut();
+        if let Some(socket) = sockets.find(|socket| socket.address.ip() == local) {
+            self.trackers.on_asked(tracker);
+            socket.send(tracker, &datagram.payload, &mut self.losses);
         }
     }
 

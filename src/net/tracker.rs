@@ -1,6 +1,6 @@
-//! HTTP trackers: the requests that `announce` wants made (BEP 3, 7).
+//! Trackers: the requests that `announce` wants made (BEP 3, 7, 15).
 //!
-//! One [`HttpTrackers`] serves the whole process. It makes a client the first time one is needed, one
+//! One [`Trackers`] serves a session. For HTTP it makes a client the first time one is needed, one
 //! for each local address, so that each of our addresses is announced from itself (BEP 7).
 //!
 //! Invariant: an announce ends within [`REQUEST_TIMEOUT`], holds at most
@@ -18,6 +18,7 @@ use reqwest::header::LOCATION;
 use reqwest::redirect::Policy;
 use reqwest::{Client, Response, Url};
 
+use super::udp_tracker::UdpTrackers;
 use crate::announce::tracker::ANSWER_LENGTH_MAX;
 use crate::announce::tracker_url::may_have_address;
 use crate::announce::{Answer, Request, Scheme, TrackerError, TrackerUrl, UrlError};
@@ -50,6 +51,41 @@ pub struct HttpTrackers {
     clients: Arc<Mutex<Clients>>,
 }
 
+/// The way to all trackers. Clones share everything.
+#[derive(Debug, Clone)]
+pub struct Trackers {
+    http: HttpTrackers,
+    udp: UdpTrackers,
+}
+
+impl Trackers {
+    /// The way to all trackers, those over UDP by this one.
+    #[must_use]
+    pub fn new(udp: UdpTrackers) -> Self {
+        Self {
+            http: HttpTrackers::default(),
+            udp,
+        }
+    }
+
+    /// Announces to a tracker from the local address `from` (unspecified: any of its family).
+    ///
+    /// # Errors
+    ///
+    /// Why there is no answer. [`TrackerError::NoAddress`] if the tracker has none of that family.
+    pub async fn announce(
+        &self,
+        from: IpAddr,
+        tracker: &TrackerUrl,
+        request: &Request,
+    ) -> Result<Answer, TrackerError> {
+        match tracker.scheme() {
+            Scheme::Http | Scheme::Https => self.http.announce(from, tracker, request).await,
+            Scheme::Udp => self.udp.announce(from, tracker, request).await,
+        }
+    }
+}
+
 /// The addresses to announce us from, and the port that peers reach us at: those listened on, one of each
 /// kind.
 #[must_use]
@@ -66,7 +102,9 @@ pub fn paths(listen: &[SocketAddr]) -> Vec<SocketAddr> {
 
 /// No address of a name can be used.
 #[derive(Debug, thiserror::Error)]
-enum NameError {
+pub(super) enum NameError {
+    #[error("{0}")]
+    Lookup(String),
     #[error("the name has no address of this family")]
     NoAddress,
     #[error("the name leads into a private network")]
@@ -83,21 +121,46 @@ impl Resolve for Resolver {
     fn resolve(&self, name: Name) -> Resolving {
         let wants_ipv4 = self.wants_ipv4;
         Box::pin(async move {
-            let host = name.as_str();
-            let found = tokio::net::lookup_host((host, 0)).await?;
-            let family: Vec<SocketAddr> = found
-                .filter(|address| address.is_ipv4() == wants_ipv4)
-                .collect();
-            if family.is_empty() {
-                return Err(NameError::NoAddress.into());
-            }
-            let allowed = |address: &SocketAddr| may_have_address(host, address.ip());
-            let usable: Vec<SocketAddr> = family.into_iter().filter(allowed).collect();
-            if usable.is_empty() {
-                return Err(NameError::Narrower.into());
-            }
-            Ok(Box::new(usable.into_iter()) as Addrs)
+            let found = resolve(name.as_str(), 0, wants_ipv4).await?;
+            Ok(Box::new(found.into_iter()) as Addrs)
         })
+    }
+}
+
+/// The addresses of one family that a host has and may have, at least one.
+pub(super) async fn resolve(
+    host: &str,
+    port: u16,
+    wants_ipv4: bool,
+) -> Result<Vec<SocketAddr>, NameError> {
+    let found = tokio::net::lookup_host((host, port)).await;
+    let found = found.map_err(|error| NameError::Lookup(words(&error)))?;
+    let mut found: Vec<SocketAddr> = found
+        .filter(|address| address.is_ipv4() == wants_ipv4)
+        .collect();
+    if found.is_empty() {
+        return Err(NameError::NoAddress);
+    }
+    found.retain(|address| may_have_address(host, address.ip()));
+    if found.is_empty() {
+        return Err(NameError::Narrower);
+    }
+    Ok(found)
+}
+
+impl From<&NameError> for TrackerError {
+    fn from(error: &NameError) -> Self {
+        match error {
+            NameError::Lookup(words) => Self::Unreachable(words.clone()),
+            NameError::NoAddress => Self::NoAddress,
+            NameError::Narrower => UrlError::Narrower.into(),
+        }
+    }
+}
+
+impl From<NameError> for TrackerError {
+    fn from(error: NameError) -> Self {
+        (&error).into()
     }
 }
 
@@ -260,10 +323,7 @@ fn failure(error: reqwest::Error) -> TrackerError {
     while let Some(source) = innermost.source() {
         innermost = source;
         if let Some(error) = innermost.downcast_ref::<NameError>() {
-            return match error {
-                NameError::NoAddress => TrackerError::NoAddress,
-                NameError::Narrower => UrlError::Narrower.into(),
-            };
+            return error.into();
         }
         let kind = innermost
             .downcast_ref::<io::Error>()

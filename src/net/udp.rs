@@ -24,6 +24,9 @@ pub const DATAGRAM_MAX: usize = 2048 + 64;
 pub enum DatagramKind {
     /// A KRPC message: a bencoded dictionary begins with `d` (BEP 5).
     Krpc,
+    /// What a UDP tracker answers begins with the number of an action, 0 to 3 in 32 bits (BEP 15). Only
+    /// those that were asked are listened to.
+    Tracker,
     /// Nothing that is spoken here: counted and dropped.
     Other,
 }
@@ -34,6 +37,7 @@ impl DatagramKind {
     pub fn of(payload: &[u8]) -> Self {
         match payload.first() {
             Some(b'd') => Self::Krpc,
+            Some(0) => Self::Tracker,
             _ => Self::Other,
         }
     }
@@ -69,7 +73,8 @@ mod tests {
     #[test]
     fn datagrams_are_sorted_by_their_first_byte() {
         assert_eq!(DatagramKind::of(b"d1:y1:qe"), DatagramKind::Krpc);
-        for other in [&b""[..], b"\x01\x00", b"\x41\x00", b"le", b"\x00"] {
+        assert_eq!(DatagramKind::of(b"\0\0\0\x01"), DatagramKind::Tracker);
+        for other in [&b""[..], b"\x01\x00", b"\x41\x00", b"le"] {
             assert_eq!(DatagramKind::of(other), DatagramKind::Other);
         }
     }

@@ -35,6 +35,7 @@ const HANDSHAKES_PER_NEAR_HOST_MAX: usize = 32;
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
 /// Accepts the peers of one listener and sorts them by torrent.
+#[derive(Clone)]
 pub(super) struct Acceptor {
     pub(super) clock: Clock,
     pub(super) connection: peer::Config,

@@ -52,7 +52,8 @@ use crate::net;
 use crate::net::clock::{Clock, entropy};
 use crate::net::dht::{DhtConfig, DhtHandle};
 use crate::net::limit::Limits;
-use crate::net::tracker::HttpTrackers;
+use crate::net::tracker::Trackers;
+use crate::net::udp_tracker::UdpTrackers;
 use crate::random::Random;
 use crate::swarm::{PeerSource, PieceOrder, Torrent};
 use accept::Acceptor;
@@ -171,7 +172,9 @@ pub struct Session {
     places: Places,
     limits: Limits,
     local: Option<LocalNetwork>,
-    http: HttpTrackers,
+    net_trackers: Trackers,
+    /// The loop of the UDP trackers, which torrents need until they have ended.
+    udp_trackers: JoinSet<()>,
     /// Owner of the torrent tasks.
     torrents: Mutex<JoinSet<()>>,
     /// Listeners, and what watches over the DHT. Ended, not asked, at the stop.
@@ -216,18 +219,19 @@ impl Session {
         let tally = Tally::default();
         let places = Places::new(places::raise_descriptors());
         let limits = Limits::new(clock, config.download_limit, config.upload_limit);
+        let acceptor = Acceptor {
+            clock,
+            connection: config.connection.clone(),
+            routes: Arc::clone(&routes),
+            places: places.clone(),
+            tally: tally.clone(),
+        };
         for listener in bound.into_iter().filter_map(|bound| bound.tcp) {
-            let accept = Acceptor {
-                clock,
-                connection: config.connection.clone(),
-                routes: Arc::clone(&routes),
-                places: places.clone(),
-                tally: tally.clone(),
-            };
-            services.spawn(accept.run(listener));
+            services.spawn(acceptor.clone().run(listener));
         }
         let port = shared_port(&listen);
         let local = LocalNetwork::start(&config, &listen, port, clock, &routes, &mut services);
+        let (net_trackers, udp_trackers) = start_trackers(dht.clone(), clock);
         tracing::info!(?listen, "listening");
         Ok(Self {
             config,
@@ -243,7 +247,8 @@ impl Session {
             places,
             limits,
             local,
-            http: HttpTrackers::default(),
+            net_trackers,
+            udp_trackers,
             torrents: Mutex::new(JoinSet::new()),
             services,
         })
@@ -434,7 +439,7 @@ impl Session {
         };
         let random = Random::from_entropy(entropy());
         Announcer::new(
-            self.http.clone(),
+            self.net_trackers.clone(),
             &tiers,
             identity,
             random,
@@ -458,6 +463,7 @@ impl Session {
         if ended.await.is_err() {
             tracing::warn!("a torrent did not stop in time");
         }
+        self.udp_trackers.shutdown().await;
         if let Some(dht) = self.dht.take() {
             let snapshot = tokio::time::timeout(STOP_STEP_TIMEOUT, dht.snapshot()).await;
             if let (Ok(snapshot), Some(state)) = (snapshot, self.state.clone()) {
@@ -475,6 +481,14 @@ impl Session {
             tracing::info!("left the system to write back what was verified last");
         }
     }
+}
+
+/// The way to trackers, and the loop of those over UDP.
+fn start_trackers(dht: Option<DhtHandle>, clock: Clock) -> (Trackers, JoinSet<()>) {
+    let (udp, run) = UdpTrackers::new(dht, clock, entropy());
+    let mut running = JoinSet::new();
+    running.spawn(run);
+    (Trackers::new(udp), running)
 }
 
 /// Forgets torrents that were not used for long, before any is added: none is in use then.

@@ -16,7 +16,7 @@ use crate::announce::{
     Transferred,
 };
 use crate::id::{InfoHash, PeerId};
-use crate::net::tracker::{HttpTrackers, paths};
+use crate::net::tracker::{Trackers, paths};
 use crate::random::Random;
 use crate::time::Instant;
 
@@ -72,7 +72,7 @@ struct Open {
 
 /// The trackers of one torrent.
 pub(super) struct Announcer {
-    http: HttpTrackers,
+    net: Trackers,
     list: TrackerList,
     identity: Identity,
     /// Where we are announced from, and which port is told.
@@ -88,7 +88,7 @@ pub(super) struct Announcer {
 impl Announcer {
     /// The trackers of these tiers; none is asked yet.
     pub(super) fn new(
-        http: HttpTrackers,
+        net: Trackers,
         tiers: &[Vec<String>],
         identity: Identity,
         mut random: Random,
@@ -96,7 +96,7 @@ impl Announcer {
     ) -> Self {
         let list = TrackerList::new(tiers, &mut random, now);
         let mut announcer = Self {
-            http,
+            net,
             paths: paths(&identity.listen),
             identity,
             key: random.next_u32(),
@@ -151,10 +151,10 @@ impl Announcer {
                 peers_wanted: due.peers_wanted,
                 tracker_id: due.tracker_id.clone(),
             };
-            let (http, url, from) = (self.http.clone(), Arc::clone(&due.url), path.ip());
+            let (net, url, from) = (self.net.clone(), Arc::clone(&due.url), path.ip());
             let tracker = due.tracker;
             self.helpers.spawn(async move {
-                let result = http.announce(from, &url, &request).await;
+                let result = net.announce(from, &url, &request).await;
                 Reply {
                     tracker,
                     url: url.to_string(),

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crate::command::{Running, run, run_quick, stderr, stdout, text};
+use crate::command::{Running, finish, run, run_quick, stderr, stdout, text, trackless};
 
 /// What a tracker knows.
 #[derive(Default)]
@@ -255,4 +255,76 @@ fn a_tracker_that_refuses_is_quoted_without_its_escape_codes() {
     assert!(said.contains("it says: [31munknown torrent"), "{said}");
     assert!(!said.contains('\x1b'), "{said}");
     refusing.join().unwrap();
+}
+
+/// An HTTPS tracker on loopback that serves one connection after another and knows no peers. Its key is good
+/// for nothing but tests.
+fn https_tracker() -> SocketAddr {
+    use rustls::pki_types::pem::PemObject;
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+    let certificate = CertificateDer::from_pem_slice(include_bytes!("tls/server.pem")).unwrap();
+    let key = PrivateKeyDer::from_pem_slice(include_bytes!("tls/server-key.pem")).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate], key)
+        .unwrap();
+    let config = Arc::new(config);
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = listener.local_addr().unwrap();
+    // The thread ends with the process of the tests.
+    std::thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            let connection = rustls::ServerConnection::new(Arc::clone(&config)).unwrap();
+            let mut stream = rustls::StreamOwned::new(connection, stream);
+            // Who does not trust us goes away.
+            if stream.read(&mut [0; 4_096]).is_ok() {
+                let body = "d8:intervali900e5:peers0:e";
+                let length = body.len();
+                let _ = write!(
+                    stream,
+                    "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{body}"
+                );
+                stream.conn.send_close_notify();
+                let _ = stream.flush();
+            }
+        }
+    });
+    address
+}
+
+#[test]
+fn an_https_tracker_is_asked_if_its_certificate_is_trusted() {
+    let home = tempfile::tempdir().unwrap();
+    let tracker = https_tracker();
+    let authority = home.path().join("authority.pem");
+    fs::write(&authority, include_bytes!("tls/authority.pem")).unwrap();
+    let url = format!("https://localhost:{}/announce", tracker.port());
+    let (_, magnet) = torrent(home.path(), &url);
+    let arguments = ["get", &magnet, "--no-dht", "--json", "--timeout", "3s"];
+    let arguments = [&arguments[..], &["--listen", "127.0.0.1:0"]].concat();
+    let said = |authority: Option<&Path>| {
+        let mut command = trackless(home.path(), &arguments);
+        command.env_remove("SSL_CERT_DIR");
+        match authority {
+            Some(path) => command.env("SSL_CERT_FILE", path),
+            None => command.env_remove("SSL_CERT_FILE"),
+        };
+        let ended = finish(command);
+        assert_eq!(ended.status.code(), Some(3), "{}", stderr(&ended));
+        let printed = stdout(&ended);
+        let mut lines = printed.lines();
+        let event = "\"event\":\"tracker\"";
+        lines.find(|line| line.contains(event)).unwrap().to_owned()
+    };
+    let trusting = said(Some(&authority));
+    assert_eq!(text(&trusting, "answers"), "1", "{trusting}");
+    let distrustful = said(None);
+    assert_eq!(text(&distrustful, "answers"), "0", "{distrustful}");
+    assert!(
+        text(&distrustful, "failure").contains("certificate"),
+        "{distrustful}"
+    );
 }
