@@ -205,14 +205,7 @@ impl Session {
         let mut services = JoinSet::new();
         if let Some(dht) = &dht {
             services.spawn(keeper::watch_node(dht.clone(), summary_sender));
-            if let Some(state) = &state {
-                services.spawn(keeper::save_regularly(
-                    dht.clone(),
-                    listen.clone(),
-                    Arc::clone(state),
-                    summary.clone(),
-                ));
-            }
+            services.spawn(keep_table(dht, &listen, state.as_ref(), &summary));
         }
         let routes = Arc::new(Routes::new(BTreeMap::new()));
         let tally = Tally::default();
@@ -446,6 +439,24 @@ impl Session {
         let drained = tokio::task::spawn_blocking(move || disk.stop());
         if tokio::time::timeout(SYNC_TIMEOUT, drained).await.is_err() {
             tracing::info!("left the system to write back what was verified last");
+        }
+    }
+}
+
+/// Keeps the routing table of the node, if there is a place for it.
+fn keep_table(
+    dht: &DhtHandle,
+    listen: &[SocketAddr],
+    state: Option<&Arc<StateDir>>,
+    summary: &watch::Receiver<DhtSummary>,
+) -> impl Future<Output = ()> + use<> {
+    let saving = state.map(|state| {
+        let listen = listen.to_vec();
+        keeper::save_regularly(dht.clone(), listen, Arc::clone(state), summary.clone())
+    });
+    async move {
+        if let Some(saving) = saving {
+            saving.await;
         }
     }
 }
