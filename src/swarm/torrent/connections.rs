@@ -63,6 +63,32 @@ pub(super) struct Peer {
 }
 
 impl Peer {
+    /// A stream that exists from now on.
+    fn new(connection: Connection, address: SocketAddr, dialled: bool, now: Instant) -> Self {
+        Self {
+            connection,
+            address,
+            dialled,
+            peer_id: None,
+            connected_at: now,
+            unchoked_at: None,
+            waits_since: now,
+            slept: false,
+            patience: Patience::default(),
+            flow: Flow::new(now),
+            took: Growth::new(now),
+            gave: Growth::new(now),
+            allowed_at: None,
+            on_parole: false,
+            queued: false,
+            wanted: 0,
+            pieces: None,
+            listens_at: None,
+            exchange: Exchange::default(),
+            wake: None,
+        }
+    }
+
     /// Whether it has this piece.
     pub(super) fn has(&self, piece: PieceIndex) -> bool {
         self.pieces
@@ -123,28 +149,7 @@ impl Torrent {
         };
         let id = ConnectionId(self.next_connection);
         self.next_connection += 1;
-        let peer = Peer {
-            connection,
-            address,
-            dialled,
-            peer_id: None,
-            connected_at: self.now,
-            unchoked_at: None,
-            waits_since: self.now,
-            slept: false,
-            patience: Patience::default(),
-            flow: Flow::new(self.now),
-            took: Growth::new(self.now),
-            gave: Growth::new(self.now),
-            allowed_at: None,
-            on_parole: false,
-            queued: false,
-            wanted: 0,
-            pieces: None,
-            listens_at: None,
-            exchange: Exchange::default(),
-            wake: None,
-        };
+        let peer = Peer::new(connection, address, dialled, self.now);
         self.connections.insert(id, peer);
         if self.ledger.paused
             && let Some(peer) = self.connections.get_mut(&id)
