@@ -7,7 +7,7 @@ Prints one JSON object a line on standard output and ends when standard input is
     libtorrent_peer.py get  --listen IP:PORT --dht IP:PORT --magnet LINK --output DIR
 
 Everything that could reach beyond the addresses given is off: local discovery, port mapping, the
-built-in DHT routers. The DHT is entered at the one address named.
+built-in DHT routers. The DHT is entered at the one address named; with `--dht none` it is off too.
 """
 
 import argparse
@@ -29,8 +29,8 @@ def make_session(listen, dht):
         "enable_lsd": False,
         "enable_upnp": False,
         "enable_natpmp": False,
-        "enable_dht": True,
-        "dht_bootstrap_nodes": dht,
+        "enable_dht": dht != "none",
+        "dht_bootstrap_nodes": "" if dht == "none" else dht,
         "allow_multiple_connections_per_ip": True,
         "enable_incoming_utp": False,
         "enable_outgoing_utp": False,

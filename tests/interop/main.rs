@@ -6,7 +6,8 @@
 //!
 //! Every program has two directions (it seeds, it downloads), and in each it moves a large file and a
 //! folder of 1,000 files, in pieces of 16 KiB and of 16 MiB, by nothing but the info hash. `mainline` is a
-//! DHT node alone, a library that runs in the test's own process.
+//! DHT node alone, a library that runs in the test's own process. With opentracker in place of the DHT the
+//! same programs move the folder.
 
 #![cfg(target_os = "linux")]
 #![expect(
@@ -25,4 +26,5 @@ mod libtorrent_items;
 mod mainline;
 mod matrix;
 mod swarm;
+mod trackers;
 mod transmission;

@@ -50,7 +50,7 @@ fn open() -> Option<Lab> {
 }
 
 /// A daemon, and the way to talk to it.
-struct Transmission<'a> {
+pub(crate) struct Transmission<'a> {
     lab: &'a Lab,
     program: Program,
     /// What it wants to see in every request: its protection against other people's web pages.
@@ -59,7 +59,7 @@ struct Transmission<'a> {
 
 impl<'a> Transmission<'a> {
     /// Starts the daemon with one DHT node to start from, and nothing else that finds peers.
-    fn start(lab: &'a Lab) -> Self {
+    pub(crate) fn start(lab: &'a Lab) -> Self {
         let folder = lab.folder("transmission");
         let (address, entry) = (address(TRANSMISSION), address(1));
         std::fs::write(folder.join("dht.bootstrap"), format!("{entry} 6881\n")).unwrap();
@@ -93,7 +93,7 @@ impl<'a> Transmission<'a> {
     }
 
     /// Adds a torrent from its file, with its content in place.
-    fn add_seed(&self, original: &Original) {
+    pub(crate) fn add_seed(&self, original: &Original) {
         self.call(
             "torrent-add",
             &json!({
@@ -105,8 +105,12 @@ impl<'a> Transmission<'a> {
 
     /// Adds a torrent by magnet link.
     fn add_magnet(&self, original: &Original, folder: &Path) {
-        let magnet = original.magnet();
-        let arguments = json!({"filename": magnet, "download-dir": folder});
+        self.add_link(&original.magnet(), folder);
+    }
+
+    /// Adds a torrent by any link.
+    pub(crate) fn add_link(&self, link: &str, folder: &Path) {
+        let arguments = json!({"filename": link, "download-dir": folder});
         self.call("torrent-add", &arguments);
     }
 
@@ -133,7 +137,7 @@ impl<'a> Transmission<'a> {
     }
 
     /// Whether it has everything of a torrent.
-    fn has(&self, original: &Original) -> bool {
+    pub(crate) fn has(&self, original: &Original) -> bool {
         let torrents = self.torrents();
         let torrent = &torrents[&original.info_hash];
         assert_eq!(torrent["errorString"], "", "{torrent}");
@@ -143,7 +147,7 @@ impl<'a> Transmission<'a> {
     }
 
     /// Tells it to end, and waits until what it holds in memory is on disk.
-    fn finish(mut self) {
+    pub(crate) fn finish(mut self) {
         self.call("session-close", &json!({}));
         self.program.wait();
     }
@@ -153,7 +157,7 @@ impl<'a> Transmission<'a> {
     /// # Panics
     ///
     /// When [`TRANSFER_PATIENCE`] has run out.
-    fn wait_until(&self, what: &str, is_so: impl Fn() -> bool) {
+    pub(crate) fn wait_until(&self, what: &str, is_so: impl Fn() -> bool) {
         let deadline = Instant::now() + TRANSFER_PATIENCE;
         while !is_so() {
             assert!(
