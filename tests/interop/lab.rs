@@ -32,7 +32,7 @@ pub(crate) enum Family {
 
 impl Family {
     /// The address of a host.
-    fn address(self, host: u8) -> IpAddr {
+    pub(crate) fn address(self, host: u8) -> IpAddr {
         match self {
             Self::V4 => Ipv4Addr::new(10, 77, 0, host).into(),
             Self::V6 => Ipv6Addr::new(0x2001, 2, 0, host.into(), 0, 0, 0, 1).into(),

@@ -7,8 +7,9 @@ Prints one JSON object a line on standard output and ends when standard input is
     libtorrent_peer.py get  --listen IP:PORT --dht IP:PORT --magnet LINK --output DIR
 
 Everything that could reach beyond the addresses given is off: local discovery, port mapping, the
-built-in DHT routers. The DHT is entered at the one address named. With `--peers-by lsd` peers are found
-by local discovery alone, with `--peers-by peers` by nothing but those that connect.
+built-in DHT routers. The DHT is entered at the one address named; with `--dht none` it is off too. With
+`--peers-by lsd` peers are found by local discovery alone, with `--peers-by peers` by nothing but those
+that connect.
 """
 
 import argparse
@@ -30,8 +31,8 @@ def make_session(listen, dht, peers_by="dht", **more):
         "enable_lsd": peers_by == "lsd",
         "enable_upnp": False,
         "enable_natpmp": False,
-        "enable_dht": peers_by == "dht",
-        "dht_bootstrap_nodes": dht,
+        "enable_dht": peers_by == "dht" and dht != "none",
+        "dht_bootstrap_nodes": "" if dht == "none" else dht,
         "allow_multiple_connections_per_ip": True,
         "enable_incoming_utp": False,
         "enable_outgoing_utp": False,

@@ -6,7 +6,8 @@
 //!
 //! Every program has two directions (it seeds, it downloads), and in each it moves a large file and a
 //! folder of 1,000 files, in pieces of 16 KiB and of 16 MiB, by nothing but the info hash. `mainline` is a
-//! DHT node alone, a library that runs in the test's own process.
+//! DHT node alone, a library that runs in the test's own process. With opentracker in place of the DHT the
+//! same programs move the folder.
 //!
 //! A lab has addresses of one family. Over IPv6 a part of it all is done again, where no two programs have an
 //! IPv4 address.
@@ -32,4 +33,5 @@ mod mainline;
 mod matrix;
 mod operation;
 mod swarm;
+mod trackers;
 mod transmission;

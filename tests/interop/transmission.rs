@@ -72,7 +72,7 @@ pub(crate) struct Transmission<'a> {
 
 impl<'a> Transmission<'a> {
     /// Starts the daemon with one DHT node to start from, and nothing else that finds peers.
-    fn start(lab: &'a Lab) -> Self {
+    pub(crate) fn start(lab: &'a Lab) -> Self {
         Self::start_with(lab, false)
     }
 
@@ -130,8 +130,12 @@ impl<'a> Transmission<'a> {
 
     /// Adds a torrent by magnet link.
     pub(crate) fn add_magnet(&self, original: &Original, folder: &Path) {
-        let magnet = original.magnet();
-        let arguments = json!({"filename": magnet, "download-dir": folder});
+        self.add_link(&original.magnet(), folder);
+    }
+
+    /// Adds a torrent by any link.
+    pub(crate) fn add_link(&self, link: &str, folder: &Path) {
+        let arguments = json!({"filename": link, "download-dir": folder});
         self.call("torrent-add", &arguments);
     }
 
@@ -168,7 +172,7 @@ impl<'a> Transmission<'a> {
     }
 
     /// Tells it to end, and waits until what it holds in memory is on disk.
-    fn finish(mut self) {
+    pub(crate) fn finish(mut self) {
         self.call("session-close", &json!({}));
         self.program.wait();
     }

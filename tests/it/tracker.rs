@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -126,43 +126,126 @@ fn answer(mut stream: TcpStream, known: &Mutex<Known>) -> std::io::Result<()> {
 
 /// A file, and a torrent of it that names a tracker; its magnet link has it too.
 fn torrent(home: &Path, tracker: &str) -> (String, String) {
+    torrent_of(home, 300_000, &[tracker])
+}
+
+/// The same with so many bytes and several tiers of one tracker each.
+fn torrent_of(home: &Path, length: usize, trackers: &[&str]) -> (String, String) {
     let content = home.join("content.bin");
-    fs::write(&content, vec![5; 300_000]).unwrap();
+    fs::write(&content, vec![5; length]).unwrap();
     let torrent = home.join("content.torrent");
     let (content, torrent) = (content.to_str().unwrap(), torrent.to_str().unwrap());
-    let made = run(
-        home,
-        &[
-            "create",
-            content,
-            "-o",
-            torrent,
-            "--tracker",
-            tracker,
-            "--json",
-        ],
-    );
+    let flags = trackers.iter().flat_map(|url| ["--tracker", *url]);
+    let arguments = ["create", content, "-o", torrent, "--json"];
+    let arguments: Vec<&str> = arguments.into_iter().chain(flags).collect();
+    let made = run(home, &arguments);
     assert_eq!(made.status.code(), Some(0), "{}", stderr(&made));
     (torrent.to_owned(), text(stdout(&made).trim(), "magnet"))
 }
 
 /// Seeds the content of [`torrent`] without the DHT; gives the port too.
 fn start_seeder(home: &Path, torrent: &str) -> (Running, u16) {
-    let data = home.to_str().unwrap();
+    start_seeder_with(home, torrent, &[])
+}
+
+/// The same with more flags.
+fn start_seeder_with(home: &Path, torrent: &str, flags: &[&str]) -> (Running, u16) {
     let arguments = [
         "seed",
         torrent,
         "--data",
-        data,
+        home.to_str().unwrap(),
         "--no-dht",
-        "--json",
-        "--listen",
-        "127.0.0.1:0",
     ];
+    let arguments = [
+        &arguments[..],
+        &["--json", "--listen", "127.0.0.1:0"],
+        flags,
+    ]
+    .concat();
     let mut seeder = Running::start(home, &arguments);
     let line: serde_json::Value = serde_json::from_str(&seeder.line()).unwrap();
     let address: SocketAddr = line["listen"][0].as_str().unwrap().parse().unwrap();
     (seeder, address.port())
+}
+
+/// Waits until a tracker is said to have answered, or not.
+#[track_caller]
+fn wait_for_answer(command: &mut Running, tracker: &Tracker) {
+    let line = command.line_with(&["\"event\":\"tracker\"", &tracker.url()]);
+    assert_eq!(text(&line, "answers"), "1", "{line}");
+}
+
+/// Starts to download without the DHT into a folder of its own.
+fn start_get(home: &Path, magnet: &str) -> (Running, PathBuf) {
+    let target = home.join("target");
+    let folder = target.to_str().unwrap();
+    let arguments = ["get", magnet, "--no-dht", "--json", "--timeout", "50s"];
+    let more = [
+        "-o",
+        folder,
+        "--state-dir",
+        folder,
+        "--listen",
+        "127.0.0.1:0",
+    ];
+    let getter = Running::start(home, &[&arguments[..], &more].concat());
+    (getter, target)
+}
+
+#[test]
+fn trackers_that_are_silent_or_broken_hold_up_no_other() {
+    let home = tempfile::tempdir().unwrap();
+    let tracker = Tracker::start();
+    // The system accepts for it, and nobody answers.
+    let silent = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let broken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let url = |listener: &TcpListener| {
+        let address = listener.local_addr().unwrap();
+        format!("http://{address}/announce")
+    };
+    let (silent_url, broken_url) = (url(&silent), url(&broken));
+    // The thread ends with the process of the tests.
+    std::thread::spawn(move || {
+        for mut stream in broken.incoming().map_while(Result::ok) {
+            let _ = stream.read(&mut [0; 4_096]);
+            let _ = stream.write_all(b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n");
+        }
+    });
+    let trackers = [&silent_url[..], &broken_url, &tracker.url()];
+    let (torrent, magnet) = torrent_of(home.path(), 300_000, &trackers);
+    let (mut seeder, _) = start_seeder(home.path(), &torrent);
+    wait_for_answer(&mut seeder, &tracker);
+    let (mut getter, target) = start_get(home.path(), &magnet);
+    let failed = getter.line_with(&["\"event\":\"tracker\"", "status 500"]);
+    assert_eq!(text(&failed, "url"), broken_url);
+    getter.line_with(&["\"event\":\"done\""]);
+    assert_eq!(getter.finish().status.code(), Some(0));
+    assert_eq!(
+        fs::read(target.join("content.bin")).unwrap(),
+        vec![5; 300_000]
+    );
+    drop(silent);
+}
+
+#[test]
+fn a_transfer_goes_on_when_its_tracker_is_gone() {
+    let home = tempfile::tempdir().unwrap();
+    let tracker = Tracker::start();
+    let length = 2 << 20;
+    let (torrent, magnet) = torrent_of(home.path(), length, &[&tracker.url()]);
+    let limit = ["--upload-limit", "512KiB/s"];
+    let (mut seeder, _) = start_seeder_with(home.path(), &torrent, &limit);
+    wait_for_answer(&mut seeder, &tracker);
+    let (mut getter, target) = start_get(home.path(), &magnet);
+    wait_for_answer(&mut getter, &tracker);
+    drop(tracker);
+    getter.line_with(&["\"event\":\"done\""]);
+    assert_eq!(getter.finish().status.code(), Some(0));
+    assert_eq!(
+        fs::read(target.join("content.bin")).unwrap(),
+        vec![5; length]
+    );
 }
 
 #[test]
