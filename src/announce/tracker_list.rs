@@ -5,7 +5,7 @@
 //! is asked beside it.
 //!
 //! Invariant: each tracker has at most one announce under way, and what failed is tried again after a
-//! pause that doubles, within [`RETRY_MAX`].
+//! pause that doubles, up to half an hour.
 
 use std::sync::Arc;
 use std::time::Duration;
