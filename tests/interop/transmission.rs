@@ -112,7 +112,7 @@ impl<'a> Transmission<'a> {
     }
 
     /// Adds a torrent by magnet link.
-    pub(crate) fn add_magnet(&self, original: &Original, folder: &Path) {
+    fn add_magnet(&self, original: &Original, folder: &Path) {
         let magnet = original.magnet();
         let arguments = json!({"filename": magnet, "download-dir": folder});
         self.call("torrent-add", &arguments);
@@ -141,7 +141,7 @@ impl<'a> Transmission<'a> {
     }
 
     /// Whether it has everything of a torrent.
-    pub(crate) fn has(&self, original: &Original) -> bool {
+    fn has(&self, original: &Original) -> bool {
         let torrents = self.torrents();
         let torrent = &torrents[&original.info_hash];
         assert_eq!(torrent["errorString"], "", "{torrent}");
@@ -161,7 +161,7 @@ impl<'a> Transmission<'a> {
     /// # Panics
     ///
     /// When [`TRANSFER_PATIENCE`] has run out.
-    pub(crate) fn wait_until(&self, what: &str, is_so: impl Fn() -> bool) {
+    fn wait_until(&self, what: &str, is_so: impl Fn() -> bool) {
         let deadline = Instant::now() + TRANSFER_PATIENCE;
         while !is_so() {
             assert!(
