@@ -259,7 +259,8 @@ impl TrackerList {
         }
         tier.round = None;
         tier.failed_rounds = 0;
-        tier.regular_at = now + answer.interval;
+        let interval_min = answer.interval_min.unwrap_or_default();
+        tier.regular_at = now + answer.interval.max(interval_min);
         tier.wanted_at = now + answer.interval_min.unwrap_or(answer.interval);
         if complete_is_due {
             (tier.wanted_at, tier.regular_at) = (now, now);

@@ -156,6 +156,20 @@ fn the_interval_is_kept_and_the_shorter_one_only_while_peers_are_wanted() {
 }
 
 #[test]
+fn a_min_interval_that_is_longer_than_the_interval_is_kept_too() {
+    let mut list = list(&[&["a"]]);
+    let first = due(&mut list, 0);
+    let said = Answer {
+        interval: Duration::from_secs(60),
+        interval_min: Some(Duration::from_secs(1_800)),
+        ..answer()
+    };
+    list.handle_answer(at(0), first[0].2, &said);
+    list.set_wants_peers(true);
+    assert_eq!(list.poll_timeout(), Some(at(1_800)));
+}
+
+#[test]
 fn completion_is_told_once_and_only_to_those_who_knew_us_otherwise() {
     let mut list = list(&[&["a"], &["b"]]);
     let first = due(&mut list, 0);
