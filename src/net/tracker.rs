@@ -283,6 +283,9 @@ fn parse(url: &str, expected: &TrackerUrl) -> Result<Url, TrackerError> {
         Some(address) => host.parse() == Ok(address),
         None => host == expected.host(),
     };
+    // The client resolves `..` and the like, and what a torrent may send us to was judged by the path as written.
+    let path = expected.path().split('?').next().unwrap_or_default();
+    let is_same = is_same && url.path() == if path.is_empty() { "/" } else { path };
     if is_same && url.port_or_known_default() == Some(expected.port()) {
         Ok(url)
     } else {

@@ -310,3 +310,23 @@ fn each_address_that_is_listened_on_is_announced_once() {
     let many: Vec<&str> = many.iter().map(String::as_str).collect();
     assert_eq!(of(&many).len(), PATHS_MAX);
 }
+
+#[test]
+fn what_the_client_would_change_in_a_path_is_refused() {
+    for path in [
+        "/announce/../apply.cgi?cmd=x",
+        "/announce/%2e%2e/apply.cgi",
+        "/announce/.%2E/apply.cgi",
+        "/announce\\..\\apply.cgi",
+        "/announce/./x",
+    ] {
+        let url = format!("http://127.0.0.1:8080{path}");
+        let read = TrackerUrl::parse(&url).unwrap();
+        assert!(parse(&url, &read).is_err(), "{url}");
+    }
+    for path in ["", "/", "/announce", "/announce.php?passkey=a/../b", "?x"] {
+        let url = format!("http://tracker.example.org{path}");
+        let read = TrackerUrl::parse(&url).unwrap();
+        assert!(parse(&url, &read).is_ok(), "{url}");
+    }
+}
