@@ -28,7 +28,7 @@ use crate::random::Random;
 const INPUTS_MAX: usize = 64;
 
 /// Trackers whose datagrams are let through to the loop; the one asked longest ago is forgotten.
-const ASKED_MAX: usize = 64;
+const ASKED_MAX: usize = 1024;
 
 /// How long nothing is read after an error.
 const READ_REST: Duration = Duration::from_millis(10);
