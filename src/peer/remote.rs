@@ -165,8 +165,12 @@ impl RemotePieces {
             State::Checked(bitfield) if index < bitfield.len() => Ok(bitfield.insert(index)),
             State::Checked(_) => Err(ProtocolError::OutOfRange),
             State::Unchecked {
-                bits, highest_have, ..
+                bits,
+                highest_have,
+                lost,
+                ..
             } => {
+                lost.retain(|&lost| lost != index);
                 if index / 8 >= BITFIELD_LENGTH_MAX {
                     return Err(ProtocolError::OutOfRange);
                 }

@@ -107,11 +107,13 @@ impl Connection {
         }
         match *message {
             Message::HaveAll => {
+                self.count_change()?;
                 let news = self.remote.on_have_all();
                 self.tell(news);
                 Ok(())
             }
             Message::HaveNone => {
+                self.count_change()?;
                 let news = self.remote.on_have_none()?;
                 self.tell(news);
                 Ok(())

@@ -1,6 +1,7 @@
 //! What each message of the peer does.
 
 use super::*;
+use crate::bitfield::Bitfield;
 use crate::metainfo::BLOCK_LENGTH;
 
 impl Connection {
@@ -101,15 +102,16 @@ impl Connection {
         }
     }
 
-    /// Counts a choke or interest message; too many in a short time are an attack or a bug.
-    fn count_change(&mut self) -> Result<(), ProtocolError> {
+    /// Counts a choke or interest message, or one that changes what the peer has as a whole; too many in a short time
+    /// are an attack or a bug.
+    pub(super) fn count_change(&mut self) -> Result<(), ProtocolError> {
         let (start, count) = &mut self.changes;
         if self.now.saturating_since(*start) >= CHANGES_SPAN {
             (*start, *count) = (self.now, 0);
         }
         *count += 1;
         if *count > CHANGES_MAX {
-            let what = "changes of choke and interest";
+            let what = "changes of choke, interest or all pieces";
             return Err(ProtocolError::TooMany { what });
         }
         Ok(())
@@ -180,6 +182,10 @@ impl Connection {
     fn on_donthave(&mut self, payload: &Bytes) -> Result<(), ProtocolError> {
         let bytes = <[u8; 4]>::try_from(payload.as_ref());
         let index = u32::from_be_bytes(bytes.map_err(|_| ProtocolError::Extension)?);
+        if self.remote.checked().is_some_and(Bitfield::is_full) {
+            // A seed no more: that concerns each piece.
+            self.count_change()?;
+        }
         if self.remote.on_donthave(index)?
             && let Some(torrent) = &self.torrent
             && let Some(piece) = torrent.geometry.piece(index)

@@ -397,3 +397,28 @@ fn that_we_want_nothing_more_is_told_once() {
         .collect();
     assert_eq!(told, [false, true]);
 }
+
+#[test]
+fn a_seed_that_loses_and_gains_a_piece_again_and_again_is_parted_with() {
+    let mut connection = leecher();
+    give(&mut connection, &[Message::HaveAll]).unwrap();
+    let flap = [donthave(2), Message::Have { index: 2 }];
+    for _ in 0..90 {
+        give(&mut connection, &flap).unwrap();
+    }
+    let ended = (0..20).find_map(|_| give(&mut connection, &flap).err());
+    assert!(matches!(ended, Some(ProtocolError::TooMany { .. })));
+    let mut repeating = leecher();
+    let all = vec![Message::HaveAll; 101];
+    let ended = give(&mut repeating, &all);
+    assert!(matches!(ended, Err(ProtocolError::TooMany { .. })));
+}
+
+#[test]
+fn a_piece_that_came_back_before_the_metadata_is_asked_for() {
+    let mut connection = accepted(None);
+    let messages = [Message::HaveAll, donthave(2), Message::Have { index: 2 }];
+    give(&mut connection, &messages).unwrap();
+    connection.remote.set_piece_count(5).unwrap();
+    assert!(connection.remote.checked().unwrap().is_full());
+}
