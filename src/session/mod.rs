@@ -151,8 +151,8 @@ pub struct AddOptions {
     pub files: FileSelection,
     /// Fetch pieces in their order instead of the rarest first.
     pub sequential: bool,
-    /// End as soon as the metadata is known ([`Ended::MetadataKnown`]): the disk is not touched and
-    /// nothing is announced. [`TorrentHandle::info`] has it.
+    /// End as soon as the metadata is known ([`Ended::MetadataKnown`]): the disk is not touched, and
+    /// nothing is announced in the DHT or the local network; trackers are asked as ever. [`TorrentHandle::info`] has it.
     pub metadata_only: bool,
 }
 

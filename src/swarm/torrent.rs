@@ -73,6 +73,8 @@ pub struct Torrent {
     peers: PeerList,
     choker: Choker,
     first_copy: FirstCopy,
+    /// When peers were last told which pieces they may fetch while we choke them, whether they are still there or not.
+    newcomers: Vec<Instant>,
     ledger: Ledger,
     watch: DiskWatch,
     /// When somebody may be told of other peers.
@@ -141,6 +143,7 @@ impl Torrent {
             first_copy: FirstCopy::default(),
             ledger: Ledger::new(config.disk_jobs_max, config.disk_bytes_max),
             watch: DiskWatch::new(now),
+            newcomers: Vec::new(),
             next_exchange: None,
             next_endgame: None,
             actions: VecDeque::new(),
@@ -189,6 +192,11 @@ impl Torrent {
     }
 
     fn peers_added(&mut self, addresses: &[SocketAddr], source: PeerSource) {
+        let is_open = matches!(source, PeerSource::Dht | PeerSource::Lsd);
+        if is_open && self.is_private() {
+            // BEP 27; they were on their way when the metadata came.
+            return;
+        }
         for &address in addresses {
             self.peers.add(self.now, source, address);
         }

@@ -331,7 +331,7 @@ fn a_tracker_that_refuses_is_quoted_without_its_escape_codes() {
     let (_, magnet) = torrent(home.path(), &url);
     let got = run_quick(
         home.path(),
-        &["get", &magnet, "--no-dht", "--timeout", "3s"],
+        &["get", &magnet, "--no-dht", "--timeout", "8s"],
     );
     let said = stderr(&got);
     assert_eq!(got.status.code(), Some(3), "{said}");
@@ -386,7 +386,7 @@ fn an_https_tracker_is_asked_if_its_certificate_is_trusted() {
     fs::write(&authority, include_bytes!("tls/authority.pem")).unwrap();
     let url = format!("https://localhost:{}/announce", tracker.port());
     let (_, magnet) = torrent(home.path(), &url);
-    let arguments = ["get", &magnet, "--no-dht", "--json", "--timeout", "3s"];
+    let arguments = ["get", &magnet, "--no-dht", "--json", "--timeout", "8s"];
     let arguments = [&arguments[..], &["--listen", "127.0.0.1:0"]].concat();
     let said = |authority: Option<&Path>| {
         let mut command = trackless(home.path(), &arguments);

@@ -147,14 +147,27 @@ fn nearly_done(pieces: usize) -> (Puppet, Stream) {
 fn a_few_newcomers_may_fetch_some_pieces_while_they_are_choked() {
     let (mut puppet, _other) = nearly_done(160);
     let mut told = Vec::new();
+    let mut newcomers = Vec::new();
     for number in 1..=6 {
         let mut newcomer = puppet.connect(number).unwrap();
         puppet.say(&newcomer, &[Message::HaveNone]);
         told.push(allowed(&puppet.hear(&mut newcomer)).len());
+        newcomers.push(newcomer);
     }
     assert_eq!(told, [10, 10, 10, 10, 0, 0]);
+    // Who goes makes no room: one that comes again and again would fetch everything.
+    for newcomer in newcomers {
+        let closed = Reason::Closed;
+        let torrent = &mut puppet.torrent;
+        torrent.handle_disconnected(puppet.now, newcomer.id, closed);
+    }
+    for number in 11..=16 {
+        let mut again = puppet.connect(number).unwrap();
+        puppet.say(&again, &[Message::HaveNone]);
+        assert!(allowed(&puppet.hear(&mut again)).is_empty());
+    }
     puppet.pass(seconds(61));
-    let mut late = puppet.connect(7).unwrap();
+    let mut late = puppet.connect(17).unwrap();
     puppet.say(&late, &[Message::HaveNone]);
     assert_eq!(allowed(&puppet.hear(&mut late)).len(), 10);
 }

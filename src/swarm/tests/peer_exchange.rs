@@ -271,6 +271,14 @@ fn what_was_named_before_a_torrent_proved_to_be_private_is_forgotten() {
         "the one that is dialled"
     );
     assert_eq!(offers(&puppet.hear(&mut peer)), [false]);
+    let late: Vec<SocketAddr> = (70..80).map(Puppet::address).collect();
+    puppet.add_peers(PeerSource::Dht, &late);
+    puppet.add_peers(PeerSource::Lsd, &late);
+    say_peers(&mut puppet, &peer, &late);
+    for source in [PeerSource::Dht, PeerSource::Lsd] {
+        assert_eq!(known(&puppet, source), 0, "{source:?}");
+    }
+    assert_eq!(known(&puppet, PeerSource::Pex), 1);
     puppet.connect(2).unwrap();
     puppet.pass(seconds(70));
     assert_eq!(told(&mut puppet, &mut peer), []);

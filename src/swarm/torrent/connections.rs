@@ -43,8 +43,6 @@ pub(super) struct Peer {
     pub(super) took: Growth,
     /// Payload it gave us.
     pub(super) gave: Growth,
-    /// When it was told which pieces it may fetch while we choke it.
-    pub(super) allowed_at: Option<Instant>,
     /// It took part in a piece that failed: until it delivers a good one alone, it works alone.
     pub(super) on_parole: bool,
     /// It is in the queue of connections that have something to send.
@@ -78,7 +76,6 @@ impl Peer {
             flow: Flow::new(now),
             took: Growth::new(now),
             gave: Growth::new(now),
-            allowed_at: None,
             on_parole: false,
             queued: false,
             wanted: 0,

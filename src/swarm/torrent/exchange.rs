@@ -46,7 +46,12 @@ pub(super) struct Exchange {
 impl Torrent {
     /// Whether peers are exchanged with peers.
     pub(super) fn exchanges_peers(&self) -> bool {
-        self.config.pex && !self.info.as_ref().is_some_and(|info| info.is_private())
+        self.config.pex && !self.is_private()
+    }
+
+    /// Whether the metadata is known, and says so.
+    pub(super) fn is_private(&self) -> bool {
+        self.info.as_ref().is_some_and(|info| info.is_private())
     }
 
     /// A peer may want to be told of others now.
@@ -100,6 +105,9 @@ impl Torrent {
 
     /// A peer told of others.
     pub(super) fn peers_named(&mut self, id: ConnectionId, message: &PexMessage) {
+        if !self.exchanges_peers() {
+            return;
+        }
         let Some(peer) = self.connections.get_mut(&id) else {
             return;
         };

@@ -86,11 +86,11 @@ impl Torrent {
     /// Lets a newcomer fetch some pieces while it is choked (BEP 6), unless several do already, or there are
     /// pieces that we alone have: what we send then is not chosen by address.
     pub(super) fn allow_some_pieces(&mut self, id: ConnectionId) {
-        let newcomers = self.connections.values().filter(|peer| {
-            peer.allowed_at
-                .is_some_and(|at| self.now.saturating_since(at) < NEWCOMER_FOR)
-        });
-        if newcomers.count() >= NEWCOMERS_MAX || self.is_only_holder() || self.is_super_seeding() {
+        let now = self.now;
+        self.newcomers
+            .retain(|at| now.saturating_since(*at) < NEWCOMER_FOR);
+        if self.newcomers.len() >= NEWCOMERS_MAX || self.is_only_holder() || self.is_super_seeding()
+        {
             return;
         }
         let (Some(pieces), Some(peer)) = (&self.pieces, self.connections.get_mut(&id)) else {
@@ -109,7 +109,7 @@ impl Torrent {
         let set = allowed_set(ip, self.info_hash, geometry.piece_count(), count);
         let set = set.into_iter().filter_map(|index| geometry.piece(index));
         peer.connection.allow(set.collect());
-        peer.allowed_at = Some(self.now);
+        self.newcomers.push(now);
     }
 
     /// Ranks the peers and serves those that come out on top.

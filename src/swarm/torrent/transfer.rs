@@ -347,7 +347,9 @@ impl Torrent {
         let size = u32::try_from(info.raw().len()).unwrap_or(u32::MAX);
         self.start_check(std::sync::Arc::clone(&info));
         if info.is_private() {
-            self.peers.forget_source(PeerSource::Pex);
+            for source in [PeerSource::Dht, PeerSource::Lsd, PeerSource::Pex] {
+                self.peers.forget_source(source);
+            }
         }
         let ids: Vec<ConnectionId> = self.connections.keys().copied().collect();
         for id in ids {
