@@ -83,9 +83,23 @@ fn original(lab: &Lab) -> Original {
     Original::make(lab, (Content::File, LARGE_PIECES))
 }
 
-#[test]
-fn a_peer_is_heard_of_from_libtorrent() {
-    let Some(lab) = libtorrent::open(Family::V4) else {
+/// Each of these at the same time, in a lab of its own: all that takes long is that programs name peers once a
+/// minute, or less often.
+fn check_at_once(checks: &[fn()]) {
+    std::thread::scope(|scope| {
+        for check in checks {
+            scope.spawn(check);
+        }
+    });
+}
+
+/// A lab for this program in which there is little to do but wait.
+fn open_to_wait(open: fn(Family) -> Option<Lab>) -> Option<Lab> {
+    open(Family::V4).map(Lab::beside_others)
+}
+
+fn check_heard_from_libtorrent() {
+    let Some(lab) = open_to_wait(libtorrent::open) else {
         return;
     };
     let original = original(&lab);
@@ -97,9 +111,43 @@ fn a_peer_is_heard_of_from_libtorrent() {
     check_heard_from(&lab, &original.info_hash, 6881);
 }
 
+fn check_heard_from_aria2() {
+    let Some(lab) = open_to_wait(aria2::open) else {
+        return;
+    };
+    let original = original(&lab);
+    let seeding = [
+        "--bt-seed-unverified=true",
+        "--check-integrity=false",
+        "--seed-ratio=0.0",
+        "--enable-peer-exchange=true",
+        original.torrent.to_str().unwrap(),
+    ];
+    let _other = aria2::aria2(&lab, OTHER, original.folder(), &seeding);
+    check_heard_from(&lab, &original.info_hash, 6900);
+}
+
+fn check_heard_from_transmission() {
+    let Some(lab) = open_to_wait(transmission::open) else {
+        return;
+    };
+    let original = original(&lab);
+    let other = transmission::Transmission::start_with(&lab, true);
+    other.add_seed(&original);
+    check_heard_from(&lab, &original.info_hash, transmission::PEER_PORT);
+}
+
 #[test]
-fn libtorrent_hears_of_a_seeder_from_us() {
-    let Some(lab) = libtorrent::open(Family::V4) else {
+fn peers_are_heard_of_from_libtorrent_aria2_and_transmission() {
+    check_at_once(&[
+        check_heard_from_libtorrent,
+        check_heard_from_aria2,
+        check_heard_from_transmission,
+    ]);
+}
+
+fn check_libtorrent_hears() {
+    let Some(lab) = open_to_wait(libtorrent::open) else {
         return;
     };
     let original = original(&lab);
@@ -116,9 +164,48 @@ fn libtorrent_hears_of_a_seeder_from_us() {
     let arguments = [&arguments[..], &[output.to_str().unwrap()]].concat();
     let mut other = libtorrent(&lab, OTHER, &arguments);
     let _ours = introduce(&lab, &original, 6881);
-    other.wait_for("the end of the download", |line| line.contains("\"done\""));
+    other.wait_for_within(NAMING_PATIENCE, "the end of the download", |line| {
+        line.contains("\"done\"")
+    });
     other.finish();
     original.check_copy(&output, EmptyFiles::Made);
+}
+
+fn check_aria2_hears() {
+    let Some(lab) = open_to_wait(aria2::open) else {
+        return;
+    };
+    let original = original(&lab);
+    let output = lab.folder("fetched");
+    // With a magnet link it parts with everybody once it has the metadata, and would wait for a minute.
+    let torrent = original.torrent.to_str().unwrap();
+    let fetching = ["--seed-time=0", "--enable-peer-exchange=true", torrent];
+    let mut other = aria2::aria2(&lab, OTHER, &output, &fetching);
+    let _ours = introduce(&lab, &original, 6900);
+    other.wait_within(NAMING_PATIENCE);
+    original.check_copy(&output, EmptyFiles::Made);
+}
+
+fn check_transmission_hears() {
+    let Some(lab) = open_to_wait(transmission::open) else {
+        return;
+    };
+    let original = original(&lab);
+    let output = lab.folder("fetched");
+    let other = transmission::Transmission::start_with(&lab, true);
+    other.add_torrent(&original, &output);
+    let _ours = introduce(&lab, &original, transmission::PEER_PORT);
+    other.wait_until("it has everything", || other.has(&original));
+    original.check_copy(&output, EmptyFiles::Made);
+}
+
+#[test]
+fn libtorrent_aria2_and_transmission_hear_of_a_seeder_from_us() {
+    check_at_once(&[
+        check_libtorrent_hears,
+        check_aria2_hears,
+        check_transmission_hears,
+    ]);
 }
 
 /// A lab in which multicast works.
@@ -183,51 +270,4 @@ fn libtorrent_finds_a_seeder_in_the_local_network() {
     other.wait_for("the end of the download", |line| line.contains("\"done\""));
     other.finish();
     original.check_copy(&output, EmptyFiles::Made);
-}
-
-#[test]
-#[ignore = "peers are named once a minute"]
-fn a_peer_is_heard_of_from_aria2() {
-    let Some(lab) = aria2::open(Family::V4) else {
-        return;
-    };
-    let original = original(&lab);
-    let seeding = [
-        "--bt-seed-unverified=true",
-        "--check-integrity=false",
-        "--seed-ratio=0.0",
-        "--enable-peer-exchange=true",
-        original.torrent.to_str().unwrap(),
-    ];
-    let _other = aria2::aria2(&lab, OTHER, original.folder(), &seeding);
-    check_heard_from(&lab, &original.info_hash, 6900);
-}
-
-#[test]
-#[ignore = "peers are named once a minute"]
-fn aria2_hears_of_a_seeder_from_us() {
-    let Some(lab) = aria2::open(Family::V4) else {
-        return;
-    };
-    let original = original(&lab);
-    let output = lab.folder("fetched");
-    // With a magnet link it parts with everybody once it has the metadata, and would wait for a minute.
-    let torrent = original.torrent.to_str().unwrap();
-    let fetching = ["--seed-time=0", "--enable-peer-exchange=true", torrent];
-    let mut other = aria2::aria2(&lab, OTHER, &output, &fetching);
-    let _ours = introduce(&lab, &original, 6900);
-    other.wait();
-    original.check_copy(&output, EmptyFiles::Made);
-}
-
-#[test]
-#[ignore = "it names peers after 90 seconds"]
-fn a_peer_is_heard_of_from_transmission() {
-    let Some(lab) = transmission::open(Family::V4) else {
-        return;
-    };
-    let original = original(&lab);
-    let other = transmission::Transmission::start_with(&lab, true);
-    other.add_seed(&original);
-    check_heard_from(&lab, &original.info_hash, transmission::PEER_PORT);
 }

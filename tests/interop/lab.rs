@@ -51,7 +51,8 @@ impl Family {
 /// How long any one step may take before a test gives up on it, where nothing else is said.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
-/// One lab at a time: each test moves hundreds of megabytes through all cores there are.
+/// One lab at a time: each test moves hundreds of megabytes through all cores there are. See
+/// [`Lab::beside_others`] for those that do not.
 static TURN: Mutex<()> = Mutex::new(());
 
 /// Where `ip netns` keeps the namespaces.
@@ -71,7 +72,8 @@ pub(crate) struct Lab {
     namespace: String,
     family: Family,
     folder: tempfile::TempDir,
-    _turn: MutexGuard<'static, ()>,
+    /// While no other lab may be opened.
+    turn: Option<MutexGuard<'static, ()>>,
 }
 
 impl Lab {
@@ -116,10 +118,17 @@ impl Lab {
             namespace,
             family,
             folder: tempfile::tempdir().unwrap(),
-            _turn: turn,
+            turn: Some(turn),
         };
         lab.add_addresses();
         Some(lab)
+    }
+
+    /// Lets other labs be opened, because in this one there is little to do but wait for timers of programs.
+    #[allow(dead_code, reason = "the benchmark wants all cores")]
+    pub(crate) fn beside_others(mut self) -> Self {
+        self.turn = None;
+        self
     }
 
     /// Gives the loopback interface its addresses, and nothing else: there is no way out.
@@ -349,7 +358,12 @@ impl Program {
 
     /// Waits until the program ended by itself with success.
     pub(crate) fn wait(&mut self) {
-        let deadline = Instant::now() + PATIENCE;
+        self.wait_within(PATIENCE);
+    }
+
+    /// Like `wait`, with another patience.
+    pub(crate) fn wait_within(&mut self, patience: Duration) {
+        let deadline = Instant::now() + patience;
         while Instant::now() < deadline {
             if let Some(status) = self.child.try_wait().unwrap() {
                 self.drain();
