@@ -57,10 +57,10 @@ fn a_full_disk_stops_the_writing_only_and_is_said_once_and_freed_space_is_used()
     });
     let done = full["bytes_done"].as_u64().unwrap();
 
-    // What is there is served meanwhile.
+    // What is there is served meanwhile, to one that is told of nobody else.
     let copy = lab.folder("copy");
     let first = socket(GETTER);
-    let to = ["-o", copy.to_str().unwrap(), "--peer", &first];
+    let to = ["-o", copy.to_str().unwrap(), "--no-pex", "--peer", &first];
     let mut other = lab.trackless(OTHER, &[&arguments[..], &to].concat());
     other.wait_for_bytes(done);
     assert!(
