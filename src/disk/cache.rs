@@ -2,15 +2,40 @@
 
 use std::fs::File;
 use std::num::NonZeroUsize;
+use std::ops::Deref;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use lru::LruCache;
 
 use super::open::Access;
+use super::space::is_memory;
 
 /// Descriptors of files kept open, of all torrents together. Ours: far below the 1,024 a process
 /// has by default, and enough for the files that a few torrents are busy with.
 const OPEN_FILES_MAX: NonZeroUsize = NonZeroUsize::new(64).expect("64 is not zero");
+
+/// An open file.
+#[derive(Debug)]
+pub(super) struct OpenFile {
+    file: File,
+    /// It lies on a file system in memory.
+    pub(super) is_memory: bool,
+}
+
+impl From<File> for OpenFile {
+    fn from(file: File) -> Self {
+        let is_memory = is_memory(&file);
+        Self { file, is_memory }
+    }
+}
+
+impl Deref for OpenFile {
+    type Target = File;
+
+    fn deref(&self) -> &File {
+        &self.file
+    }
+}
 
 /// Descriptors kept open, the longest unused of them closed first.
 #[derive(Debug)]
@@ -21,7 +46,7 @@ pub(super) struct Cache {
 /// A descriptor.
 #[derive(Debug)]
 struct Open {
-    file: Arc<File>,
+    file: Arc<OpenFile>,
     writable: bool,
 }
 
@@ -39,14 +64,14 @@ impl Cache {
     }
 
     /// A descriptor that allows the access.
-    pub(super) fn find(&self, number: u64, file: usize, access: Access) -> Option<Arc<File>> {
+    pub(super) fn find(&self, number: u64, file: usize, access: Access) -> Option<Arc<OpenFile>> {
         let mut files = self.lock();
         let open = files.get(&(number, file))?;
         (open.writable || access == Access::Read).then(|| Arc::clone(&open.file))
     }
 
     /// Keeps a descriptor, unless a better one came meanwhile.
-    pub(super) fn keep(&self, number: u64, file: usize, access: Access, opened: Arc<File>) {
+    pub(super) fn keep(&self, number: u64, file: usize, access: Access, opened: Arc<OpenFile>) {
         let writable = access != Access::Read;
         let mut files = self.lock();
         if writable || !files.contains(&(number, file)) {

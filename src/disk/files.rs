@@ -13,17 +13,17 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::cache::Cache;
+use super::cache::{Cache, OpenFile};
 use super::gather::{Cursor, write_all};
 use super::marks::{Marks, Verdict};
 use super::names::{part_name, taken_paths};
 use super::open::{Access, Folder, LastFolder, Status};
+use super::range::FileRange;
 use super::resume::Resume;
 use super::space::Space;
 use super::{DiskError, DiskErrorKind, PART_SUFFIX, error};
 use crate::bitfield::Bitfield;
 use crate::metainfo::{self, BlockRef, FileSlice, Info, PieceIndex};
-use crate::wire::Payload;
 
 /// Where the bytes of a file are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -269,7 +269,7 @@ impl Files {
     }
 
     /// Opens a file where its bytes are.
-    fn open(&self, file: usize, access: Access) -> Result<Arc<File>, DiskError> {
+    fn open(&self, file: usize, access: Access) -> Result<Arc<OpenFile>, DiskError> {
         if let Some(open) = self.cache.find(self.number, file, access) {
             return Ok(open);
         }
@@ -288,7 +288,7 @@ impl Files {
         if access == Access::Create && self.place(file) == Place::Part {
             self.allocate(file, &opened);
         }
-        let opened = Arc::new(opened);
+        let opened = Arc::new(OpenFile::from(opened));
         self.cache
             .keep(self.number, file, access, Arc::clone(&opened));
         Ok(opened)
@@ -413,10 +413,8 @@ impl Files {
         }
     }
 
-    /// Reads a block if that needs no waiting: it lies in one open file and in the system's cache.
-    #[cfg(target_os = "linux")]
-    pub(super) fn read_cached(&self, block: BlockRef) -> Option<Bytes> {
-        use rustix::io::ReadWriteFlags;
+    /// A block that lies in one open file and in the system's memory.
+    pub(super) fn find_in_memory(&self, block: BlockRef) -> Option<FileRange> {
         let geometry = self.info.geometry();
         let mut slices = geometry.file_slices(block.piece, block.offset, block.length);
         let slice = slices.next()?;
@@ -427,26 +425,17 @@ impl Files {
             return None;
         }
         let file = self.cache.find(self.number, slice.file, Access::Read)?;
-        let mut data = vec![0; length_of(slice)];
-        let mut buffers = [io::IoSliceMut::new(&mut data)];
-        let read = rustix::io::preadv2(&*file, &mut buffers, slice.offset, ReadWriteFlags::NOWAIT);
-        (read == Ok(data.len())).then(|| data.into())
+        FileRange::in_memory(file, slice.offset, length_of(slice))
     }
 
-    /// Only Linux can say whether a read would wait.
-    #[cfg(not(target_os = "linux"))]
-    pub(super) fn read_cached(&self, _block: BlockRef) -> Option<Bytes> {
-        None
-    }
-
-    /// Writes a block to the files it lies in; `written` is told each file.
+    /// Writes part of a piece to the files it lies in; `written` is told each file.
     pub(super) fn write(
         &self,
         block: BlockRef,
-        data: &Payload,
+        data: &[Bytes],
         mut written: impl FnMut(usize),
     ) -> Result<(), DiskError> {
-        let mut cursor = Cursor::new(data.slices());
+        let mut cursor = Cursor::new(data);
         let geometry = self.info.geometry();
         for slice in geometry.file_slices(block.piece, block.offset, block.length) {
             let mut buffers = cursor.take(length_of(slice));

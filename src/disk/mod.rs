@@ -14,6 +14,7 @@
 //! own name is repaired in place only if at least as much of it was found to be right as wrong.
 
 pub use names::part_name;
+pub use range::FileRange;
 pub use resume::{Resume, Stamp, vouched};
 pub use verify::{Verification, verify};
 
@@ -50,6 +51,7 @@ mod marks;
 mod names;
 mod open;
 mod progress;
+mod range;
 mod reader;
 mod resume;
 mod space;
@@ -82,7 +84,7 @@ pub struct Disk {
 ///
 /// No sender ever waits, so these queues have no bound of their own; who puts something in keeps
 /// it: a torrent counts its unfinished jobs and bytes (`swarm::Config::disk_jobs_max`,
-/// `disk_bytes_max`), a connection reads at most 8 blocks ahead.
+/// `disk_bytes_max`), a connection reads at most 16 blocks ahead.
 #[derive(Debug)]
 struct Queues {
     workers: Vec<Sender<Task>>,
@@ -302,23 +304,32 @@ impl Storage {
         }
     }
 
-    /// Reads a block, to be sent to a peer.
+    /// Reads a block into memory.
     ///
     /// # Errors
     ///
     /// [`DiskErrorKind::Truncated`] when the file is too short, [`DiskErrorKind::Missing`] when it
     /// is not there, and what else the system says. Bytes are never made up.
     pub async fn read(&self, block: BlockRef) -> Result<Bytes, Arc<DiskError>> {
-        self.begin_read(block).wait().await
+        let answer = self.order_read(block).await;
+        answer.unwrap_or_else(|_| Err(error::stopped(self.shared.files.root())))
     }
 
-    /// Starts to read a block, without waiting. What is in the system's cache is read at once; the
-    /// rest is left to the reader threads.
+    /// Gets a block to be sent to a peer, without waiting. What is in the system's memory is only
+    /// named; the rest is left to the reader threads.
     #[must_use]
     pub fn begin_read(&self, block: BlockRef) -> PendingRead {
-        if let Some(data) = self.shared.files.read_cached(block) {
-            return PendingRead::Ready(data);
+        if let Some(range) = self.shared.files.find_in_memory(block) {
+            return PendingRead::InMemory(range);
         }
+        PendingRead::Waiting {
+            answer: self.order_read(block),
+            storage: self.clone(),
+        }
+    }
+
+    /// Has a reader thread read a block.
+    fn order_read(&self, block: BlockRef) -> oneshot::Receiver<Result<Bytes, Arc<DiskError>>> {
         let (reply, answer) = oneshot::channel();
         let storage = Arc::clone(&self.shared);
         let task = ReadTask::Read {
@@ -328,10 +339,7 @@ impl Storage {
         };
         // When the disk was stopped the reply is dropped, and the answer says so.
         self.shared.queues.reads.send(task).ok();
-        PendingRead::Waiting {
-            answer,
-            storage: self.clone(),
-        }
+        answer
     }
 
     /// Chooses the files that shall be there under their own names; see [`Options::wanted`]. Those
@@ -394,8 +402,8 @@ impl Storage {
 /// A block that is being read.
 #[derive(Debug)]
 pub enum PendingRead {
-    /// It was at hand.
-    Ready(Bytes),
+    /// It is at hand.
+    InMemory(FileRange),
     /// A thread reads it.
     Waiting {
         /// Where the bytes come.
@@ -405,27 +413,37 @@ pub enum PendingRead {
     },
 }
 
+/// The content of a block.
+#[derive(Debug)]
+pub enum Block {
+    /// As it was read.
+    Bytes(Bytes),
+    /// Where it is.
+    Range(FileRange),
+}
+
 impl PendingRead {
     /// Whether [`Self::wait`] will return at once.
     #[must_use]
     pub fn is_ready(&self) -> bool {
         match self {
-            Self::Ready(_) => true,
+            Self::InMemory(_) => true,
             Self::Waiting { answer, .. } => !answer.is_empty(),
         }
     }
 
-    /// The bytes of the block.
+    /// The content of the block.
     ///
     /// # Errors
     ///
     /// Those of [`Storage::read`].
-    pub async fn wait(self) -> Result<Bytes, Arc<DiskError>> {
+    pub async fn wait(self) -> Result<Block, Arc<DiskError>> {
         match self {
-            Self::Ready(data) => Ok(data),
+            Self::InMemory(range) => Ok(Block::Range(range)),
             Self::Waiting { answer, storage } => answer
                 .await
-                .unwrap_or_else(|_| Err(error::stopped(storage.shared.files.root()))),
+                .unwrap_or_else(|_| Err(error::stopped(storage.shared.files.root())))
+                .map(Block::Bytes),
         }
     }
 }
@@ -481,9 +499,9 @@ impl Shared {
         }
     }
 
-    fn fail(&self, id: JobId, error: DiskError) {
+    fn fail(&self, id: JobId, error: impl Into<Arc<DiskError>>) {
+        let error = error.into();
         tracing::debug!(%error, "disk job failed");
-        let error = Arc::new(error);
         self.complete(id, Completion::Failed { error });
     }
 

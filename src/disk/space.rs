@@ -45,13 +45,16 @@ impl Files {
         if !space.asked.insert(file) || !self.is_wanted(file) {
             return;
         }
-        let allocated = if self.has_room(opened, length) {
+        let allocated = if !self.has_room(opened, length) {
+            Err(Errno::NOSPC)
+        } else if is_memory(opened) {
+            // Nothing is ever in parts there, and all that is set aside is cleared first.
+            Ok(())
+        } else {
             let allocated = fallocate(opened, FallocateFlags::KEEP_SIZE, 0, length);
             #[cfg(test)]
             let allocated = allocated.and_then(|()| self.faults.on_allocate());
             allocated
-        } else {
-            Err(Errno::NOSPC)
         };
         // Not every file system can; only the lack of space is news.
         if matches!(allocated, Err(Errno::NOSPC | Errno::DQUOT)) {
@@ -86,4 +89,18 @@ impl Files {
         let _ = opened.set_len(status.len());
         self.marks.end_write(file);
     }
+}
+
+/// Whether a file lies on a file system in memory, of which nothing need be read from a disk.
+#[cfg(target_os = "linux")]
+pub(super) fn is_memory(file: &File) -> bool {
+    /// What the system says of such file systems (`TMPFS_MAGIC`).
+    const MAGIC: u64 = 0x0102_1994;
+    rustix::fs::fstatfs(file).is_ok_and(|status| u64::try_from(status.f_type) == Ok(MAGIC))
+}
+
+/// As far as is known.
+#[cfg(not(target_os = "linux"))]
+pub(super) const fn is_memory(_file: &File) -> bool {
+    false
 }

@@ -1,5 +1,7 @@
 //! A disk thread: does the jobs of the pieces that are its own, in their order.
 //!
+//! Blocks that follow one another are written with one call.
+//!
 //! Invariant: a thread hashes the contiguous front of a piece while its bytes are in memory; what
 //! came out of order is read back once, when the piece is verified.
 
@@ -8,6 +10,7 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError};
 
+use bytes::Bytes;
 use lru::LruCache;
 use sha1::{Digest, Sha1};
 
@@ -25,6 +28,20 @@ const RUNNING_MAX: NonZeroUsize = NonZeroUsize::new(256).expect("256 is not zero
 /// Bytes read back at a time.
 pub(super) const READ_BACK: usize = 256 << 10;
 
+/// Tasks that a thread looks ahead for blocks that follow one another.
+const AHEAD_MAX: usize = 64;
+
+/// Bytes written with one call.
+const RUN_LENGTH_MAX: u32 = 256 << 10;
+
+/// Blocks of one piece that lie one after the other.
+struct Run {
+    /// Where the first begins, with the length of all.
+    whole: BlockRef,
+    jobs: Vec<(JobId, BlockRef)>,
+    slices: Vec<Bytes>,
+}
+
 /// The hash of the front of a piece.
 #[derive(Debug, Default)]
 struct Running {
@@ -39,6 +56,8 @@ type RunningKey = (u64, u64, PieceIndex);
 /// The state of a disk thread.
 pub(super) struct Worker {
     tasks: Receiver<Task>,
+    /// Taken from `tasks`, in order.
+    ahead: VecDeque<Task>,
     running: LruCache<RunningKey, Running>,
     /// Checks this thread takes part in; one piece of the first between two tasks.
     checks: VecDeque<Turn>,
@@ -49,6 +68,7 @@ impl Worker {
     pub(super) fn new(tasks: Receiver<Task>) -> Self {
         Self {
             tasks,
+            ahead: VecDeque::new(),
             running: LruCache::new(RUNNING_MAX),
             checks: VecDeque::new(),
             buffer: Vec::new(),
@@ -58,7 +78,10 @@ impl Worker {
     /// Works until told to stop, or nobody is left who could give a task.
     pub(super) fn run(mut self) {
         loop {
-            let task = if self.checks.is_empty() {
+            self.look_ahead();
+            let task = if let Some(task) = self.ahead.pop_front() {
+                Some(task)
+            } else if self.checks.is_empty() {
                 self.tasks.recv().ok()
             } else {
                 match self.tasks.try_recv() {
@@ -97,14 +120,21 @@ impl Worker {
         }
     }
 
+    /// Takes what waits.
+    fn look_ahead(&mut self) {
+        while self.ahead.len() < AHEAD_MAX
+            && let Ok(task) = self.tasks.try_recv()
+        {
+            self.ahead.push_back(task);
+        }
+    }
+
     fn on_job(&mut self, storage: &Arc<Shared>, id: JobId, job: Job) {
         if storage.is_abandoned() {
             return;
         }
         let done = match job {
-            Job::Write { block, data } => self
-                .write(storage, block, &data)
-                .map(|()| Completion::Written { block }),
+            Job::Write { block, data } => return self.write(storage, id, block, &data),
             Job::Verify { piece, blocks } => self.verify(storage, piece, blocks),
             Job::Read {
                 block,
@@ -131,27 +161,88 @@ impl Worker {
         }
     }
 
-    fn write(
+    /// Writes a block, and those that wait and follow it.
+    fn write(&mut self, storage: &Arc<Shared>, id: JobId, block: BlockRef, data: &Payload) {
+        self.look_ahead();
+        let mut run = Run {
+            whole: block,
+            jobs: vec![(id, block)],
+            slices: data.slices().to_vec(),
+        };
+        while let Some((id, block, data)) = self.next_after(storage, run.whole) {
+            run.whole.length += block.length;
+            run.jobs.push((id, block));
+            run.slices.extend_from_slice(data.slices());
+        }
+        match self.write_run(storage, run.whole, &run.slices) {
+            Ok(()) => {
+                // Before they are told, so that whoever is told finds the memory free.
+                drop(run.slices);
+                for (id, block) in run.jobs {
+                    storage.complete(id, Completion::Written { block });
+                }
+            }
+            Err(error) => {
+                let error = Arc::new(error);
+                for (id, _) in run.jobs {
+                    storage.fail(id, Arc::clone(&error));
+                }
+            }
+        }
+    }
+
+    /// Takes the block that is to be written next, if it follows these bytes.
+    fn next_after(
+        &mut self,
+        storage: &Arc<Shared>,
+        whole: BlockRef,
+    ) -> Option<(JobId, BlockRef, Payload)> {
+        let Task::Job {
+            storage: of,
+            job: Job::Write { block, .. },
+            ..
+        } = self.ahead.front()?
+        else {
+            return None;
+        };
+        let follows = Arc::ptr_eq(of, storage)
+            && block.piece == whole.piece
+            && block.offset == whole.offset + whole.length
+            && block.length <= RUN_LENGTH_MAX.saturating_sub(whole.length);
+        if !follows {
+            return None;
+        }
+        match self.ahead.pop_front() {
+            Some(Task::Job {
+                id,
+                job: Job::Write { block, data },
+                ..
+            }) => Some((id, block, data)),
+            _ => None,
+        }
+    }
+
+    fn write_run(
         &mut self,
         storage: &Shared,
-        block: BlockRef,
-        data: &Payload,
+        whole: BlockRef,
+        slices: &[Bytes],
     ) -> Result<(), DiskError> {
-        let key = running_key(storage, block.piece);
+        let key = running_key(storage, whole.piece);
         let written = storage
             .files
-            .write(block, data, |file| storage.progress().on_written(file));
+            .write(whole, slices, |file| storage.progress().on_written(file));
         if let Err(error) = written {
             self.running.pop(&key);
             return Err(error);
         }
         let running = self.running.get_or_insert_mut(key, Running::default);
-        if running.front == block.offset {
-            for slice in data.slices() {
+        if running.front == whole.offset {
+            for slice in slices {
                 running.hash.update(slice);
             }
-            running.front += block.length;
-        } else if running.front > block.offset {
+            running.front += whole.length;
+        } else if running.front > whole.offset {
             // Written again: what was hashed is not what is there.
             self.running.pop(&key);
         }

@@ -1,31 +1,33 @@
 //! The two tasks of each connection, which move bytes and know no message.
 //!
 //! The read task fills a buffer to its end before it takes the next one, and passes each segment on
-//! without copying. The write task takes [`Transmit`] values, joins what is small, reads blocks
-//! ahead from the disk, and writes several slices with one call. Both keep to the session's
-//! [`Limits`].
+//! without copying. The write task (`writer`) takes [`Transmit`] values, joins what is small, and
+//! reads blocks ahead from the disk. Both keep to the session's [`Limits`].
 //!
 //! Invariant: everything is bounded. A slow torrent task stops the reads, so that TCP stops the
 //! peer; a slow peer fills the writer's queue, so that the torrent stops asking for more.
 
 use std::collections::VecDeque;
-use std::io::{self, IoSlice};
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use socket2::SockRef;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::tcp::OwnedReadHalf;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use super::limit::{Limiter, Limits};
-use crate::disk::{PendingRead, Storage};
+use crate::disk::Storage;
 use crate::metainfo::BlockRef;
 use crate::peer::Transmit;
-use crate::swarm::{ConnectionId, DiskError, DiskErrorKind, Reason};
+use crate::swarm::{ConnectionId, DiskError, Reason};
+use writer::Writer;
+
+mod writer;
 
 /// First receive buffer of a connection, in bytes: what an idle connection costs. Room for one
 /// block.
@@ -44,15 +46,6 @@ const READS_PER_BUFFER_MAX: u32 = 64;
 /// Transmits that wait in a writer: 512 KiB if all are blocks. What waits here cannot be cancelled
 /// any more, so it is short; with a reader ahead of the writer it is enough for a local network.
 const SEND_QUEUE_MAX: usize = 32;
-
-/// Blocks read ahead of the one that is being written.
-const READ_AHEAD_MAX: usize = 8;
-
-/// Bytes given to one vectored write, reached by joining what is ready.
-const WRITE_BYTES_MAX: usize = 128 << 10;
-
-/// Slices given to one vectored write; the system takes 1,024.
-const WRITE_SLICES_MAX: usize = 64;
 
 /// What a connection's tasks tell the torrent's task.
 #[derive(Debug)]
@@ -304,235 +297,6 @@ async fn read_limited(
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             other => return other,
         }
-    }
-}
-
-/// Something to write, in order.
-#[derive(Debug)]
-enum Pending {
-    /// At hand.
-    Bytes(Bytes),
-    /// A block that is being read.
-    Block {
-        header: [u8; 13],
-        block: BlockRef,
-        read: PendingRead,
-    },
-}
-
-/// The write task.
-struct Writer {
-    stream: OwnedWriteHalf,
-    queue: mpsc::Receiver<Transmit>,
-    waits: Arc<AtomicBool>,
-    idleness: Arc<Idleness>,
-    storage: Option<watch::Receiver<Option<Storage>>>,
-    limiter: Limiter,
-    end: End,
-    /// Taken from the queue, not yet ready or not yet chosen for writing.
-    window: VecDeque<Pending>,
-    /// Being written.
-    out: VecDeque<Bytes>,
-}
-
-/// The torrent's task is gone, or the stream.
-struct Ended;
-
-impl Writer {
-    async fn run(mut self) {
-        while self.step().await.is_ok() {}
-    }
-
-    /// Writes at least one transmit.
-    async fn step(&mut self) -> Result<(), Ended> {
-        if self.window.is_empty() {
-            let transmit = self.next().await?;
-            self.begin(transmit).await?;
-        }
-        self.fill().await?;
-        self.gather().await?;
-        // The blocks after those are read while these are written.
-        self.fill().await?;
-        self.write().await
-    }
-
-    /// Waits for something to write.
-    async fn next(&mut self) -> Result<Transmit, Ended> {
-        if let Ok(transmit) = self.queue.try_recv() {
-            return Ok(transmit);
-        }
-        self.idleness.is_idle.store(true, Ordering::SeqCst);
-        if self.idleness.is_awaited.swap(false, Ordering::SeqCst) {
-            self.report(StreamInput::Writable(self.end.id)).await?;
-        }
-        let next = self.queue.recv().await;
-        self.idleness.is_idle.store(false, Ordering::SeqCst);
-        next.ok_or(Ended)
-    }
-
-    /// Takes what is queued, up to the read-ahead.
-    async fn fill(&mut self) -> Result<(), Ended> {
-        while self.window.len() < READ_AHEAD_MAX
-            && let Ok(transmit) = self.queue.try_recv()
-        {
-            self.begin(transmit).await?;
-        }
-        let room = self.queue.capacity() >= SEND_QUEUE_MAX / 2;
-        if room && self.waits.swap(false, Ordering::SeqCst) {
-            self.report(StreamInput::Writable(self.end.id)).await?;
-        }
-        Ok(())
-    }
-
-    /// Takes one transmit; starts to read it if it is a block.
-    async fn begin(&mut self, transmit: Transmit) -> Result<(), Ended> {
-        let pending = match transmit {
-            Transmit::Bytes(bytes) => Pending::Bytes(bytes),
-            Transmit::Block { header, block } => {
-                let storage = self.storage.as_ref().and_then(|now| now.borrow().clone());
-                let Some(storage) = storage else {
-                    return self.on_unreadable(block, Arc::new(no_storage())).await;
-                };
-                let read = storage.begin_read(block);
-                Pending::Block {
-                    header,
-                    block,
-                    read,
-                }
-            }
-        };
-        self.window.push_back(pending);
-        Ok(())
-    }
-
-    /// Moves what is ready to `out`: waits for the first, takes the others as they are.
-    async fn gather(&mut self) -> Result<(), Ended> {
-        let mut bytes = 0;
-        while bytes < WRITE_BYTES_MAX
-            && self.out.len() + 2 <= WRITE_SLICES_MAX
-            && let Some(pending) = self.window.pop_front()
-        {
-            match pending {
-                Pending::Bytes(data) => {
-                    bytes += data.len();
-                    self.out.push_back(data);
-                }
-                Pending::Block {
-                    header,
-                    block,
-                    read,
-                } => {
-                    if !self.out.is_empty() && !read.is_ready() {
-                        self.window.push_front(Pending::Block {
-                            header,
-                            block,
-                            read,
-                        });
-                        break;
-                    }
-                    match read.wait().await {
-                        Ok(data) => {
-                            bytes += header.len() + data.len();
-                            self.out.push_back(Bytes::copy_from_slice(&header));
-                            self.out.push_back(data);
-                        }
-                        Err(error) => self.on_unreadable(block, error).await?,
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Writes `out` to its end.
-    async fn write(&mut self) -> Result<(), Ended> {
-        while let Some(front) = self.out.front_mut() {
-            if front.is_empty() {
-                self.out.pop_front();
-                continue;
-            }
-            let written = match self.write_once().await {
-                Ok(written) if written > 0 => written,
-                Ok(_) => return self.lost(&io::ErrorKind::WriteZero.into()).await,
-                Err(error) => return self.lost(&error).await,
-            };
-            self.advance(written);
-        }
-        Ok(())
-    }
-
-    /// Writes some of `out`, as much as the limiter grants.
-    async fn write_once(&mut self) -> io::Result<usize> {
-        if !self.limiter.is_limited() {
-            let (slices, count) = slices(&self.out, usize::MAX);
-            return self.stream.write_vectored(&slices[..count]).await;
-        }
-        loop {
-            self.stream.writable().await?;
-            let length: usize = self.out.iter().map(Bytes::len).sum();
-            let granted = self.limiter.acquire(length).await;
-            let (slices, count) = slices(&self.out, granted);
-            let written = self.stream.try_write_vectored(&slices[..count]);
-            self.limiter
-                .refund(granted - *written.as_ref().unwrap_or(&0));
-            match written {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                other => return other,
-            }
-        }
-    }
-
-    /// The first `written` bytes of `out` are on their way.
-    fn advance(&mut self, mut written: usize) {
-        while let Some(front) = self.out.front_mut() {
-            if front.len() > written {
-                front.advance(written);
-                return;
-            }
-            written -= front.len();
-            self.out.pop_front();
-        }
-    }
-
-    async fn lost(&self, error: &io::Error) -> Result<(), Ended> {
-        tracing::debug!(id = self.end.id.0, %error, "write failed");
-        self.end.tell(Reason::Reset).await;
-        Err(Ended)
-    }
-
-    async fn on_unreadable(&self, block: BlockRef, error: Arc<DiskError>) -> Result<(), Ended> {
-        self.report(StreamInput::UploadFailed(self.end.id, block, error))
-            .await
-    }
-
-    async fn report(&self, input: StreamInput) -> Result<(), Ended> {
-        self.end.inputs.send(input).await.map_err(|_| Ended)
-    }
-}
-
-/// The first `length` bytes of what is to be written, and the number of slices that they are in.
-fn slices(out: &VecDeque<Bytes>, length: usize) -> ([IoSlice<'_>; WRITE_SLICES_MAX], usize) {
-    let mut slices = [IoSlice::new(&[]); WRITE_SLICES_MAX];
-    let mut left = length;
-    let mut count = 0;
-    for (slice, bytes) in slices.iter_mut().zip(out) {
-        if left == 0 {
-            break;
-        }
-        let taken = bytes.len().min(left);
-        *slice = IoSlice::new(&bytes[..taken]);
-        left -= taken;
-        count += 1;
-    }
-    (slices, count)
-}
-
-/// A block was to be sent before the content has a place. The core does not ask for that.
-fn no_storage() -> DiskError {
-    DiskError {
-        path: std::path::PathBuf::new(),
-        kind: DiskErrorKind::Missing,
-        message: "the content has no place on disk yet".to_owned(),
     }
 }
 

@@ -71,7 +71,8 @@ pub struct Config {
     pub download_limit: Option<u64>,
     /// Bytes a second that all peers together are sent; `None`, the default, sets no limit.
     pub upload_limit: Option<u64>,
-    /// Disk threads, at least 1. Default 4: hashing keeps about that many busy on a fast disk.
+    /// Disk threads, at least 1. Default as many as there are cores, from 2 to 4: more of them get in
+    /// each other's way when all write to one file.
     pub disk_threads: usize,
 }
 
@@ -96,7 +97,9 @@ impl Default for Config {
             peers_max: PEERS_MAX,
             download_limit: None,
             upload_limit: None,
-            disk_threads: 4,
+            disk_threads: std::thread::available_parallelism()
+                .map_or(2, usize::from)
+                .clamp(2, 4),
         }
     }
 }

@@ -44,11 +44,11 @@ use crate::swarm::{Action, Completion, Event, JobId, PeerSource, State, Torrent}
 use crate::time::Instant;
 
 /// Inputs of streams that wait for the task. Each holds at most one read buffer of 256 KiB.
-pub(super) const STREAM_INPUTS_MAX: usize = 64;
+pub(super) const STREAM_INPUTS_MAX: usize = 32;
 
 /// Inputs given to the core before it is drained. Draining once for many blocks is cheaper, and the
 /// answers of the core wait no longer than it takes to look at this many segments.
-const BATCH: usize = 32;
+const BATCH: usize = 16;
 
 /// Bytes that trackers are told are missing before it is known how many: a block. With 0 they would take us
 /// for a seed.

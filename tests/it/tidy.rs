@@ -60,7 +60,12 @@ const DISK_JOBS: [&str; 9] = [
 ];
 
 /// The write task of a connection reads the blocks that it sends.
-const BLOCK_READS: [&str; 2] = ["disk::PendingRead", "disk::Storage"];
+const BLOCK_READS: [&str; 4] = [
+    "disk::Block",
+    "disk::FileRange",
+    "disk::PendingRead",
+    "disk::Storage",
+];
 
 /// What commands use that need no session (`create` hashes files, `node` and `dht` run a DHT loop
 /// alone), and the plain values in which a session reports. No core is among them: a command drives
