@@ -43,6 +43,11 @@ const READ_ROOM_MIN: usize = 1 << 10;
 /// Reads after which a buffer that is still not full is too big for its connection.
 const READS_PER_BUFFER_MAX: u32 = 64;
 
+/// Full receive buffers of a fast connection that are kept until nobody holds a slice of them any more: as
+/// much as is on its way to the disk when the disk keeps up. Fresh memory would be cleared by the system
+/// first, again and again.
+const SPENT_MAX: usize = 8;
+
 /// Transmits that wait in a writer: 512 KiB if all are blocks. What waits here cannot be cancelled
 /// any more, so it is short; with a reader ahead of the writer it is enough for a local network.
 const SEND_QUEUE_MAX: usize = 32;
@@ -201,19 +206,22 @@ impl End {
     }
 }
 
-/// Chooses the size of the next receive buffer by how fast the last one filled.
+/// Receive buffers of a connection, as large as the speed of the last ones makes useful.
 #[derive(Debug)]
-struct BufferSize {
+struct Buffers {
     size: usize,
     /// Reads into the buffer in use.
     reads: u32,
+    /// Buffers that are full, the oldest first; none unless the connection is fast.
+    spent: VecDeque<BytesMut>,
 }
 
-impl BufferSize {
+impl Buffers {
     const fn new() -> Self {
         Self {
             size: READ_BUFFER_MIN,
             reads: 0,
+            spent: VecDeque::new(),
         }
     }
 
@@ -226,13 +234,28 @@ impl BufferSize {
         }
     }
 
-    /// The size of a new buffer, now that the last one is used up.
-    const fn next(&mut self) -> usize {
+    /// An empty buffer, in place of one that is full.
+    fn next(&mut self, full: BytesMut) -> BytesMut {
         if self.reads > READS_PER_BUFFER_MAX && self.size > READ_BUFFER_MIN {
             self.size /= 2;
         }
         self.reads = 0;
-        self.size
+        if self.size < READ_BUFFER_MAX {
+            self.spent.clear();
+            return BytesMut::with_capacity(self.size);
+        }
+        self.spent.push_back(full);
+        let size = self.size;
+        let is_free = |oldest: &mut BytesMut| oldest.try_reclaim(size);
+        if self.spent.front_mut().is_some_and(is_free)
+            && let Some(oldest) = self.spent.pop_front()
+        {
+            return oldest;
+        }
+        if self.spent.len() > SPENT_MAX {
+            self.spent.pop_front();
+        }
+        BytesMut::with_capacity(size)
     }
 }
 
@@ -243,15 +266,14 @@ async fn read(
     limiter: Limiter,
     end: End,
 ) {
-    let mut size = BufferSize::new();
-    let mut buffer = BytesMut::with_capacity(size.next());
+    let mut buffers = Buffers::new();
+    let mut buffer = BytesMut::with_capacity(READ_BUFFER_MIN);
     loop {
         if paused.wait_for(|paused| !paused).await.is_err() {
             return; // The torrent's task has ended.
         }
         if buffer.capacity() < READ_ROOM_MIN {
-            // Takes the old memory again if nobody holds a slice of it any more.
-            buffer.reserve(size.next());
+            buffer = buffers.next(buffer);
         }
         let room = buffer.capacity();
         let read = if limiter.is_limited() {
@@ -265,7 +287,7 @@ async fn read(
         let reason = match read {
             Ok(0) => Reason::Closed,
             Ok(read) => {
-                size.on_read(read, room);
+                buffers.on_read(read, room);
                 let segment = StreamInput::Bytes(end.id, buffer.split().freeze());
                 if end.inputs.send(segment).await.is_err() {
                     return;
@@ -304,21 +326,59 @@ async fn read_limited(
 mod tests {
     use super::*;
 
+    /// Fills buffers with reads of this many bytes each until `count` of them are full.
+    fn fill(
+        buffers: &mut Buffers,
+        buffer: &mut BytesMut,
+        count: usize,
+        bytes: usize,
+    ) -> Vec<Bytes> {
+        let mut slices = Vec::new();
+        for _ in 0..count {
+            while buffer.capacity() >= READ_ROOM_MIN {
+                let room = buffer.capacity();
+                let read = room.min(bytes);
+                buffer.put_bytes(1, read);
+                slices.push(buffer.split().freeze());
+                buffers.on_read(read, room);
+            }
+            *buffer = buffers.next(std::mem::take(buffer));
+        }
+        slices
+    }
+
     #[test]
     fn receive_buffers_grow_with_a_fast_stream_and_shrink_with_a_slow_one() {
-        let mut size = BufferSize::new();
-        assert_eq!(size.next(), READ_BUFFER_MIN);
-        for _ in 0..10 {
-            let room = size.next();
-            size.on_read(room, room);
+        let mut buffers = Buffers::new();
+        let mut buffer = BytesMut::with_capacity(READ_BUFFER_MIN);
+        fill(&mut buffers, &mut buffer, 10, usize::MAX);
+        assert_eq!(buffer.capacity(), READ_BUFFER_MAX);
+        fill(&mut buffers, &mut buffer, 10, 100);
+        assert_eq!(buffer.capacity(), READ_BUFFER_MIN);
+        assert!(buffers.spent.is_empty());
+    }
+
+    #[test]
+    fn the_memory_of_a_buffer_is_used_again_once_nobody_holds_a_slice_of_it() {
+        let mut buffers = Buffers::new();
+        let mut buffer = BytesMut::with_capacity(READ_BUFFER_MIN);
+        fill(&mut buffers, &mut buffer, 10, usize::MAX);
+        let first = buffer.as_ptr();
+        let held = fill(&mut buffers, &mut buffer, 1, usize::MAX);
+        assert_ne!(buffer.as_ptr(), first);
+        let others = fill(&mut buffers, &mut buffer, 3, usize::MAX);
+        // Whatever is held stays as it came.
+        assert!(held.iter().flatten().all(|&byte| byte == 1));
+        drop((held, others));
+        let mut seen = Vec::new();
+        for _ in 0..SPENT_MAX {
+            drop(fill(&mut buffers, &mut buffer, 1, usize::MAX));
+            seen.push(buffer.as_ptr());
         }
-        assert_eq!(size.next(), READ_BUFFER_MAX);
-        for _ in 0..10 {
-            for _ in 0..1_000 {
-                size.on_read(100, READ_BUFFER_MAX);
-            }
-            size.next();
-        }
-        assert_eq!(size.next(), READ_BUFFER_MIN);
+        assert!(seen.contains(&first));
+        // Those that are held for ever are not waited for.
+        let held = fill(&mut buffers, &mut buffer, 3 * SPENT_MAX, usize::MAX);
+        assert!(buffers.spent.len() <= SPENT_MAX);
+        drop(held);
     }
 }
