@@ -198,12 +198,16 @@ impl TrackerList {
         }
     }
 
-    /// An announce that is due now. Each is handed out once.
+    /// An announce that is due now. Each is handed out once. Where announces have to take turns, dead trackers
+    /// do not hold up those that answer: tiers that failed come last.
     pub fn poll_due(&mut self, now: Instant) -> Option<Due> {
         if self.is_full() {
             return None;
         }
-        (0..self.tiers.len()).find_map(|tier| self.poll_tier(now, tier))
+        let has_failed = |tier: &Tier| tier.failed_rounds > 0;
+        let mut tiers: Vec<usize> = (0..self.tiers.len()).collect();
+        tiers.sort_by_key(|&tier| self.tiers.get(tier).is_some_and(has_failed));
+        tiers.into_iter().find_map(|tier| self.poll_tier(now, tier))
     }
 
     /// Whether no more announces may be under way.

@@ -66,7 +66,7 @@ use places::Places;
 use resume::Earlier;
 use supervise::supervise;
 use torrent::{Context, Inputs, Outputs, Senders, Task};
-use trackers::{Announcer, Identity};
+use trackers::{AnnouncePlaces, Announcer, Identity};
 
 /// How long [`Session::stop`] may take.
 pub const STOP_TIMEOUT: Duration = Duration::from_secs(10);
@@ -173,6 +173,7 @@ pub struct Session {
     limits: Limits,
     local: Option<LocalNetwork>,
     net_trackers: Trackers,
+    announce_places: AnnouncePlaces,
     /// The loop of the UDP trackers, which torrents need until they have ended.
     udp_trackers: JoinSet<()>,
     /// Owner of the torrent tasks.
@@ -248,6 +249,7 @@ impl Session {
             limits,
             local,
             net_trackers,
+            announce_places: AnnouncePlaces::default(),
             udp_trackers,
             torrents: Mutex::new(JoinSet::new()),
             services,
@@ -439,7 +441,7 @@ impl Session {
         };
         let random = Random::from_entropy(entropy());
         Announcer::new(
-            self.net_trackers.clone(),
+            (self.net_trackers.clone(), self.announce_places.clone()),
             &tiers,
             identity,
             random,

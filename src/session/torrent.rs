@@ -28,7 +28,7 @@ use super::publish::Publishing;
 use super::resume::Totals;
 use super::search::{Announcement, LookupInput, Search};
 use super::state::StateDir;
-use super::trackers::{Announcer, Reply};
+use super::trackers::{Announcer, News};
 use crate::announce::{self, Transferred};
 use crate::bitfield::Bitfield;
 use crate::dht::{PeerKind, PeerPort};
@@ -218,7 +218,7 @@ impl Task {
                 }
                 Some(dialled) = self.links.dial_ended() => self.on_dialled(dialled),
                 Some(()) = self.search.helper_ended() => {}
-                Some(reply) = self.announcer.reply() => self.on_tracker(reply),
+                Some(news) = self.announcer.news() => changed = self.on_tracker(news),
                 changed = inputs.dht.changed(), if dht_is_up => match changed {
                     Ok(()) => {
                         let contacts = inputs.dht.borrow().contacts;
@@ -262,14 +262,19 @@ impl Task {
         tokio::join!(end, announcer.stop(now, transferred));
     }
 
-    /// A tracker replied.
-    fn on_tracker(&mut self, reply: Reply) {
+    /// A tracker replied, or can be asked; says whether that changes anything but the trackers asked.
+    fn on_tracker(&mut self, news: News) -> bool {
         let now = self.context.clock.now();
+        let reply = match news {
+            News::Reply(reply) => reply,
+            News::Turn => return false,
+        };
         self.published.urgent = true;
         let peers = self.announcer.on_reply(now, reply);
         if !peers.is_empty() {
             self.core.add_peers(now, PeerSource::Tracker, &peers);
         }
+        true
     }
 
     /// How far the torrent is, as trackers are told.
@@ -391,6 +396,7 @@ impl Task {
                 self.announcer.start_due(now, transferred);
             }
         }
+        self.announcer.free_place();
         if self.published.due().is_some_and(|at| at <= now) {
             self.publish(now, &summary.borrow());
         }

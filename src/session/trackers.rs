@@ -1,13 +1,16 @@
 //! One torrent's trackers: what is under way, what they gave, what they said.
 //!
 //! Invariant: the torrent's task never waits for a tracker: helpers do, at most four for each of the few
-//! announces under way, and the end of a torrent waits for the last ones a few seconds at most.
+//! announces under way, and the end of a torrent waits for the last ones a few seconds at most. An announce
+//! begins only when the session has a place for it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 
 use super::listen::is_own;
@@ -26,6 +29,15 @@ const STOP_TIMEOUT: Duration = Duration::from_millis(1_500);
 /// How long it waits before that for those that are being told that everything is there.
 const COMPLETED_TIMEOUT: Duration = Duration::from_millis(700);
 
+/// Announces of the session that begin at the same time. Ours: some hundred sockets, one or two for each, and
+/// with trackers that answer within a second thousands of torrents are announced in a minute.
+const PLACES: usize = 64;
+
+/// How long an announce has its place: as long as a connection may take to open. A tracker that is silent for
+/// longer holds up nobody; as no announce takes more than a minute and a quarter, at most eight times
+/// as many are under way as there are places.
+const PLACE_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// Our own addresses that trackers named (BEP 24) and that are remembered.
 const EXTERNAL_MAX: usize = 8;
 
@@ -43,6 +55,44 @@ pub(super) struct Identity {
     pub(super) listen: Vec<SocketAddr>,
 }
 
+/// The places for announces of a session, given out in the order in which torrents ask. Clones share them.
+#[derive(Debug, Clone)]
+pub(super) struct AnnouncePlaces {
+    free: Arc<Semaphore>,
+}
+
+impl Default for AnnouncePlaces {
+    fn default() -> Self {
+        Self::new(PLACES)
+    }
+}
+
+/// The right to begin an announce; dropping it frees the place.
+type Place = OwnedSemaphorePermit;
+
+/// A torrent's turn to get a place.
+type Turn = Pin<Box<dyn Future<Output = Option<Place>> + Send>>;
+
+impl AnnouncePlaces {
+    /// So many places.
+    fn new(places: usize) -> Self {
+        Self {
+            free: Arc::new(Semaphore::new(places)),
+        }
+    }
+
+    /// A place at once, if one is free and nobody waits.
+    fn take(&self) -> Option<Place> {
+        Arc::clone(&self.free).try_acquire_owned().ok()
+    }
+
+    /// A place in turn. `None` never happens: the places are not closed.
+    fn wait(&self) -> Turn {
+        let free = Arc::clone(&self.free);
+        Box::pin(async move { free.acquire_owned().await.ok() })
+    }
+}
+
 /// How far the trackers of a torrent came.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TrackerProgress {
@@ -52,6 +102,15 @@ pub struct TrackerProgress {
     pub peers_found: usize,
     /// Whether any of them can be asked.
     pub enabled: bool,
+}
+
+/// Something happened to the trackers of a torrent.
+#[derive(Debug)]
+pub(super) enum News {
+    /// An announce from one of our addresses ended.
+    Reply(Reply),
+    /// There is a place for an announce now.
+    Turn,
 }
 
 /// How an announce from one of our addresses went.
@@ -73,6 +132,11 @@ struct Open {
 /// The trackers of one torrent.
 pub(super) struct Announcer {
     net: Trackers,
+    places: AnnouncePlaces,
+    /// The next place, while there is none for something that is due.
+    turn: Option<Turn>,
+    /// The place that the turn gave.
+    place: Option<Place>,
     list: TrackerList,
     identity: Identity,
     /// Where we are announced from, and which port is told.
@@ -88,7 +152,7 @@ pub(super) struct Announcer {
 impl Announcer {
     /// The trackers of these tiers; none is asked yet.
     pub(super) fn new(
-        net: Trackers,
+        (net, places): (Trackers, AnnouncePlaces),
         tiers: &[Vec<String>],
         identity: Identity,
         mut random: Random,
@@ -97,6 +161,9 @@ impl Announcer {
         let list = TrackerList::new(tiers, &mut random, now);
         let mut announcer = Self {
             net,
+            places,
+            turn: None,
+            place: None,
             paths: paths(&identity.listen),
             identity,
             key: random.next_u32(),
@@ -114,15 +181,22 @@ impl Announcer {
         announcer
     }
 
-    /// When something is due.
+    /// When something is due, unless that waits for its turn.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        self.list.poll_timeout()
+        self.list.poll_timeout().filter(|_| self.turn.is_none())
     }
 
-    /// Starts what is due now, in helpers.
+    /// Starts what is due now, in helpers, as far as there are places.
     pub(super) fn start_due(&mut self, now: Instant, transferred: Transferred) {
-        while let Some(one) = self.list.poll_due(now) {
-            let left = self.ask(one.clone(), transferred);
+        while self.poll_timeout().is_some_and(|at| at <= now) {
+            let Some(place) = self.place.take().or_else(|| self.places.take()) else {
+                self.turn = Some(self.places.wait());
+                break;
+            };
+            let Some(one) = self.list.poll_due(now) else {
+                continue;
+            };
+            let left = self.ask(one.clone(), transferred, place);
             if left == 0 {
                 let nowhere = TrackerError::NoAddress;
                 self.list.handle_failure(now, one.tracker, &nowhere);
@@ -138,8 +212,14 @@ impl Announcer {
         self.refresh();
     }
 
+    /// Nothing more is started now: a place that was not needed goes to the next torrent.
+    pub(super) fn free_place(&mut self) {
+        self.place = None;
+    }
+
     /// Announces from each of our addresses; says how many these are.
-    fn ask(&mut self, due: Due, transferred: Transferred) -> usize {
+    fn ask(&mut self, due: Due, transferred: Transferred, place: Place) -> usize {
+        let place = Arc::new(place);
         for path in &self.paths {
             let request = Request {
                 info_hash: self.identity.info_hash,
@@ -152,9 +232,10 @@ impl Announcer {
                 tracker_id: due.tracker_id.clone(),
             };
             let (net, url, from) = (self.net.clone(), Arc::clone(&due.url), path.ip());
-            let tracker = due.tracker;
+            let (tracker, place) = (due.tracker, Arc::clone(&place));
             self.helpers.spawn(async move {
-                let result = net.announce(from, &url, &request).await;
+                let announce = net.announce(from, &url, &request);
+                let result = with_place(place, announce).await;
                 Reply {
                     tracker,
                     url: url.to_string(),
@@ -165,9 +246,17 @@ impl Announcer {
         self.paths.len()
     }
 
-    /// Waits for a reply; `None` at once when there is nothing to wait for. May be dropped.
-    pub(super) async fn reply(&mut self) -> Option<Reply> {
-        self.helpers.join_next().await?.ok()
+    /// Waits until something happens; `None` at once when there is nothing to wait for. May be dropped.
+    pub(super) async fn news(&mut self) -> Option<News> {
+        // Both branches are cancel-safe: the turn stays here until it comes.
+        tokio::select! {
+            Some(reply) = self.helpers.join_next() => reply.ok().map(News::Reply),
+            Some(place) = next_turn(&mut self.turn) => {
+                (self.turn, self.place) = (None, place);
+                Some(News::Turn)
+            }
+            else => None,
+        }
     }
 
     /// A tracker replied; gives the peers that it named, ourselves left out.
@@ -260,21 +349,47 @@ impl Announcer {
         let completed = async {
             let is_completed = |open: &Open| open.event == TrackerEvent::Completed;
             while self.open.values().any(is_completed)
-                && let Some(reply) = self.reply().await
+                && let Some(reply) = self.helpers.join_next().await
             {
-                self.on_reply(now, reply);
+                if let Ok(reply) = reply {
+                    self.on_reply(now, reply);
+                }
             }
         };
         let _ = tokio::time::timeout(COMPLETED_TIMEOUT, completed).await;
         self.helpers.shutdown().await;
-        for due in self.list.stop() {
-            debug_assert_eq!(due.event, TrackerEvent::Stopped);
-            self.ask(due, transferred);
-        }
-        let told = async { while self.helpers.join_next().await.is_some() {} };
+        (self.turn, self.place) = (None, None);
+        let told = async {
+            for due in self.list.stop() {
+                debug_assert_eq!(due.event, TrackerEvent::Stopped);
+                if let Some(place) = self.places.wait().await {
+                    self.ask(due, transferred, place);
+                }
+            }
+            while self.helpers.join_next().await.is_some() {}
+        };
         if tokio::time::timeout(STOP_TIMEOUT, told).await.is_err() {
             tracing::debug!(info_hash = %self.identity.info_hash, "a tracker was not told of the end");
             self.helpers.shutdown().await;
         }
     }
 }
+
+/// Waits for a turn, if there is one to wait for. May be dropped.
+async fn next_turn(turn: &mut Option<Turn>) -> Option<Option<Place>> {
+    Some(turn.as_mut()?.await)
+}
+
+/// Makes an announce, which has its place for some time.
+async fn with_place<T>(place: Arc<Place>, announce: impl Future<Output = T>) -> T {
+    let mut announce = pin!(announce);
+    let soon = tokio::time::timeout(PLACE_TIMEOUT, announce.as_mut()).await;
+    drop(place);
+    match soon {
+        Ok(result) => result,
+        Err(_) => announce.await,
+    }
+}
+
+#[cfg(test)]
+mod tests;

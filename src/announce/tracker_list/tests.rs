@@ -252,6 +252,18 @@ fn a_hundred_trackers_are_asked_a_few_at_a_time() {
 }
 
 #[test]
+fn trackers_that_answer_come_before_those_that_do_not() {
+    let mut list = list(&[&["dead1"], &["dead2"], &["good"]]);
+    let first = due(&mut list, 0);
+    assert_eq!(names(&first), ["dead1", "dead2", "good"]);
+    for dead in &first[..2] {
+        list.handle_failure(at(0), dead.2, &TrackerError::TimedOut);
+    }
+    list.handle_answer(at(0), first[2].2, &answer());
+    assert_eq!(names(&due(&mut list, 1_800)), ["good", "dead1", "dead2"]);
+}
+
+#[test]
 fn what_is_no_tracker_is_told_and_never_asked() {
     let tiers = [vec![
         "wss://t.example/".to_owned(),

@@ -6,6 +6,7 @@ use tokio::net::{TcpListener, TcpStream};
 use super::*;
 use crate::announce::{TrackerEvent, Transferred};
 use crate::id::{InfoHash, PeerId};
+use crate::net::clock::{Clock, entropy};
 
 const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
@@ -118,7 +119,10 @@ async fn names_are_resolved_within_a_family() {
     let tracker = saying(response("200 OK", "", b"de")).await;
     let url = format!("http://localhost:{}/announce", tracker.port());
     assert!(ask_url(&url).await.is_ok());
-    let resolver = Resolver { wants_ipv4: true };
+    let resolver = Resolver {
+        names: Names::default(),
+        wants_ipv4: true,
+    };
     let mut found = resolver
         .resolve("localhost".parse().unwrap())
         .await
@@ -329,4 +333,26 @@ fn what_the_client_would_change_in_a_path_is_refused() {
         let read = TrackerUrl::parse(&url).unwrap();
         assert!(parse(&url, &read).is_ok(), "{url}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_resolver_that_hangs_ends_announces_in_time() {
+    let (sender, receiver) = std::sync::mpsc::channel::<()>();
+    let receiver = Mutex::new(receiver);
+    let names = Names::new(move |_| {
+        let _ = receiver.lock().unwrap().recv();
+        Ok(vec![HERE])
+    });
+    let (udp, run) = UdpTrackers::new(None, Clock::start(), entropy());
+    tokio::spawn(run);
+    let trackers = Trackers::with_names(udp, names);
+    for url in [
+        "udp://tracker.example:9/announce",
+        "http://tracker.example:9/announce",
+    ] {
+        let url = TrackerUrl::parse(url).unwrap();
+        let error = trackers.announce(HERE, &url, &request()).await.unwrap_err();
+        assert!(error.to_string().contains("time"), "{error}");
+    }
+    drop(sender);
 }

@@ -1,11 +1,12 @@
 use std::net::Ipv4Addr;
 
 use super::*;
-use crate::announce::{TrackerEvent, Transferred};
+use crate::announce::{TrackerEvent, TrackerUrl, Transferred};
 use crate::dht::Config;
 use crate::id::{InfoHash, PeerId};
 use crate::net::clock::entropy;
 use crate::net::dht::{DhtConfig, spawn};
+use crate::net::tracker::Trackers;
 
 const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
@@ -56,6 +57,7 @@ async fn announce(dht: Option<DhtHandle>, host: &str, port: u16) -> Outcome {
     let (trackers, run) = UdpTrackers::new(dht, Clock::start(), entropy());
     let running = tokio::spawn(run);
     let url = TrackerUrl::parse(&format!("udp://{host}:{port}/announce")).unwrap();
+    let trackers = Trackers::new(trackers);
     let outcome = trackers.announce(HERE, &url, &request()).await;
     drop(trackers);
     running.await.unwrap();

@@ -1,0 +1,152 @@
+//! Torrents that share what a session has for announces.
+
+use std::net::Ipv4Addr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+
+use super::*;
+use crate::net::clock::{Clock, entropy};
+use crate::net::udp_tracker::UdpTrackers;
+
+/// The way to trackers of one session.
+fn net() -> Trackers {
+    let (udp, run) = UdpTrackers::new(None, Clock::start(), entropy());
+    tokio::spawn(run);
+    Trackers::new(udp)
+}
+
+/// A torrent with so many trackers, each a tier of its own, at this port.
+fn torrent(
+    net: &Trackers,
+    places: &AnnouncePlaces,
+    number: u8,
+    (tiers, port): (u8, u16),
+) -> Announcer {
+    let url = |tier: u8| vec![format!("http://127.0.0.{}:{port}/announce", tier + 1)];
+    let tiers: Vec<Vec<String>> = (0..tiers).map(url).collect();
+    let identity = Identity {
+        info_hash: InfoHash::new([number; 20]),
+        peer_id: PeerId::new([2; 20]),
+        listen: vec![(Ipv4Addr::LOCALHOST, 6881).into()],
+    };
+    let random = Random::from_seed(number.into());
+    let shared = (net.clone(), places.clone());
+    Announcer::new(shared, &tiers, identity, random, Instant::ZERO)
+}
+
+/// Runs a torrent until each of its trackers has answered.
+async fn run(mut torrent: Announcer) {
+    let waits = |torrent: &Announcer| {
+        let mut trackers = torrent.progress.trackers.iter();
+        trackers.any(|tracker| tracker.answers == 0)
+    };
+    while waits(&torrent) {
+        torrent.start_due(Instant::ZERO, Transferred::default());
+        torrent.free_place();
+        match torrent.news().await.unwrap() {
+            News::Reply(reply) => drop(torrent.on_reply(Instant::ZERO, reply)),
+            News::Turn => {}
+        }
+    }
+}
+
+/// Answers an announce once so many have begun, and any others that could begin beside it.
+async fn answer(mut stream: TcpStream, begun: watch::Sender<usize>, wanted: usize) {
+    let mut head = [0; 1_024];
+    assert!(stream.read(&mut head).await.unwrap() > 0);
+    let mut seen = begun.subscribe();
+    seen.wait_for(|begun| *begun >= wanted).await.unwrap();
+    for _ in 0..200 {
+        tokio::task::yield_now().await;
+    }
+    let body = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nde";
+    stream.write_all(body.as_bytes()).await.unwrap();
+}
+
+#[tokio::test]
+async fn announces_of_all_torrents_share_the_places_and_each_gets_its_turn() {
+    const PLACES: usize = 3;
+    const TORRENTS: u8 = 4;
+    const TIERS: u8 = 3;
+    let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (net, places) = (net(), AnnouncePlaces::new(PLACES));
+    let mut torrents = JoinSet::new();
+    for number in 0..TORRENTS {
+        torrents.spawn(run(torrent(&net, &places, number, (TIERS, port))));
+    }
+    let open = Arc::new(AtomicUsize::new(0));
+    let most = Arc::new(AtomicUsize::new(0));
+    let total = usize::from(TORRENTS * TIERS);
+    let (count, counted) = (Arc::clone(&open), Arc::clone(&most));
+    let serving = tokio::spawn(async move {
+        let begun = watch::Sender::new(0);
+        for number in 1..=total {
+            let (stream, _) = listener.accept().await.unwrap();
+            begun.send_replace(number);
+            let now = count.fetch_add(1, Ordering::SeqCst) + 1;
+            counted.fetch_max(now, Ordering::SeqCst);
+            let (begun, count) = (begun.clone(), Arc::clone(&count));
+            let wanted = number.next_multiple_of(PLACES);
+            tokio::spawn(async move {
+                answer(stream, begun, wanted).await;
+                count.fetch_sub(1, Ordering::SeqCst);
+            });
+        }
+    });
+    while let Some(ended) = torrents.join_next().await {
+        ended.unwrap();
+    }
+    serving.await.unwrap();
+    assert_eq!(most.load(Ordering::SeqCst), PLACES);
+    assert_eq!(places.free.available_permits(), PLACES);
+}
+
+#[tokio::test]
+async fn the_turn_of_a_torrent_that_is_gone_passes_to_the_next() {
+    let (net, places) = (net(), AnnouncePlaces::new(1));
+    let held = places.take().unwrap();
+    let mut torrents = [1, 2].map(|number| torrent(&net, &places, number, (1, 9)));
+    for torrent in &mut torrents {
+        torrent.start_due(Instant::ZERO, Transferred::default());
+        assert_eq!(torrent.poll_timeout(), None, "it waits for its turn");
+        // It stands in the queue from the first look on.
+        let looked = tokio::time::timeout(Duration::ZERO, torrent.news()).await;
+        assert!(looked.is_err());
+    }
+    let [first, mut second] = torrents;
+    drop(held);
+    drop(first);
+    assert!(matches!(second.news().await, Some(News::Turn)));
+    assert!(places.take().is_none());
+    second.free_place();
+    assert!(
+        places.take().is_some(),
+        "a place that is not needed is free"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tracker_that_is_silent_gives_its_place_up() {
+    let places = AnnouncePlaces::new(1);
+    let place = Arc::new(places.take().unwrap());
+    let announce = tokio::spawn(with_place(place, std::future::pending::<()>()));
+    assert!(places.wait().await.is_some());
+    assert!(!announce.is_finished());
+    announce.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_end_of_a_torrent_does_not_wait_for_places() {
+    let (net, places) = (net(), AnnouncePlaces::new(1));
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let mut torrent = torrent(&net, &places, 1, (1, port));
+    torrent.start_due(Instant::ZERO, Transferred::default());
+    assert_eq!(torrent.open.len(), 1);
+    places.free.forget_permits(1);
+    torrent.stop(Instant::ZERO, Transferred::default()).await;
+}
