@@ -4,6 +4,9 @@
 //! to its front. One that does not answer within a few seconds is not waited for: the next of its tier
 //! is asked beside it.
 //!
+//! What fails while nobody in the world is heard may be our own network's fault: it is tried again when
+//! somebody is heard, and where a tracker could not even be looked for, that does not count against it.
+//!
 //! Invariant: each tracker has at most one announce under way, and what failed is tried again after a
 //! pause that doubles, up to half an hour.
 
@@ -34,6 +37,15 @@ const LOCAL_RETRY_MAX: Duration = Duration::from_secs(45);
 /// Announces under way at most. Ours: a link with a hundred trackers costs no more sockets than that,
 /// and twenty dead ones do not hold up a good one.
 const UNDER_WAY_MAX: usize = 20;
+
+/// Whether anybody was heard lately, tracker or node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Network {
+    /// There is a network.
+    Up,
+    /// There may be none.
+    Unknown,
+}
 
 /// Which tracker of a torrent: its place in [`TrackerList::statuses`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -106,8 +118,33 @@ struct Tier {
     /// How many of `order` were asked in the round under way, and when the next one is asked.
     round: Option<(usize, Instant)>,
     failed_rounds: u32,
-    /// The shortest pause that the failures of this round ask for.
-    retry: (Duration, Duration),
+    /// Rounds in a row that failed because nothing can be reached from here.
+    local_rounds: u32,
+    /// The last round failed while nobody was heard.
+    waits_for_network: bool,
+    /// How the round under way fails, if it does.
+    failing: Failing,
+}
+
+/// What the failures of a round say of the next one.
+#[derive(Debug, Clone, Copy)]
+struct Failing {
+    /// The first pause.
+    retry_min: Duration,
+    /// Trackers could not even be looked for, while nobody was heard.
+    is_local: bool,
+    /// One failed while nobody was heard.
+    is_unheard: bool,
+}
+
+impl Default for Failing {
+    fn default() -> Self {
+        Self {
+            retry_min: RETRY_MIN,
+            is_local: false,
+            is_unheard: false,
+        }
+    }
 }
 
 /// The trackers of one torrent.
@@ -150,7 +187,9 @@ impl TrackerList {
                     regular_at: now,
                     round: None,
                     failed_rounds: 0,
-                    retry: (RETRY_MIN, RETRY_MAX),
+                    local_rounds: 0,
+                    waits_for_network: false,
+                    failing: Failing::default(),
                 });
             }
         }
@@ -184,17 +223,18 @@ impl TrackerList {
         for tier in &mut self.tiers {
             let mut order = tier.order.iter().filter_map(|&at| self.trackers.get(at));
             let waits = |tracker: &Tracker| tracker.has_started && tracker.lacks_completed;
-            if tier.failed_rounds == 0 && order.any(waits) {
+            if tier.failed_rounds + tier.local_rounds == 0 && order.any(waits) {
                 (tier.wanted_at, tier.regular_at) = (now, now);
             }
         }
     }
 
-    /// What failed is tried at once: the network is back.
+    /// Somebody is heard after nobody was: what failed meanwhile is tried at once.
     pub fn on_network_back(&mut self, now: Instant) {
-        for tier in self.tiers.iter_mut().filter(|tier| tier.failed_rounds > 0) {
+        let waiting = self.tiers.iter_mut().filter(|tier| tier.waits_for_network);
+        for tier in waiting {
             (tier.wanted_at, tier.regular_at) = (now, now);
-            tier.failed_rounds = 0;
+            tier.waits_for_network = false;
         }
     }
 
@@ -204,7 +244,7 @@ impl TrackerList {
         if self.is_full() {
             return None;
         }
-        let has_failed = |tier: &Tier| tier.failed_rounds > 0;
+        let has_failed = |tier: &Tier| tier.failed_rounds + tier.local_rounds > 0;
         let mut tiers: Vec<usize> = (0..self.tiers.len()).collect();
         tiers.sort_by_key(|&tier| self.tiers.get(tier).is_some_and(has_failed));
         tiers.into_iter().find_map(|tier| self.poll_tier(now, tier))
@@ -223,7 +263,7 @@ impl TrackerList {
             let (position, next_at) = match tier.round {
                 Some(round) => round,
                 None if now >= tier.due_at(wants_peers) => {
-                    tier.retry = (RETRY_MIN, RETRY_MAX);
+                    tier.failing = Failing::default();
                     (0, now)
                 }
                 None => return None,
@@ -262,7 +302,8 @@ impl TrackerList {
             tier.order.insert(0, first);
         }
         tier.round = None;
-        tier.failed_rounds = 0;
+        (tier.failed_rounds, tier.local_rounds) = (0, 0);
+        tier.waits_for_network = false;
         let interval_min = answer.interval_min.unwrap_or_default();
         tier.regular_at = now + answer.interval.max(interval_min);
         tier.wanted_at = now + answer.interval_min.unwrap_or(answer.interval);
@@ -271,8 +312,15 @@ impl TrackerList {
         }
     }
 
-    /// A tracker did not answer as it should. One that was not asked is ignored.
-    pub fn handle_failure(&mut self, now: Instant, id: TrackerId, error: &TrackerError) {
+    /// A tracker did not answer as it should, while there was this network. One that was not asked is
+    /// ignored.
+    pub fn handle_failure(
+        &mut self,
+        now: Instant,
+        id: TrackerId,
+        error: &TrackerError,
+        network: Network,
+    ) {
         let Some(tracker) = self.trackers.get_mut(id.0) else {
             return;
         };
@@ -284,9 +332,13 @@ impl TrackerList {
         status.failures = status.failures.saturating_add(1);
         status.failure = Some(error.to_string());
         let Some(tier) = self.tier_of(id) else { return };
+        let is_unheard = network == Network::Unknown && !error.is_answer();
+        tier.failing.is_unheard |= is_unheard;
         match error {
-            TrackerError::Refused(_) => tier.retry.0 = REFUSED_RETRY_MIN,
-            TrackerError::Local(_) => tier.retry.1 = LOCAL_RETRY_MAX,
+            TrackerError::Refused(_) => tier.failing.retry_min = REFUSED_RETRY_MIN,
+            TrackerError::Local(_) | TrackerError::Lookup(_) => {
+                tier.failing.is_local |= is_unheard;
+            }
             TrackerError::Malformed(_)
             | TrackerError::TooLong
             | TrackerError::Status(_)
@@ -438,10 +490,20 @@ impl Tier {
     /// All of its trackers were asked in vain.
     fn on_round_failed(&mut self, now: Instant) {
         self.round = None;
-        let (min, max) = self.retry;
-        let doublings = self.failed_rounds.min(16);
-        let pause = min.saturating_mul(2u32.pow(doublings)).min(max);
-        self.failed_rounds = self.failed_rounds.saturating_add(1);
+        let Failing {
+            retry_min,
+            is_local,
+            is_unheard,
+        } = self.failing;
+        self.waits_for_network = is_unheard;
+        let (rounds, retry_max) = if is_local {
+            (&mut self.local_rounds, LOCAL_RETRY_MAX)
+        } else {
+            (&mut self.failed_rounds, RETRY_MAX)
+        };
+        let pause = retry_min.saturating_mul(2u32.pow((*rounds).min(16)));
+        let pause = pause.min(retry_max);
+        *rounds = rounds.saturating_add(1);
         (self.wanted_at, self.regular_at) = (now + pause, now + pause);
     }
 }

@@ -195,7 +195,7 @@ async fn resolve(
 impl From<&NameError> for TrackerError {
     fn from(error: &NameError) -> Self {
         match error {
-            NameError::Lookup(words) => Self::Unreachable(words.clone()),
+            NameError::Lookup(words) => Self::Lookup(words.clone()),
             NameError::NoAddress => Self::NoAddress,
             NameError::Narrower => UrlError::Narrower.into(),
         }

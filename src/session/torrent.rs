@@ -218,13 +218,11 @@ impl Task {
                 }
                 Some(dialled) = self.links.dial_ended() => self.on_dialled(dialled),
                 Some(()) = self.search.helper_ended() => {}
-                Some(news) = self.announcer.news() => changed = self.on_tracker(news),
+                news = self.announcer.news() => changed = self.on_tracker(news),
                 changed = inputs.dht.changed(), if dht_is_up => match changed {
                     Ok(()) => {
                         let contacts = inputs.dht.borrow().contacts;
-                        if self.search.on_contacts(clock.now(), contacts) {
-                            self.announcer.on_network_back(clock.now());
-                        }
+                        self.search.on_contacts(clock.now(), contacts);
                     }
                     Err(_) => dht_is_up = false,
                 },
@@ -262,12 +260,16 @@ impl Task {
         tokio::join!(end, announcer.stop(now, transferred));
     }
 
-    /// A tracker replied, or can be asked; says whether that changes anything but the trackers asked.
+    /// A tracker replied, or one can be asked; says whether that changes anything but the trackers asked.
     fn on_tracker(&mut self, news: News) -> bool {
         let now = self.context.clock.now();
         let reply = match news {
             News::Reply(reply) => reply,
             News::Turn => return false,
+            News::NetworkBack => {
+                self.announcer.on_network_back(now);
+                return false;
+            }
         };
         self.published.urgent = true;
         let peers = self.announcer.on_reply(now, reply);

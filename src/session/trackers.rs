@@ -13,6 +13,7 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 
+use super::heard::Heard;
 use super::listen::is_own;
 use crate::announce::{
     Answer, Due, Request, TrackerError, TrackerEvent, TrackerId, TrackerList, TrackerStatus,
@@ -104,6 +105,25 @@ pub struct TrackerProgress {
     pub enabled: bool,
 }
 
+/// What the torrents of a session share to ask trackers. Clones share everything.
+#[derive(Debug, Clone)]
+pub(super) struct Shared {
+    net: Trackers,
+    places: AnnouncePlaces,
+    heard: Heard,
+}
+
+impl Shared {
+    /// The way to trackers, and who is heard.
+    pub(super) fn new(net: Trackers, heard: Heard) -> Self {
+        Self {
+            net,
+            places: AnnouncePlaces::default(),
+            heard,
+        }
+    }
+}
+
 /// Something happened to the trackers of a torrent.
 #[derive(Debug)]
 pub(super) enum News {
@@ -111,6 +131,8 @@ pub(super) enum News {
     Reply(Reply),
     /// There is a place for an announce now.
     Turn,
+    /// Somebody is heard after nobody was.
+    NetworkBack,
 }
 
 /// How an announce from one of our addresses went.
@@ -131,8 +153,7 @@ struct Open {
 
 /// The trackers of one torrent.
 pub(super) struct Announcer {
-    net: Trackers,
-    places: AnnouncePlaces,
+    shared: Shared,
     /// The next place, while there is none for something that is due.
     turn: Option<Turn>,
     /// The place that the turn gave.
@@ -152,7 +173,7 @@ pub(super) struct Announcer {
 impl Announcer {
     /// The trackers of these tiers; none is asked yet.
     pub(super) fn new(
-        (net, places): (Trackers, AnnouncePlaces),
+        shared: Shared,
         tiers: &[Vec<String>],
         identity: Identity,
         mut random: Random,
@@ -160,8 +181,7 @@ impl Announcer {
     ) -> Self {
         let list = TrackerList::new(tiers, &mut random, now);
         let mut announcer = Self {
-            net,
-            places,
+            shared,
             turn: None,
             place: None,
             paths: paths(&identity.listen),
@@ -189,8 +209,8 @@ impl Announcer {
     /// Starts what is due now, in helpers, as far as there are places.
     pub(super) fn start_due(&mut self, now: Instant, transferred: Transferred) {
         while self.poll_timeout().is_some_and(|at| at <= now) {
-            let Some(place) = self.place.take().or_else(|| self.places.take()) else {
-                self.turn = Some(self.places.wait());
+            let Some(place) = self.place.take().or_else(|| self.shared.places.take()) else {
+                self.turn = Some(self.shared.places.wait());
                 break;
             };
             let Some(one) = self.list.poll_due(now) else {
@@ -199,7 +219,7 @@ impl Announcer {
             let left = self.ask(one.clone(), transferred, place);
             if left == 0 {
                 let nowhere = TrackerError::NoAddress;
-                self.list.handle_failure(now, one.tracker, &nowhere);
+                self.on_failure(now, one.tracker, &nowhere);
             } else {
                 let open = Open {
                     event: one.event,
@@ -231,7 +251,7 @@ impl Announcer {
                 peers_wanted: due.peers_wanted,
                 tracker_id: due.tracker_id.clone(),
             };
-            let (net, url, from) = (self.net.clone(), Arc::clone(&due.url), path.ip());
+            let (net, url, from) = (self.shared.net.clone(), Arc::clone(&due.url), path.ip());
             let (tracker, place) = (due.tracker, Arc::clone(&place));
             self.helpers.spawn(async move {
                 let announce = net.announce(from, &url, &request);
@@ -246,16 +266,22 @@ impl Announcer {
         self.paths.len()
     }
 
-    /// Waits until something happens; `None` at once when there is nothing to wait for. May be dropped.
-    pub(super) async fn news(&mut self) -> Option<News> {
-        // Both branches are cancel-safe: the turn stays here until it comes.
-        tokio::select! {
-            Some(reply) = self.helpers.join_next() => reply.ok().map(News::Reply),
-            Some(place) = next_turn(&mut self.turn) => {
-                (self.turn, self.place) = (None, place);
-                Some(News::Turn)
+    /// Waits until something happens. May be dropped.
+    pub(super) async fn news(&mut self) -> News {
+        loop {
+            // Every branch is cancel-safe: replies and turns stay here until they are taken.
+            tokio::select! {
+                Some(reply) = self.helpers.join_next() => {
+                    if let Ok(reply) = reply {
+                        return News::Reply(reply);
+                    }
+                }
+                Some(place) = next_turn(&mut self.turn) => {
+                    (self.turn, self.place) = (None, place);
+                    return News::Turn;
+                }
+                () = self.shared.heard.returned() => return News::NetworkBack,
             }
-            else => None,
         }
     }
 
@@ -269,6 +295,7 @@ impl Announcer {
         match reply.result {
             Ok(answer) => {
                 tracing::debug!(%info_hash, url = reply.url, peers = answer.peers.len(), "tracker answered");
+                self.shared.heard.on_heard();
                 // Answers to our other addresses bring peers, and that is all.
                 self.list.handle_answer(now, id, &answer);
                 peers = self.on_answer(answer);
@@ -276,10 +303,16 @@ impl Announcer {
             }
             Err(error) => {
                 tracing::debug!(%info_hash, url = reply.url, %error, "tracker did not answer");
+                if error.is_answer() {
+                    self.shared.heard.on_heard();
+                }
                 if let Some(open) = &mut open {
-                    // That it has no address of one family says less than any other reason.
-                    let says_more = error != TrackerError::NoAddress || open.failure.is_none();
-                    if says_more {
+                    let weight = |error: &TrackerError| error.weight();
+                    if open
+                        .failure
+                        .as_ref()
+                        .is_none_or(|known| weight(known) <= weight(&error))
+                    {
                         open.failure = Some(error);
                     }
                 }
@@ -288,13 +321,18 @@ impl Announcer {
         match open {
             Some(open) if left == 0 => {
                 let failure = open.failure.unwrap_or(TrackerError::TimedOut);
-                self.list.handle_failure(now, id, &failure);
+                self.on_failure(now, id, &failure);
             }
             Some(open) => drop(self.open.insert(id, Open { left, ..open })),
             None => {}
         }
         self.refresh();
         peers
+    }
+
+    fn on_failure(&mut self, now: Instant, id: TrackerId, failure: &TrackerError) {
+        let network = self.shared.heard.network(now);
+        self.list.handle_failure(now, id, failure, network);
     }
 
     fn on_answer(&mut self, answer: Answer) -> Vec<SocketAddr> {
@@ -362,7 +400,7 @@ impl Announcer {
         let told = async {
             for due in self.list.stop() {
                 debug_assert_eq!(due.event, TrackerEvent::Stopped);
-                if let Some(place) = self.places.wait().await {
+                if let Some(place) = self.shared.places.wait().await {
                     self.ask(due, transferred, place);
                 }
             }

@@ -9,32 +9,41 @@ use tokio::sync::watch;
 
 use super::*;
 use crate::net::clock::{Clock, entropy};
+use crate::net::names::Names;
 use crate::net::udp_tracker::UdpTrackers;
 
-/// The way to trackers of one session.
-fn net() -> Trackers {
-    let (udp, run) = UdpTrackers::new(None, Clock::start(), entropy());
+/// What torrents share in a session with so many places.
+fn session(places: usize) -> Shared {
+    session_with(places, Names::default())
+}
+
+/// The same with names looked up by these.
+fn session_with(places: usize, names: Names) -> Shared {
+    let clock = Clock::start();
+    let (udp, run) = UdpTrackers::new(None, clock, entropy());
     tokio::spawn(run);
-    Trackers::new(udp)
+    Shared {
+        places: AnnouncePlaces::new(places),
+        ..Shared::new(Trackers::with_names(udp, names), Heard::new(clock))
+    }
 }
 
 /// A torrent with so many trackers, each a tier of its own, at this port.
-fn torrent(
-    net: &Trackers,
-    places: &AnnouncePlaces,
-    number: u8,
-    (tiers, port): (u8, u16),
-) -> Announcer {
+fn torrent(shared: &Shared, number: u8, (tiers, port): (u8, u16)) -> Announcer {
     let url = |tier: u8| vec![format!("http://127.0.0.{}:{port}/announce", tier + 1)];
     let tiers: Vec<Vec<String>> = (0..tiers).map(url).collect();
+    torrent_of(shared, number, &tiers)
+}
+
+/// A torrent with these trackers.
+fn torrent_of(shared: &Shared, number: u8, tiers: &[Vec<String>]) -> Announcer {
     let identity = Identity {
         info_hash: InfoHash::new([number; 20]),
         peer_id: PeerId::new([2; 20]),
         listen: vec![(Ipv4Addr::LOCALHOST, 6881).into()],
     };
     let random = Random::from_seed(number.into());
-    let shared = (net.clone(), places.clone());
-    Announcer::new(shared, &tiers, identity, random, Instant::ZERO)
+    Announcer::new(shared.clone(), tiers, identity, random, Instant::ZERO)
 }
 
 /// Runs a torrent until each of its trackers has answered.
@@ -46,9 +55,9 @@ async fn run(mut torrent: Announcer) {
     while waits(&torrent) {
         torrent.start_due(Instant::ZERO, Transferred::default());
         torrent.free_place();
-        match torrent.news().await.unwrap() {
+        match torrent.news().await {
             News::Reply(reply) => drop(torrent.on_reply(Instant::ZERO, reply)),
-            News::Turn => {}
+            News::Turn | News::NetworkBack => {}
         }
     }
 }
@@ -73,10 +82,11 @@ async fn announces_of_all_torrents_share_the_places_and_each_gets_its_turn() {
     const TIERS: u8 = 3;
     let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
-    let (net, places) = (net(), AnnouncePlaces::new(PLACES));
+    let shared = session(PLACES);
+    let places = shared.places.clone();
     let mut torrents = JoinSet::new();
     for number in 0..TORRENTS {
-        torrents.spawn(run(torrent(&net, &places, number, (TIERS, port))));
+        torrents.spawn(run(torrent(&shared, number, (TIERS, port))));
     }
     let open = Arc::new(AtomicUsize::new(0));
     let most = Arc::new(AtomicUsize::new(0));
@@ -107,9 +117,10 @@ async fn announces_of_all_torrents_share_the_places_and_each_gets_its_turn() {
 
 #[tokio::test]
 async fn the_turn_of_a_torrent_that_is_gone_passes_to_the_next() {
-    let (net, places) = (net(), AnnouncePlaces::new(1));
+    let shared = session(1);
+    let places = shared.places.clone();
     let held = places.take().unwrap();
-    let mut torrents = [1, 2].map(|number| torrent(&net, &places, number, (1, 9)));
+    let mut torrents = [1, 2].map(|number| torrent(&shared, number, (1, 9)));
     for torrent in &mut torrents {
         torrent.start_due(Instant::ZERO, Transferred::default());
         assert_eq!(torrent.poll_timeout(), None, "it waits for its turn");
@@ -120,7 +131,7 @@ async fn the_turn_of_a_torrent_that_is_gone_passes_to_the_next() {
     let [first, mut second] = torrents;
     drop(held);
     drop(first);
-    assert!(matches!(second.news().await, Some(News::Turn)));
+    assert!(matches!(second.news().await, News::Turn));
     assert!(places.take().is_none());
     second.free_place();
     assert!(
@@ -141,12 +152,84 @@ async fn a_tracker_that_is_silent_gives_its_place_up() {
 
 #[tokio::test(start_paused = true)]
 async fn the_end_of_a_torrent_does_not_wait_for_places() {
-    let (net, places) = (net(), AnnouncePlaces::new(1));
+    let shared = session(1);
+    let places = shared.places.clone();
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
-    let mut torrent = torrent(&net, &places, 1, (1, port));
+    let mut torrent = torrent(&shared, 1, (1, port));
     torrent.start_due(Instant::ZERO, Transferred::default());
     assert_eq!(torrent.open.len(), 1);
     places.free.forget_permits(1);
     torrent.stop(Instant::ZERO, Transferred::default()).await;
+}
+
+/// The next reply, which is given to the torrent.
+async fn reply(torrent: &mut Announcer, now: Instant) {
+    loop {
+        if let News::Reply(reply) = torrent.news().await {
+            torrent.on_reply(now, reply);
+            return;
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_answer_to_one_torrent_tells_the_others_that_the_network_is_back() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let shared = session_with(2, Names::new(|_| Err(std::io::ErrorKind::Other.into())));
+    let named = [vec!["http://tracker.example/announce".to_owned()]];
+    let mut waiting = torrent_of(&shared, 1, &named);
+    let mut now = Instant::ZERO;
+    // Many failures, and never a pause of more than 45 s.
+    for _ in 0..8 {
+        waiting.start_due(now, Transferred::default());
+        reply(&mut waiting, now).await;
+        let next = waiting.poll_timeout().unwrap();
+        assert!(next <= now + Duration::from_secs(45));
+        now = next;
+    }
+    waiting.start_due(now, Transferred::default());
+    reply(&mut waiting, now).await;
+    let mut answered = torrent(&shared, 2, (1, port));
+    answered.start_due(now, Transferred::default());
+    let begun = watch::Sender::new(1);
+    let serve = async { answer(listener.accept().await.unwrap().0, begun, 1).await };
+    tokio::join!(serve, reply(&mut answered, now));
+    assert!(matches!(waiting.news().await, News::NetworkBack));
+    waiting.on_network_back(now);
+    assert_eq!(waiting.poll_timeout(), Some(now));
+}
+
+#[tokio::test]
+async fn what_one_family_lacks_does_not_hide_what_the_other_one_says() {
+    let shared = session(1);
+    for silent_first in [true, false] {
+        let mut torrent = torrent(&shared, 1, (1, 9));
+        torrent.start_due(Instant::ZERO, Transferred::default());
+        torrent.helpers.shutdown().await;
+        let (&tracker, _) = torrent.open.first_key_value().unwrap();
+        torrent.open.get_mut(&tracker).unwrap().left = 2;
+        let mut errors = [
+            TrackerError::TimedOut,
+            TrackerError::Local("no route".to_owned()),
+        ];
+        if !silent_first {
+            errors.reverse();
+        }
+        for error in errors {
+            let url = String::new();
+            let result = Err(error);
+            torrent.on_reply(
+                Instant::ZERO,
+                Reply {
+                    tracker,
+                    url,
+                    result,
+                },
+            );
+        }
+        let failure = torrent.progress.trackers[0].failure.clone().unwrap();
+        assert_eq!(failure, TrackerError::TimedOut.to_string());
+    }
 }
