@@ -139,6 +139,8 @@ pub(super) enum News {
 #[derive(Debug)]
 pub(super) struct Reply {
     tracker: TrackerId,
+    /// Which announce.
+    number: u64,
     url: String,
     result: Result<Answer, TrackerError>,
 }
@@ -146,6 +148,8 @@ pub(super) struct Reply {
 /// An announce under way from several addresses: the first answer counts.
 #[derive(Debug)]
 struct Open {
+    /// Which announce: replies to earlier ones may still come.
+    number: u64,
     event: TrackerEvent,
     left: usize,
     failure: Option<TrackerError>,
@@ -164,6 +168,8 @@ pub(super) struct Announcer {
     paths: Vec<SocketAddr>,
     key: u32,
     open: BTreeMap<TrackerId, Open>,
+    /// Announces so far.
+    announces: u64,
     helpers: JoinSet<Reply>,
     external: BTreeSet<IpAddr>,
     peers: BTreeSet<SocketAddr>,
@@ -188,6 +194,7 @@ impl Announcer {
             identity,
             key: random.next_u32(),
             open: BTreeMap::new(),
+            announces: 0,
             helpers: JoinSet::new(),
             external: BTreeSet::new(),
             peers: BTreeSet::new(),
@@ -222,6 +229,7 @@ impl Announcer {
                 self.on_failure(now, one.tracker, &nowhere);
             } else {
                 let open = Open {
+                    number: self.announces,
                     event: one.event,
                     left,
                     failure: None,
@@ -240,6 +248,8 @@ impl Announcer {
     /// Announces from each of our addresses; says how many these are.
     fn ask(&mut self, due: Due, transferred: Transferred, place: Place) -> usize {
         let place = Arc::new(place);
+        self.announces += 1;
+        let number = self.announces;
         for path in &self.paths {
             let request = Request {
                 info_hash: self.identity.info_hash,
@@ -258,6 +268,7 @@ impl Announcer {
                 let result = with_place(place, announce).await;
                 Reply {
                     tracker,
+                    number,
                     url: url.to_string(),
                     result,
                 }
@@ -289,15 +300,19 @@ impl Announcer {
     pub(super) fn on_reply(&mut self, now: Instant, reply: Reply) -> Vec<SocketAddr> {
         let info_hash = self.identity.info_hash;
         let id = reply.tracker;
-        let mut open = self.open.remove(&id);
+        let is_due = |open: &Open| open.number == reply.number;
+        let is_open = self.open.get(&id).is_some_and(is_due);
+        let mut open = is_open.then(|| self.open.remove(&id)).flatten();
         let left = open.as_ref().map_or(0, |open| open.left.saturating_sub(1));
         let mut peers = Vec::new();
         match reply.result {
             Ok(answer) => {
                 tracing::debug!(%info_hash, url = reply.url, peers = answer.peers.len(), "tracker answered");
                 self.shared.heard.on_heard();
-                // Answers to our other addresses bring peers, and that is all.
-                self.list.handle_answer(now, id, &answer);
+                // Answers to our other addresses, which come later, bring peers, and that is all.
+                if is_open {
+                    self.list.handle_answer(now, id, &answer);
+                }
                 peers = self.on_answer(answer);
                 open = None;
             }

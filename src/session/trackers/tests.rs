@@ -12,6 +12,8 @@ use crate::net::clock::{Clock, entropy};
 use crate::net::names::Names;
 use crate::net::udp_tracker::UdpTrackers;
 
+const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
 /// What torrents share in a session with so many places.
 fn session(places: usize) -> Shared {
     session_with(places, Names::default())
@@ -224,6 +226,7 @@ async fn what_one_family_lacks_does_not_hide_what_the_other_one_says() {
                 Instant::ZERO,
                 Reply {
                     tracker,
+                    number: 1,
                     url,
                     result,
                 },
@@ -231,5 +234,38 @@ async fn what_one_family_lacks_does_not_hide_what_the_other_one_says() {
         }
         let failure = torrent.progress.trackers[0].failure.clone().unwrap();
         assert_eq!(failure, TrackerError::TimedOut.to_string());
+    }
+}
+
+#[tokio::test]
+async fn a_reply_to_an_earlier_announce_brings_peers_and_does_not_end_the_next_one() {
+    let mut torrent = torrent(&session(1), 1, (1, 9));
+    let answer = Answer::decode(b"d8:intervali60e5:peers6:\x01\x02\x03\x04\0\x50e", HERE).unwrap();
+    let reply = |tracker, number, result| Reply {
+        tracker,
+        number,
+        url: String::new(),
+        result,
+    };
+    let mut now = Instant::ZERO;
+    for number in 1..=2 {
+        torrent.start_due(now, Transferred::default());
+        torrent.helpers.shutdown().await;
+        let (&tracker, open) = torrent.open.first_key_value().unwrap();
+        assert_eq!(open.number, number);
+        if number == 1 {
+            torrent.on_reply(now, reply(tracker, 1, Ok(answer.clone())));
+            now = torrent.poll_timeout().unwrap();
+            continue;
+        }
+        // The first was made from two addresses, and these are what the second one of them brings at last.
+        let failed = reply(tracker, 1, Err(TrackerError::TimedOut));
+        assert!(torrent.on_reply(now, failed).is_empty());
+        let peers = torrent.on_reply(now, reply(tracker, 1, Ok(answer.clone())));
+        assert_eq!(peers, answer.peers);
+        assert!(torrent.progress.trackers[0].is_asked);
+        torrent.on_reply(now, reply(tracker, 2, Ok(answer.clone())));
+        assert!(!torrent.progress.trackers[0].is_asked);
+        assert_eq!(torrent.progress.trackers[0].answers, 2);
     }
 }
