@@ -515,7 +515,8 @@ impl Task {
         let no_dht = !dht.enabled || (!self.context.has_way_in && dht.contacts == 0);
         let no_source = no_dht && !trackers.enabled;
         let nobody = no_source && stats.peers_known == 0 && stats.peers_connected == 0;
-        let waits = self.membership.is_some() && now < self.joined_at + ANSWERS_WITHIN;
+        let has_neighbours = self.membership.as_ref().is_some_and(Membership::is_up);
+        let waits = has_neighbours && now < self.joined_at + ANSWERS_WITHIN;
         dht.no_way_in = nobody && !waits;
         let moving = stats.down_rate > 0 || stats.up_rate > 0 || self.is_checking() || waits;
         let state = self.core.state();
