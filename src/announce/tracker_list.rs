@@ -2,7 +2,8 @@
 //!
 //! All tiers are asked, each for itself: the first of a tier that answers is asked from then on and moves
 //! to its front. One that does not answer within a few seconds is not waited for: the next of its tier
-//! is asked beside it.
+//! is asked beside it. For a private torrent ([`TrackerList::keep_to_one`]) one tracker at a time is asked,
+//! tier by tier, and the next only when it fails (BEP 27).
 //!
 //! What fails while nobody in the world is heard may be our own network's fault: it is tried again when
 //! somebody is heard, and where a tracker could not even be looked for, that does not count against it.
@@ -155,6 +156,8 @@ pub struct TrackerList {
     wants_peers: bool,
     /// Nothing is missing any more.
     is_complete: bool,
+    /// All of them are one tier, of which one is asked at a time.
+    keeps_to_one: bool,
 }
 
 impl TrackerList {
@@ -166,6 +169,7 @@ impl TrackerList {
             tiers: Vec::new(),
             wants_peers: false,
             is_complete: false,
+            keeps_to_one: false,
         };
         for (tier, urls) in tiers.iter().enumerate() {
             let mut order = Vec::new();
@@ -181,19 +185,57 @@ impl TrackerList {
             }
             random.shuffle(&mut order);
             if !order.is_empty() {
-                list.tiers.push(Tier {
-                    order,
-                    wanted_at: now,
-                    regular_at: now,
-                    round: None,
-                    failed_rounds: 0,
-                    local_rounds: 0,
-                    waits_for_network: false,
-                    failing: Failing::default(),
-                });
+                list.tiers.push(Tier::new(order, now, now));
             }
         }
         list
+    }
+
+    /// The torrent is private: from now on one tracker is asked at a time, in the order of the tiers, and
+    /// another only when that fails. The one that answered, or else is asked already, comes first. Gives those
+    /// whose announces are given up.
+    pub fn keep_to_one(&mut self, now: Instant) -> Vec<TrackerId> {
+        let order = self.tiers.iter().flat_map(|tier| &tier.order);
+        let mut order: Vec<usize> = order.copied().collect();
+        if self.keeps_to_one || order.is_empty() {
+            return Vec::new();
+        }
+        self.keeps_to_one = true;
+        let has = |at: &usize, is: fn(&Tracker) -> bool| self.trackers.get(*at).is_some_and(is);
+        let answered = order.iter().position(|at| has(at, Tracker::answers));
+        let asked = || order.iter().position(|at| has(at, Tracker::is_asked));
+        let first = answered.or_else(asked).map(|at| order.remove(at));
+        let timers = answered.and_then(|_| {
+            let mut tiers = self.tiers.iter();
+            let tier = tiers.find(|tier| first.is_some_and(|first| tier.order.contains(&first)))?;
+            Some((tier.wanted_at, tier.regular_at))
+        });
+        let mut given_up = Vec::new();
+        for &index in &order {
+            let Some(tracker) = self.trackers.get_mut(index) else {
+                continue;
+            };
+            tracker.status.is_asked = false;
+            if tracker.asked.take().is_some() {
+                given_up.push(TrackerId(index));
+            }
+        }
+        order.splice(0..0, first);
+        let (wanted_at, regular_at) = timers.unwrap_or((now, now));
+        let mut tier = Tier::new(order, wanted_at, regular_at);
+        if tier.is_waiting(&self.trackers) {
+            tier.round = Some((1, now));
+        }
+        self.tiers = vec![tier];
+        given_up
+    }
+
+    /// The tracker that is asked first, once it has answered.
+    #[must_use]
+    pub fn current(&self) -> Option<TrackerId> {
+        let first = *self.tiers.first()?.order.first()?;
+        let tracker = self.trackers.get(first)?;
+        tracker.answers().then_some(TrackerId(first))
     }
 
     /// Whether any of them is ever asked.
@@ -257,7 +299,7 @@ impl TrackerList {
     }
 
     fn poll_tier(&mut self, now: Instant, tier: usize) -> Option<Due> {
-        let wants_peers = self.wants_peers;
+        let (wants_peers, keeps_to_one) = (self.wants_peers, self.keeps_to_one);
         let tier = self.tiers.get_mut(tier)?;
         loop {
             let (position, next_at) = match tier.round {
@@ -269,7 +311,7 @@ impl TrackerList {
                 None => return None,
             };
             let is_waiting = tier.is_waiting(&self.trackers);
-            if is_waiting && now < next_at {
+            if is_waiting && (keeps_to_one || now < next_at) {
                 return None;
             }
             let Some(&index) = tier.order.get(position) else {
@@ -395,6 +437,7 @@ impl TrackerList {
         }
         let due = |tier: &Tier| match tier.round {
             None => Some(tier.due_at(self.wants_peers)),
+            Some(_) if self.keeps_to_one && tier.is_waiting(&self.trackers) => None,
             Some((asked, next_at)) if asked < tier.order.len() => Some(next_at),
             Some(_) => None,
         };
@@ -427,6 +470,16 @@ impl Tracker {
                 warning: None,
             },
         }
+    }
+
+    /// Whether it answered the last announce that ended.
+    const fn answers(&self) -> bool {
+        self.status.answers > 0 && self.status.failures == 0
+    }
+
+    /// Whether an announce is under way.
+    const fn is_asked(&self) -> bool {
+        self.asked.is_some()
     }
 
     /// An announce to this tracker, unless one is under way.
@@ -473,6 +526,19 @@ impl Tracker {
 }
 
 impl Tier {
+    fn new(order: Vec<usize>, wanted_at: Instant, regular_at: Instant) -> Self {
+        Self {
+            order,
+            wanted_at,
+            regular_at,
+            round: None,
+            failed_rounds: 0,
+            local_rounds: 0,
+            waits_for_network: false,
+            failing: Failing::default(),
+        }
+    }
+
     fn due_at(&self, wants_peers: bool) -> Instant {
         if wants_peers {
             self.wanted_at.min(self.regular_at)

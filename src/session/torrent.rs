@@ -272,9 +272,12 @@ impl Task {
             }
         };
         self.published.urgent = true;
-        let peers = self.announcer.on_reply(now, reply);
-        if !peers.is_empty() {
-            self.core.add_peers(now, PeerSource::Tracker, &peers);
+        let found = self.announcer.on_reply(now, reply);
+        if found.has_switched {
+            self.core.part_with_all(now);
+        }
+        if !found.peers.is_empty() {
+            self.core.add_peers(now, PeerSource::Tracker, &found.peers);
         }
         true
     }
@@ -431,7 +434,8 @@ impl Task {
         }
         if let Some(info) = self.core.info().cloned() {
             if info.is_private() {
-                // BEP 27: peers of a private torrent come from its trackers only.
+                // BEP 27: peers of a private torrent come from its trackers only, one at a time.
+                self.announcer.set_private(self.context.clock.now());
                 self.search.disable();
                 self.context.local = None;
                 self.membership = None;

@@ -135,6 +135,15 @@ pub(super) enum News {
     NetworkBack,
 }
 
+/// What a reply brings.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Found {
+    /// Peers, ourselves left out.
+    pub(super) peers: Vec<SocketAddr>,
+    /// A private torrent changed its tracker: it has no other peers from now on (BEP 27).
+    pub(super) has_switched: bool,
+}
+
 /// How an announce from one of our addresses went.
 #[derive(Debug)]
 pub(super) struct Reply {
@@ -170,6 +179,9 @@ pub(super) struct Announcer {
     open: BTreeMap<TrackerId, Open>,
     /// Announces so far.
     announces: u64,
+    /// Whether the torrent is private, and which tracker it keeps to once that has answered.
+    is_private: bool,
+    current: Option<TrackerId>,
     helpers: JoinSet<Reply>,
     external: BTreeSet<IpAddr>,
     peers: BTreeSet<SocketAddr>,
@@ -195,6 +207,8 @@ impl Announcer {
             key: random.next_u32(),
             open: BTreeMap::new(),
             announces: 0,
+            is_private: false,
+            current: None,
             helpers: JoinSet::new(),
             external: BTreeSet::new(),
             peers: BTreeSet::new(),
@@ -206,6 +220,16 @@ impl Announcer {
         };
         announcer.refresh();
         announcer
+    }
+
+    /// The torrent is private: its trackers are asked one at a time from now on.
+    pub(super) fn set_private(&mut self, now: Instant) {
+        self.is_private = true;
+        for given_up in self.list.keep_to_one(now) {
+            self.open.remove(&given_up);
+        }
+        self.current = self.list.current();
+        self.refresh();
     }
 
     /// When something is due, unless that waits for its turn.
@@ -296,15 +320,15 @@ impl Announcer {
         }
     }
 
-    /// A tracker replied; gives the peers that it named, ourselves left out.
-    pub(super) fn on_reply(&mut self, now: Instant, reply: Reply) -> Vec<SocketAddr> {
+    /// A tracker replied.
+    pub(super) fn on_reply(&mut self, now: Instant, reply: Reply) -> Found {
         let info_hash = self.identity.info_hash;
         let id = reply.tracker;
         let is_due = |open: &Open| open.number == reply.number;
         let is_open = self.open.get(&id).is_some_and(is_due);
         let mut open = is_open.then(|| self.open.remove(&id)).flatten();
         let left = open.as_ref().map_or(0, |open| open.left.saturating_sub(1));
-        let mut peers = Vec::new();
+        let mut found = Found::default();
         match reply.result {
             Ok(answer) => {
                 tracing::debug!(%info_hash, url = reply.url, peers = answer.peers.len(), "tracker answered");
@@ -312,8 +336,13 @@ impl Announcer {
                 // Answers to our other addresses, which come later, bring peers, and that is all.
                 if is_open {
                     self.list.handle_answer(now, id, &answer);
+                    let before = self.current.replace(id);
+                    found.has_switched = self.is_private && before.is_some_and(|one| one != id);
                 }
-                peers = self.on_answer(answer);
+                // A private torrent has left those that it gave up.
+                if !self.is_private || self.current == Some(id) {
+                    found.peers = self.on_answer(answer);
+                }
                 open = None;
             }
             Err(error) => {
@@ -342,7 +371,7 @@ impl Announcer {
             None => {}
         }
         self.refresh();
-        peers
+        found
     }
 
     fn on_failure(&mut self, now: Instant, id: TrackerId, failure: &TrackerError) {

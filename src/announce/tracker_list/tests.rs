@@ -324,3 +324,58 @@ fn an_answer_to_nothing_is_ignored() {
     list.handle_failure(at(0), TrackerId(7), &TrackerError::TimedOut, Network::Up);
     assert_eq!(due(&mut list, 0)[0].1, TrackerEvent::Started);
 }
+
+#[test]
+fn a_private_torrent_asks_one_tracker_at_a_time_tier_by_tier() {
+    let mut list = list(&[&["a"], &["b"], &["c"]]);
+    assert!(list.keep_to_one(at(0)).is_empty());
+    assert_eq!(list.current(), None);
+    let first = due(&mut list, 0);
+    assert_eq!(names(&first), ["a"]);
+    assert_eq!(list.poll_timeout(), None, "nobody is asked beside it");
+    assert!(due(&mut list, 29).is_empty());
+    list.handle_failure(at(30), first[0].2, &TrackerError::TimedOut, Network::Up);
+    let second = due(&mut list, 30);
+    assert_eq!(names(&second), ["b"]);
+    list.handle_answer(at(31), second[0].2, &answer());
+    assert_eq!(list.current(), Some(second[0].2));
+    // It is left only when it fails, and then the others come in their order.
+    let regular = due(&mut list, 1_831);
+    assert_eq!(names(&regular), ["b"]);
+    let mut asked = Vec::new();
+    let mut next = regular;
+    while let Some((name, _, id)) = next.pop() {
+        asked.push(name);
+        list.handle_failure(at(1_840), id, &TrackerError::Status(500), Network::Up);
+        next = due(&mut list, 1_840);
+        assert!(next.len() <= 1);
+    }
+    assert_eq!(asked, ["b", "a", "c"]);
+    assert_eq!(list.poll_timeout(), Some(at(1_855)));
+    assert_eq!(list.current(), None);
+}
+
+#[test]
+fn a_torrent_that_proves_to_be_private_keeps_to_the_tracker_that_answered() {
+    let mut list = list(&[&["a"], &["b"], &["c"]]);
+    let first = due(&mut list, 0);
+    list.handle_answer(at(1), first[1].2, &answer());
+    assert_eq!(list.keep_to_one(at(2)), [first[0].2, first[2].2]);
+    assert_eq!(list.current(), Some(first[1].2));
+    assert!(list.statuses().all(|status| !status.is_asked));
+    // What those say that were given up counts for nothing.
+    list.handle_answer(at(3), first[0].2, &answer());
+    assert_eq!(list.current(), Some(first[1].2));
+    assert_eq!(list.poll_timeout(), Some(at(1_801)));
+    assert_eq!(names(&due(&mut list, 1_801)), ["b"]);
+}
+
+#[test]
+fn a_torrent_that_proves_to_be_private_waits_for_the_first_that_is_asked() {
+    let mut list = list(&[&["a"], &["b"]]);
+    let first = due(&mut list, 0);
+    assert_eq!(list.keep_to_one(at(2)), [first[1].2]);
+    assert!(due(&mut list, 20).is_empty());
+    list.handle_failure(at(30), first[0].2, &TrackerError::TimedOut, Network::Up);
+    assert_eq!(names(&due(&mut list, 30)), ["b"]);
+}

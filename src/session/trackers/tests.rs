@@ -260,12 +260,52 @@ async fn a_reply_to_an_earlier_announce_brings_peers_and_does_not_end_the_next_o
         }
         // The first was made from two addresses, and these are what the second one of them brings at last.
         let failed = reply(tracker, 1, Err(TrackerError::TimedOut));
-        assert!(torrent.on_reply(now, failed).is_empty());
-        let peers = torrent.on_reply(now, reply(tracker, 1, Ok(answer.clone())));
-        assert_eq!(peers, answer.peers);
+        assert_eq!(torrent.on_reply(now, failed), Found::default());
+        let found = torrent.on_reply(now, reply(tracker, 1, Ok(answer.clone())));
+        assert_eq!(found.peers, answer.peers);
         assert!(torrent.progress.trackers[0].is_asked);
         torrent.on_reply(now, reply(tracker, 2, Ok(answer.clone())));
         assert!(!torrent.progress.trackers[0].is_asked);
         assert_eq!(torrent.progress.trackers[0].answers, 2);
     }
+}
+
+#[tokio::test]
+async fn a_private_torrent_that_changes_its_tracker_says_so_and_hears_the_new_one_only() {
+    let mut torrent = torrent(&session(9), 1, (2, 9));
+    torrent.set_private(Instant::ZERO);
+    let answer = Answer::decode(b"d8:intervali60e5:peers6:\x01\x02\x03\x04\0\x50e", HERE).unwrap();
+    let mut now = Instant::ZERO;
+    let mut asked = Vec::new();
+    for (result, has_switched) in [
+        (Ok(answer.clone()), false),
+        (Err(TrackerError::TimedOut), false),
+        (Ok(answer.clone()), true),
+        (Ok(answer.clone()), false),
+    ] {
+        now = now.max(torrent.poll_timeout().unwrap());
+        torrent.start_due(now, Transferred::default());
+        torrent.helpers.shutdown().await;
+        assert_eq!(torrent.open.len(), 1, "one at a time");
+        let (&tracker, open) = torrent.open.first_key_value().unwrap();
+        let reply = Reply {
+            tracker,
+            number: open.number,
+            url: String::new(),
+            result,
+        };
+        asked.push(tracker);
+        assert_eq!(torrent.on_reply(now, reply).has_switched, has_switched);
+    }
+    assert_eq!(asked[0], asked[1]);
+    assert_eq!(asked[2], asked[3]);
+    assert_ne!(asked[0], asked[2]);
+    // What the former one brings at last is nobody's business any more.
+    let late = Reply {
+        tracker: asked[0],
+        number: 1,
+        url: String::new(),
+        result: Ok(answer),
+    };
+    assert_eq!(torrent.on_reply(now, late), Found::default());
 }
