@@ -160,6 +160,8 @@ pub struct Answer {
     pub seeds: Option<u32>,
     /// Peers that have not.
     pub leechers: Option<u32>,
+    /// How often everything was fetched, as far as the tracker says so (`downloaded`, as in BEP 48).
+    pub completed: Option<u32>,
     /// Our address as the tracker sees it (BEP 24).
     pub external_ip: Option<IpAddr>,
     /// What it wants people to know, made fit for display.
@@ -270,6 +272,7 @@ impl Answer {
             peers: peers(root, from),
             seeds: count(b"complete"),
             leechers: count(b"incomplete"),
+            completed: count(b"downloaded"),
             external_ip: root.get(b"external ip").and_then(external_ip),
             warning: root
                 .get(b"warning message")

@@ -87,6 +87,8 @@ pub struct TrackerStatus {
     pub seeds: Option<u32>,
     /// Other peers that it knows of.
     pub leechers: Option<u32>,
+    /// How often everything was fetched, if it says so.
+    pub completed: Option<u32>,
     /// Why the last announce failed; `None` when it was answered. Fit for display.
     pub failure: Option<String>,
     /// What the last answer warned of. Fit for display.
@@ -466,6 +468,7 @@ impl Tracker {
                 peers: 0,
                 seeds: None,
                 leechers: None,
+                completed: None,
                 failure,
                 warning: None,
             },
@@ -520,6 +523,7 @@ impl Tracker {
         status.failures = 0;
         status.peers = u32::try_from(answer.peers.len()).unwrap_or(u32::MAX);
         (status.seeds, status.leechers) = (answer.seeds, answer.leechers);
+        status.completed = answer.completed;
         status.failure = None;
         status.warning.clone_from(&answer.warning);
     }

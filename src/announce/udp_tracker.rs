@@ -376,6 +376,7 @@ fn answer(bytes: &[u8], from: IpAddr) -> Option<Answer> {
         peers: usable(peers, from),
         seeds: Some(seeds),
         leechers: Some(leechers),
+        completed: None,
         external_ip: None,
         warning: None,
         tracker_id: None,

@@ -23,6 +23,7 @@ fn answer() -> Answer {
         peers: Vec::new(),
         seeds: None,
         leechers: None,
+        completed: None,
         external_ip: None,
         warning: None,
         tracker_id: None,
