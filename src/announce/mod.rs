@@ -21,7 +21,7 @@ pub mod local;
 use std::time::Duration;
 
 pub use tracker::{Answer, Request, TrackerError, TrackerEvent, Transferred};
-pub use tracker_list::{Due, TrackerId, TrackerList, TrackerStatus};
+pub use tracker_list::{Due, Network, TrackerId, TrackerList, TrackerStatus};
 pub use tracker_url::{Scheme, TrackerUrl, UrlError};
 
 use crate::time::{Instant, Wake};

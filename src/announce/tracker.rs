@@ -160,6 +160,8 @@ pub struct Answer {
     pub seeds: Option<u32>,
     /// Peers that have not.
     pub leechers: Option<u32>,
+    /// How often everything was fetched, as far as the tracker says so (`downloaded`, as in BEP 48).
+    pub completed: Option<u32>,
     /// Our address as the tracker sees it (BEP 24).
     pub external_ip: Option<IpAddr>,
     /// What it wants people to know, made fit for display.
@@ -196,12 +198,52 @@ pub enum TrackerError {
     /// There was no answer in time.
     #[error("it did not answer in time")]
     TimedOut,
+    /// Its name gives no address, in words. Without a network none does.
+    #[error("its name cannot be looked up: {0}")]
+    Lookup(String),
     /// It cannot be reached, in words.
     #[error("it cannot be reached: {0}")]
     Unreachable(String),
     /// Nothing can be reached from here now, in words: no network, no local address.
     #[error("it cannot be asked from here: {0}")]
     Local(String),
+}
+
+impl TrackerError {
+    /// Whether somebody answered, if not as was wanted.
+    #[must_use]
+    pub const fn is_answer(&self) -> bool {
+        match self {
+            Self::Refused(_)
+            | Self::Malformed(_)
+            | Self::TooLong
+            | Self::Status(_)
+            | Self::Redirects => true,
+            Self::Url(_)
+            | Self::NoAddress
+            | Self::TimedOut
+            | Self::Lookup(_)
+            | Self::Unreachable(_)
+            | Self::Local(_) => false,
+        }
+    }
+
+    /// How much it says, when the tracker was asked from several addresses: that it has no address of one
+    /// family, or that this machine has none, is so everywhere.
+    #[must_use]
+    pub const fn weight(&self) -> u8 {
+        match self {
+            Self::NoAddress => 0,
+            Self::Local(_) => 1,
+            Self::Lookup(_) => 2,
+            Self::Url(_) | Self::TimedOut | Self::Unreachable(_) => 3,
+            Self::Refused(_)
+            | Self::Malformed(_)
+            | Self::TooLong
+            | Self::Status(_)
+            | Self::Redirects => 4,
+        }
+    }
 }
 
 impl Answer {
@@ -230,6 +272,7 @@ impl Answer {
             peers: peers(root, from),
             seeds: count(b"complete"),
             leechers: count(b"incomplete"),
+            completed: count(b"downloaded"),
             external_ip: root.get(b"external ip").and_then(external_ip),
             warning: root
                 .get(b"warning message")

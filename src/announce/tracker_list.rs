@@ -2,7 +2,11 @@
 //!
 //! All tiers are asked, each for itself: the first of a tier that answers is asked from then on and moves
 //! to its front. One that does not answer within a few seconds is not waited for: the next of its tier
-//! is asked beside it.
+//! is asked beside it. For a private torrent ([`TrackerList::keep_to_one`]) one tracker at a time is asked,
+//! tier by tier, and the next only when it fails (BEP 27).
+//!
+//! What fails while nobody in the world is heard may be our own network's fault: it is tried again when
+//! somebody is heard, and where a tracker could not even be looked for, that does not count against it.
 //!
 //! Invariant: each tracker has at most one announce under way, and what failed is tried again after a
 //! pause that doubles, up to half an hour.
@@ -34,6 +38,15 @@ const LOCAL_RETRY_MAX: Duration = Duration::from_secs(45);
 /// Announces under way at most. Ours: a link with a hundred trackers costs no more sockets than that,
 /// and twenty dead ones do not hold up a good one.
 const UNDER_WAY_MAX: usize = 20;
+
+/// Whether anybody was heard lately, tracker or node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Network {
+    /// There is a network.
+    Up,
+    /// There may be none.
+    Unknown,
+}
 
 /// Which tracker of a torrent: its place in [`TrackerList::statuses`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -74,6 +87,8 @@ pub struct TrackerStatus {
     pub seeds: Option<u32>,
     /// Other peers that it knows of.
     pub leechers: Option<u32>,
+    /// How often everything was fetched, if it says so.
+    pub completed: Option<u32>,
     /// Why the last announce failed; `None` when it was answered. Fit for display.
     pub failure: Option<String>,
     /// What the last answer warned of. Fit for display.
@@ -106,8 +121,33 @@ struct Tier {
     /// How many of `order` were asked in the round under way, and when the next one is asked.
     round: Option<(usize, Instant)>,
     failed_rounds: u32,
-    /// The shortest pause that the failures of this round ask for.
-    retry: (Duration, Duration),
+    /// Rounds in a row that failed because nothing can be reached from here.
+    local_rounds: u32,
+    /// The last round failed while nobody was heard.
+    waits_for_network: bool,
+    /// How the round under way fails, if it does.
+    failing: Failing,
+}
+
+/// What the failures of a round say of the next one.
+#[derive(Debug, Clone, Copy)]
+struct Failing {
+    /// The first pause.
+    retry_min: Duration,
+    /// Trackers could not even be looked for, while nobody was heard.
+    is_local: bool,
+    /// One failed while nobody was heard.
+    is_unheard: bool,
+}
+
+impl Default for Failing {
+    fn default() -> Self {
+        Self {
+            retry_min: RETRY_MIN,
+            is_local: false,
+            is_unheard: false,
+        }
+    }
 }
 
 /// The trackers of one torrent.
@@ -118,6 +158,8 @@ pub struct TrackerList {
     wants_peers: bool,
     /// Nothing is missing any more.
     is_complete: bool,
+    /// All of them are one tier, of which one is asked at a time.
+    keeps_to_one: bool,
 }
 
 impl TrackerList {
@@ -129,6 +171,7 @@ impl TrackerList {
             tiers: Vec::new(),
             wants_peers: false,
             is_complete: false,
+            keeps_to_one: false,
         };
         for (tier, urls) in tiers.iter().enumerate() {
             let mut order = Vec::new();
@@ -144,17 +187,57 @@ impl TrackerList {
             }
             random.shuffle(&mut order);
             if !order.is_empty() {
-                list.tiers.push(Tier {
-                    order,
-                    wanted_at: now,
-                    regular_at: now,
-                    round: None,
-                    failed_rounds: 0,
-                    retry: (RETRY_MIN, RETRY_MAX),
-                });
+                list.tiers.push(Tier::new(order, now, now));
             }
         }
         list
+    }
+
+    /// The torrent is private: from now on one tracker is asked at a time, in the order of the tiers, and
+    /// another only when that fails. The one that answered, or else is asked already, comes first. Gives those
+    /// whose announces are given up.
+    pub fn keep_to_one(&mut self, now: Instant) -> Vec<TrackerId> {
+        let order = self.tiers.iter().flat_map(|tier| &tier.order);
+        let mut order: Vec<usize> = order.copied().collect();
+        if self.keeps_to_one || order.is_empty() {
+            return Vec::new();
+        }
+        self.keeps_to_one = true;
+        let has = |at: &usize, is: fn(&Tracker) -> bool| self.trackers.get(*at).is_some_and(is);
+        let answered = order.iter().position(|at| has(at, Tracker::answers));
+        let asked = || order.iter().position(|at| has(at, Tracker::is_asked));
+        let first = answered.or_else(asked).map(|at| order.remove(at));
+        let timers = answered.and_then(|_| {
+            let mut tiers = self.tiers.iter();
+            let tier = tiers.find(|tier| first.is_some_and(|first| tier.order.contains(&first)))?;
+            Some((tier.wanted_at, tier.regular_at))
+        });
+        let mut given_up = Vec::new();
+        for &index in &order {
+            let Some(tracker) = self.trackers.get_mut(index) else {
+                continue;
+            };
+            tracker.status.is_asked = false;
+            if tracker.asked.take().is_some() {
+                given_up.push(TrackerId(index));
+            }
+        }
+        order.splice(0..0, first);
+        let (wanted_at, regular_at) = timers.unwrap_or((now, now));
+        let mut tier = Tier::new(order, wanted_at, regular_at);
+        if tier.is_waiting(&self.trackers) {
+            tier.round = Some((1, now));
+        }
+        self.tiers = vec![tier];
+        given_up
+    }
+
+    /// The tracker that is asked first, once it has answered.
+    #[must_use]
+    pub fn current(&self) -> Option<TrackerId> {
+        let first = *self.tiers.first()?.order.first()?;
+        let tracker = self.trackers.get(first)?;
+        tracker.answers().then_some(TrackerId(first))
     }
 
     /// Whether any of them is ever asked.
@@ -184,26 +267,31 @@ impl TrackerList {
         for tier in &mut self.tiers {
             let mut order = tier.order.iter().filter_map(|&at| self.trackers.get(at));
             let waits = |tracker: &Tracker| tracker.has_started && tracker.lacks_completed;
-            if tier.failed_rounds == 0 && order.any(waits) {
+            if tier.failed_rounds + tier.local_rounds == 0 && order.any(waits) {
                 (tier.wanted_at, tier.regular_at) = (now, now);
             }
         }
     }
 
-    /// What failed is tried at once: the network is back.
+    /// Somebody is heard after nobody was: what failed meanwhile is tried at once.
     pub fn on_network_back(&mut self, now: Instant) {
-        for tier in self.tiers.iter_mut().filter(|tier| tier.failed_rounds > 0) {
+        let waiting = self.tiers.iter_mut().filter(|tier| tier.waits_for_network);
+        for tier in waiting {
             (tier.wanted_at, tier.regular_at) = (now, now);
-            tier.failed_rounds = 0;
+            tier.waits_for_network = false;
         }
     }
 
-    /// An announce that is due now. Each is handed out once.
+    /// An announce that is due now. Each is handed out once. Where announces have to take turns, dead trackers
+    /// do not hold up those that answer: tiers that failed come last.
     pub fn poll_due(&mut self, now: Instant) -> Option<Due> {
         if self.is_full() {
             return None;
         }
-        (0..self.tiers.len()).find_map(|tier| self.poll_tier(now, tier))
+        let has_failed = |tier: &Tier| tier.failed_rounds + tier.local_rounds > 0;
+        let mut tiers: Vec<usize> = (0..self.tiers.len()).collect();
+        tiers.sort_by_key(|&tier| self.tiers.get(tier).is_some_and(has_failed));
+        tiers.into_iter().find_map(|tier| self.poll_tier(now, tier))
     }
 
     /// Whether no more announces may be under way.
@@ -213,19 +301,19 @@ impl TrackerList {
     }
 
     fn poll_tier(&mut self, now: Instant, tier: usize) -> Option<Due> {
-        let wants_peers = self.wants_peers;
+        let (wants_peers, keeps_to_one) = (self.wants_peers, self.keeps_to_one);
         let tier = self.tiers.get_mut(tier)?;
         loop {
             let (position, next_at) = match tier.round {
                 Some(round) => round,
                 None if now >= tier.due_at(wants_peers) => {
-                    tier.retry = (RETRY_MIN, RETRY_MAX);
+                    tier.failing = Failing::default();
                     (0, now)
                 }
                 None => return None,
             };
             let is_waiting = tier.is_waiting(&self.trackers);
-            if is_waiting && now < next_at {
+            if is_waiting && (keeps_to_one || now < next_at) {
                 return None;
             }
             let Some(&index) = tier.order.get(position) else {
@@ -258,7 +346,8 @@ impl TrackerList {
             tier.order.insert(0, first);
         }
         tier.round = None;
-        tier.failed_rounds = 0;
+        (tier.failed_rounds, tier.local_rounds) = (0, 0);
+        tier.waits_for_network = false;
         let interval_min = answer.interval_min.unwrap_or_default();
         tier.regular_at = now + answer.interval.max(interval_min);
         tier.wanted_at = now + answer.interval_min.unwrap_or(answer.interval);
@@ -267,8 +356,15 @@ impl TrackerList {
         }
     }
 
-    /// A tracker did not answer as it should. One that was not asked is ignored.
-    pub fn handle_failure(&mut self, now: Instant, id: TrackerId, error: &TrackerError) {
+    /// A tracker did not answer as it should, while there was this network. One that was not asked is
+    /// ignored.
+    pub fn handle_failure(
+        &mut self,
+        now: Instant,
+        id: TrackerId,
+        error: &TrackerError,
+        network: Network,
+    ) {
         let Some(tracker) = self.trackers.get_mut(id.0) else {
             return;
         };
@@ -280,9 +376,13 @@ impl TrackerList {
         status.failures = status.failures.saturating_add(1);
         status.failure = Some(error.to_string());
         let Some(tier) = self.tier_of(id) else { return };
+        let is_unheard = network == Network::Unknown && !error.is_answer();
+        tier.failing.is_unheard |= is_unheard;
         match error {
-            TrackerError::Refused(_) => tier.retry.0 = REFUSED_RETRY_MIN,
-            TrackerError::Local(_) => tier.retry.1 = LOCAL_RETRY_MAX,
+            TrackerError::Refused(_) => tier.failing.retry_min = REFUSED_RETRY_MIN,
+            TrackerError::Local(_) | TrackerError::Lookup(_) => {
+                tier.failing.is_local |= is_unheard;
+            }
             TrackerError::Malformed(_)
             | TrackerError::TooLong
             | TrackerError::Status(_)
@@ -339,6 +439,7 @@ impl TrackerList {
         }
         let due = |tier: &Tier| match tier.round {
             None => Some(tier.due_at(self.wants_peers)),
+            Some(_) if self.keeps_to_one && tier.is_waiting(&self.trackers) => None,
             Some((asked, next_at)) if asked < tier.order.len() => Some(next_at),
             Some(_) => None,
         };
@@ -367,10 +468,21 @@ impl Tracker {
                 peers: 0,
                 seeds: None,
                 leechers: None,
+                completed: None,
                 failure,
                 warning: None,
             },
         }
+    }
+
+    /// Whether it answered the last announce that ended.
+    const fn answers(&self) -> bool {
+        self.status.answers > 0 && self.status.failures == 0
+    }
+
+    /// Whether an announce is under way.
+    const fn is_asked(&self) -> bool {
+        self.asked.is_some()
     }
 
     /// An announce to this tracker, unless one is under way.
@@ -411,12 +523,26 @@ impl Tracker {
         status.failures = 0;
         status.peers = u32::try_from(answer.peers.len()).unwrap_or(u32::MAX);
         (status.seeds, status.leechers) = (answer.seeds, answer.leechers);
+        status.completed = answer.completed;
         status.failure = None;
         status.warning.clone_from(&answer.warning);
     }
 }
 
 impl Tier {
+    fn new(order: Vec<usize>, wanted_at: Instant, regular_at: Instant) -> Self {
+        Self {
+            order,
+            wanted_at,
+            regular_at,
+            round: None,
+            failed_rounds: 0,
+            local_rounds: 0,
+            waits_for_network: false,
+            failing: Failing::default(),
+        }
+    }
+
     fn due_at(&self, wants_peers: bool) -> Instant {
         if wants_peers {
             self.wanted_at.min(self.regular_at)
@@ -434,10 +560,20 @@ impl Tier {
     /// All of its trackers were asked in vain.
     fn on_round_failed(&mut self, now: Instant) {
         self.round = None;
-        let (min, max) = self.retry;
-        let doublings = self.failed_rounds.min(16);
-        let pause = min.saturating_mul(2u32.pow(doublings)).min(max);
-        self.failed_rounds = self.failed_rounds.saturating_add(1);
+        let Failing {
+            retry_min,
+            is_local,
+            is_unheard,
+        } = self.failing;
+        self.waits_for_network = is_unheard;
+        let (rounds, retry_max) = if is_local {
+            (&mut self.local_rounds, LOCAL_RETRY_MAX)
+        } else {
+            (&mut self.failed_rounds, RETRY_MAX)
+        };
+        let pause = retry_min.saturating_mul(2u32.pow((*rounds).min(16)));
+        let pause = pause.min(retry_max);
+        *rounds = rounds.saturating_add(1);
         (self.wanted_at, self.regular_at) = (now + pause, now + pause);
     }
 }

@@ -29,7 +29,7 @@ const RETRANSMIT: Duration = Duration::from_secs(15);
 
 /// How long an exchange may take. Ours: three transmissions. BEP 15 goes on for hours; here the schedule of
 /// the torrent does that.
-const EXCHANGE_MAX: Duration = Duration::from_secs(60);
+pub const EXCHANGE_MAX: Duration = Duration::from_secs(60);
 
 /// Exchanges under way; more fail at once. Ours: twenty each of two hundred torrents, 200 bytes each.
 const EXCHANGES_MAX: usize = 4_000;
@@ -376,6 +376,7 @@ fn answer(bytes: &[u8], from: IpAddr) -> Option<Answer> {
         peers: usable(peers, from),
         seeds: Some(seeds),
         leechers: Some(leechers),
+        completed: None,
         external_ip: None,
         warning: None,
         tracker_id: None,

@@ -80,6 +80,7 @@ pub(super) fn tracker_json(tracker: &TrackerStatus) -> Value {
         "peers": tracker.peers,
         "seeds": tracker.seeds,
         "leechers": tracker.leechers,
+        "completed": tracker.completed,
         "failure": tracker.failure,
         "warning": tracker.warning,
     })
@@ -155,6 +156,7 @@ mod tests {
             peers: 0,
             seeds: None,
             leechers: None,
+            completed: None,
             failure: None,
             warning: None,
         }

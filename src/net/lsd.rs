@@ -3,11 +3,15 @@
 //! Which torrents there are is read from a watch channel; what is heard of one of them goes to a closure.
 //! When something is announced is decided by [`LocalSchedule`].
 //!
+//! Which interfaces there are is looked at again and again: they come and go with networks.
+//!
 //! Invariant: nothing here fails. Where multicast does not work, that is traced and nothing else happens.
 
 use std::collections::BTreeSet;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
@@ -33,11 +37,25 @@ const HEARD_MAX: u32 = 100;
 /// The span over which they are counted.
 const HEARD_SPAN: Duration = Duration::from_secs(10);
 
+/// How often it is looked which interfaces there are: a new one is used within a minute, as all that waits for
+/// a network.
+const LOOK_INTERVAL: Duration = Duration::from_secs(45);
+
 /// Where an announce leaves: an address of ours, and the number of its interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Interface {
     address: IpAddr,
     index: u32,
+    /// It is listened on by its address, and no other may be told.
+    is_named: bool,
+}
+
+/// An address that an interface has.
+#[derive(Debug, Clone, Copy)]
+struct InterfaceAddress {
+    address: IpAddr,
+    index: u32,
+    is_loopback: bool,
 }
 
 /// Everything the loop needs to know.
@@ -57,6 +75,11 @@ pub struct LsdConfig {
 #[derive(Debug)]
 pub struct Discovery {
     config: LsdConfig,
+    look: fn(&[SocketAddr]) -> Vec<Interface>,
+    /// The interfaces at the last look, and when the next one is due.
+    interfaces: Vec<Interface>,
+    look_at: Instant,
+    is_up: Arc<AtomicBool>,
     v4: Option<UdpSocket>,
     v6: Option<UdpSocket>,
     cookie: String,
@@ -66,35 +89,34 @@ pub struct Discovery {
 }
 
 impl Discovery {
-    /// Opens the sockets, inside a tokio runtime; `None` where no interface does multicast.
+    /// Opens the sockets, inside a tokio runtime.
     #[must_use]
-    pub fn open(config: LsdConfig) -> Option<Self> {
-        let has = |v6: bool| config.listen.iter().any(|address| address.is_ipv6() == v6);
-        let open = |group: SocketAddr| {
-            let opened = open_socket(group);
-            opened
-                .inspect_err(|error| tracing::debug!(%group, %error, "no local discovery there"))
-                .ok()
-        };
-        let discovery = Self {
-            v4: has(false).then(|| open(GROUP_V4.into())).flatten(),
-            v6: has(true).then(|| open(GROUP_V6.into())).flatten(),
+    pub fn open(config: LsdConfig) -> Self {
+        Self::open_on(config, interfaces)
+    }
+
+    /// The same on the interfaces that `look` finds.
+    fn open_on(config: LsdConfig, look: fn(&[SocketAddr]) -> Vec<Interface>) -> Self {
+        let mut discovery = Self {
+            look,
+            interfaces: Vec::new(),
+            look_at: Instant::ZERO,
+            is_up: Arc::default(),
+            v4: None,
+            v6: None,
             cookie: cookie(),
             schedule: LocalSchedule::default(),
             counted: (Instant::ZERO, 0),
             config,
         };
-        let is_up = discovery.join().into_iter().any(|interface| {
-            let socket = match interface.address {
-                IpAddr::V4(_) => &discovery.v4,
-                IpAddr::V6(_) => &discovery.v6,
-            };
-            socket.is_some()
-        });
-        if !is_up {
-            tracing::debug!("no interface for local discovery");
-        }
-        is_up.then_some(discovery)
+        discovery.look();
+        discovery
+    }
+
+    /// Whether there is an interface that does multicast, now and later.
+    #[must_use]
+    pub fn is_up(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.is_up)
     }
 
     /// Announces and listens until the sender of the torrents is gone. `heard` gets each address at which a
@@ -105,7 +127,10 @@ impl Discovery {
         let mut v6 = v4;
         self.config.torrents.mark_changed();
         loop {
-            let wake = self.schedule.poll_timeout();
+            // What is due waits for an interface.
+            let is_up = !self.interfaces.is_empty();
+            let wake = self.schedule.poll_timeout().filter(|_| is_up);
+            let look_at = self.look_at;
             // Every branch is cancel-safe: a datagram is taken when its branch is chosen, or not at all.
             tokio::select! {
                 changed = self.config.torrents.changed() => {
@@ -132,33 +157,46 @@ impl Discovery {
                 () = clock.sleep_until(wake.unwrap_or_default()), if wake.is_some() => {
                     self.announce(clock.now()).await;
                 }
+                () = clock.sleep_until(look_at) => self.look(),
             }
         }
     }
 
-    /// Takes part in the groups on all interfaces there are now; gives these.
-    fn join(&self) -> Vec<Interface> {
-        let interfaces = interfaces(&self.config.listen);
-        for interface in &interfaces {
-            let joined = match (interface.address, &self.v4, &self.v6) {
-                (IpAddr::V4(address), Some(socket), _) => {
-                    SockRef::from(socket).join_multicast_v4(&GROUP_V4.0, &address)
-                }
-                (IpAddr::V6(_), _, Some(socket)) => {
-                    SockRef::from(socket).join_multicast_v6(&GROUP_V6.0, interface.index)
-                }
-                (IpAddr::V4(_) | IpAddr::V6(_), _, _) => Ok(()),
-            };
-            if let Err(error) = joined
-                && error.kind() != io::ErrorKind::AddrInUse
-            {
-                tracing::debug!(?interface, %error, "no local discovery on an interface");
-            }
+    /// Looks which interfaces there are now, and takes part in the groups on them.
+    fn look(&mut self) {
+        self.look_at = self.config.clock.now() + LOOK_INTERVAL;
+        let mut found = (self.look)(&self.config.listen);
+        let has = |v6: bool| found.iter().any(|one| one.address.is_ipv6() == v6);
+        open_if_needed(&mut self.v4, GROUP_V4.into(), has(false));
+        open_if_needed(&mut self.v6, GROUP_V6.into(), has(true));
+        found.retain(|interface| self.join(*interface));
+        if found != self.interfaces {
+            tracing::debug!(interfaces = ?found, "local discovery");
         }
-        interfaces
+        self.is_up.store(!found.is_empty(), Ordering::Relaxed);
+        self.interfaces = found;
     }
 
-    /// Announces what is due on every interface; those that came since the last time are joined.
+    /// Takes part in the group of an interface's family on it; says whether there is a socket for it.
+    fn join(&self, interface: Interface) -> bool {
+        let joined = match (interface.address, &self.v4, &self.v6) {
+            (IpAddr::V4(address), Some(socket), _) => {
+                SockRef::from(socket).join_multicast_v4(&GROUP_V4.0, &address)
+            }
+            (IpAddr::V6(_), _, Some(socket)) => {
+                SockRef::from(socket).join_multicast_v6(&GROUP_V6.0, interface.index)
+            }
+            (IpAddr::V4(_) | IpAddr::V6(_), _, _) => return false,
+        };
+        if let Err(error) = joined
+            && error.kind() != io::ErrorKind::AddrInUse
+        {
+            tracing::debug!(?interface, %error, "no local discovery on an interface");
+        }
+        true
+    }
+
+    /// Announces what is due on every interface.
     async fn announce(&mut self, now: Instant) {
         let info_hashes = self.schedule.take_due(now, INFO_HASHES_MAX);
         if info_hashes.is_empty() {
@@ -169,22 +207,29 @@ impl Discovery {
             info_hashes,
             cookie: Some(self.cookie.clone()),
         };
-        for interface in self.join() {
-            let group = group_of(interface.address);
-            let socket = match interface.address {
-                IpAddr::V4(_) => &self.v4,
-                IpAddr::V6(_) => &self.v6,
-            };
-            let Some(socket) = socket else { continue };
-            let datagram = announce.encode(group);
-            let sent = match leave_by(socket, interface) {
-                Ok(()) => socket.send_to(datagram.as_bytes(), group).await.map(drop),
-                Err(error) => Err(error),
-            };
-            if let Err(error) = sent {
+        self.look();
+        for &interface in &self.interfaces {
+            if let Err(error) = self.announce_on(interface, &announce).await {
                 tracing::debug!(?interface, %error, "not announced in the local network");
             }
         }
+    }
+
+    async fn announce_on(&self, interface: Interface, announce: &LocalAnnounce) -> io::Result<()> {
+        let group = group_of(interface.address);
+        let datagram = announce.encode(group);
+        let own;
+        let socket = match (interface.address, &self.v4, &self.v6) {
+            (IpAddr::V6(address), _, _) if interface.is_named => {
+                // Of several addresses the system would choose one, and others would come to that.
+                own = socket_at(SocketAddrV6::new(address, 0, 0, interface.index))?;
+                &own
+            }
+            (IpAddr::V4(_), Some(socket), _) | (IpAddr::V6(_), _, Some(socket)) => socket,
+            (IpAddr::V4(_) | IpAddr::V6(_), _, _) => return Ok(()),
+        };
+        leave_by(socket, interface)?;
+        socket.send_to(datagram.as_bytes(), group).await.map(drop)
     }
 
     /// Somebody announced something.
@@ -257,6 +302,25 @@ fn open_socket(group: SocketAddr) -> io::Result<UdpSocket> {
     UdpSocket::from_std(socket.into())
 }
 
+/// Opens the socket of a group, if it is of use and not open.
+fn open_if_needed(socket: &mut Option<UdpSocket>, group: SocketAddr, is_needed: bool) {
+    if is_needed && socket.is_none() {
+        let opened = open_socket(group);
+        *socket = opened
+            .inspect_err(|error| tracing::debug!(%group, %error, "no local discovery there"))
+            .ok();
+    }
+}
+
+/// A socket that sends from one address.
+fn socket_at(address: SocketAddrV6) -> io::Result<UdpSocket> {
+    let socket = Socket::new(Domain::IPV6, Type::DGRAM, Some(Protocol::UDP))?;
+    socket.set_only_v6(true)?;
+    socket.bind(&SocketAddr::from(address).into())?;
+    socket.set_nonblocking(true)?;
+    UdpSocket::from_std(socket.into())
+}
+
 /// Has a socket send by this interface.
 fn leave_by(socket: &UdpSocket, interface: Interface) -> io::Result<()> {
     let socket = SockRef::from(socket);
@@ -273,28 +337,48 @@ fn interfaces(listen: &[SocketAddr]) -> Vec<Interface> {
     use nix::net::if_::{InterfaceFlags, if_nametoindex};
 
     let usable = InterfaceFlags::IFF_UP | InterfaceFlags::IFF_MULTICAST;
-    let mut found = BTreeSet::new();
-    let mut seen = BTreeSet::new();
+    let mut found = Vec::new();
     for entry in getifaddrs().into_iter().flatten() {
         let address = entry.address.and_then(|address| {
             let v4 = address.as_sockaddr_in().map(|v4| IpAddr::from(v4.ip()));
             v4.or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::from(v6.ip())))
         });
-        let (Some(address), true) = (address, entry.flags.contains(usable)) else {
-            continue;
-        };
-        let is_loopback = entry.flags.contains(InterfaceFlags::IFF_LOOPBACK);
+        if let Some(address) = address
+            && entry.flags.contains(usable)
+            && let Ok(index) = if_nametoindex(entry.interface_name.as_str())
+        {
+            found.push(InterfaceAddress {
+                address,
+                index,
+                is_loopback: entry.flags.contains(InterfaceFlags::IFF_LOOPBACK),
+            });
+        }
+    }
+    choose(listen, &found)
+}
+
+/// Those by which to announce: each address that is listened on, and where all are, each interface.
+fn choose(listen: &[SocketAddr], addresses: &[InterfaceAddress]) -> Vec<Interface> {
+    let mut found = BTreeSet::new();
+    let mut seen = BTreeSet::new();
+    for &InterfaceAddress {
+        address,
+        index,
+        is_loopback,
+    } in addresses
+    {
         let is_named = listen.iter().any(|listen| listen.ip() == address);
         let is_meant = listen.iter().any(|listen| {
             listen.ip().is_unspecified() && listen.is_ipv6() == address.is_ipv6() && !is_loopback
         });
-        let Ok(index) = if_nametoindex(entry.interface_name.as_str()) else {
-            continue;
-        };
         // An IPv6 interface has several addresses, and sends by its number.
-        let is_new = !address.is_ipv6() || seen.insert(index);
-        if (is_named || is_meant) && is_new && found.len() < INTERFACES_MAX {
-            found.insert(Interface { address, index });
+        let is_chosen = is_named || (is_meant && (address.is_ipv4() || seen.insert(index)));
+        if is_chosen && found.len() < INTERFACES_MAX {
+            found.insert(Interface {
+                address,
+                index,
+                is_named,
+            });
         }
     }
     found.into_iter().collect()
@@ -313,8 +397,89 @@ fn interfaces(listen: &[SocketAddr]) -> Vec<Interface> {
             found.insert(Interface {
                 address: unspecified,
                 index: 0,
+                is_named: false,
             });
         }
     }
     found.into_iter().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn addresses(listed: &[(&str, u32)]) -> Vec<InterfaceAddress> {
+        let of = |&(address, index): &(&str, u32)| InterfaceAddress {
+            address: address.parse().unwrap(),
+            index,
+            is_loopback: index == 1,
+        };
+        listed.iter().map(of).collect()
+    }
+
+    #[track_caller]
+    fn check_chosen(listen: &str, expected: &[(&str, u32)]) {
+        let there = addresses(&[
+            ("127.0.0.1", 1),
+            ("::1", 1),
+            ("192.168.1.2", 2),
+            ("192.168.1.3", 2),
+            ("fe80::1", 2),
+            ("2001:db8::1", 2),
+            ("2001:db8::2", 2),
+            ("fe80::2", 3),
+        ]);
+        let chosen = choose(&[listen.parse().unwrap()], &there);
+        let chosen: Vec<(String, u32)> = chosen
+            .iter()
+            .map(|one| (one.address.to_string(), one.index))
+            .collect();
+        let expected: Vec<(String, u32)> = expected
+            .iter()
+            .map(|&(address, index)| (address.to_owned(), index))
+            .collect();
+        assert_eq!(chosen, expected, "{listen}");
+    }
+
+    #[test]
+    fn an_address_that_is_listened_on_is_announced_whatever_its_interface_has_besides() {
+        check_chosen("[2001:db8::2]:1", &[("2001:db8::2", 2)]);
+        check_chosen("192.168.1.3:1", &[("192.168.1.3", 2)]);
+        check_chosen("127.0.0.1:1", &[("127.0.0.1", 1)]);
+        check_chosen("[::]:1", &[("fe80::1", 2), ("fe80::2", 3)]);
+        check_chosen("0.0.0.0:1", &[("192.168.1.2", 2), ("192.168.1.3", 2)]);
+        check_chosen("10.0.0.1:1", &[]);
+    }
+
+    /// An interface that is there from the second look on.
+    fn appearing(_listen: &[SocketAddr]) -> Vec<Interface> {
+        static LOOKED: AtomicBool = AtomicBool::new(false);
+        let interface = Interface {
+            address: Ipv4Addr::LOCALHOST.into(),
+            index: 1,
+            is_named: true,
+        };
+        let is_there = LOOKED.swap(true, Ordering::SeqCst);
+        is_there.then_some(interface).into_iter().collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_interface_that_comes_later_is_used_within_a_minute() {
+        let (torrents, receiver) = watch::channel(BTreeSet::from([InfoHash::new([1; 20])]));
+        let config = LsdConfig {
+            listen: vec![(Ipv4Addr::LOCALHOST, 0).into()],
+            port: 6881,
+            clock: Clock::start(),
+            torrents: receiver,
+        };
+        let discovery = Discovery::open_on(config, appearing);
+        let is_up = discovery.is_up();
+        let running = tokio::spawn(discovery.run(|_, _| {}));
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(!is_up.load(Ordering::SeqCst));
+        tokio::time::sleep(Duration::from_secs(59)).await;
+        assert!(is_up.load(Ordering::SeqCst));
+        drop(torrents);
+        running.await.unwrap();
+    }
 }

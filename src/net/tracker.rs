@@ -3,7 +3,7 @@
 //! One [`Trackers`] serves a session. For HTTP it makes a client the first time one is needed, one
 //! for each local address, so that each of our addresses is announced from itself (BEP 7).
 //!
-//! Invariant: an announce ends within [`REQUEST_TIMEOUT`], holds at most
+//! Invariant: an announce ends within [`REQUEST_TIMEOUT`] ([`UDP_TIMEOUT`] over UDP), holds at most
 //! [`ANSWER_LENGTH_MAX`] bytes of answer, and reaches nobody that
 //! [`TrackerUrl`] and [`may_have_address`] do not allow.
 
@@ -18,14 +18,21 @@ use reqwest::header::LOCATION;
 use reqwest::redirect::Policy;
 use reqwest::{Client, Response, Url};
 
+use super::names::{LOOKUP_TIMEOUT, Names};
 use super::udp_tracker::UdpTrackers;
 use crate::announce::tracker::ANSWER_LENGTH_MAX;
 use crate::announce::tracker_url::may_have_address;
+use crate::announce::udp_tracker::{EXCHANGE_MAX, Route};
 use crate::announce::{Answer, Request, Scheme, TrackerError, TrackerUrl, UrlError};
 use crate::metainfo::plain_text;
 
-/// How long an announce may take, redirects and all.
+/// How long an announce over HTTP may take, look-ups, redirects and all.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long an announce over UDP may take: the look-up, the exchange, and a moment for the loop.
+pub const UDP_TIMEOUT: Duration = LOOKUP_TIMEOUT
+    .saturating_add(EXCHANGE_MAX)
+    .saturating_add(Duration::from_secs(2));
 
 /// How long a connection may take to open. Ours: as long as one to a peer.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -48,12 +55,14 @@ type Clients = BTreeMap<(IpAddr, bool), Client>;
 /// The way to HTTP trackers. Clones share everything.
 #[derive(Debug, Clone, Default)]
 pub struct HttpTrackers {
+    names: Names,
     clients: Arc<Mutex<Clients>>,
 }
 
 /// The way to all trackers. Clones share everything.
 #[derive(Debug, Clone)]
 pub struct Trackers {
+    names: Names,
     http: HttpTrackers,
     udp: UdpTrackers,
 }
@@ -62,8 +71,18 @@ impl Trackers {
     /// The way to all trackers, those over UDP by this one.
     #[must_use]
     pub fn new(udp: UdpTrackers) -> Self {
+        Self::with_names(udp, Names::default())
+    }
+
+    /// The same with names looked up by these.
+    #[must_use]
+    pub fn with_names(udp: UdpTrackers, names: Names) -> Self {
         Self {
-            http: HttpTrackers::default(),
+            http: HttpTrackers {
+                names: names.clone(),
+                ..HttpTrackers::default()
+            },
+            names,
             udp,
         }
     }
@@ -81,8 +100,29 @@ impl Trackers {
     ) -> Result<Answer, TrackerError> {
         match tracker.scheme() {
             Scheme::Http | Scheme::Https => self.http.announce(from, tracker, request).await,
-            Scheme::Udp => self.udp.announce(from, tracker, request).await,
+            Scheme::Udp => {
+                let announce = self.over_udp(from, tracker, request);
+                let ended = tokio::time::timeout(UDP_TIMEOUT, announce).await;
+                ended.unwrap_or(Err(TrackerError::TimedOut))
+            }
         }
+    }
+
+    async fn over_udp(
+        &self,
+        from: IpAddr,
+        url: &TrackerUrl,
+        request: &Request,
+    ) -> Result<Answer, TrackerError> {
+        let found = resolve(&self.names, url.host(), url.port(), from.is_ipv4()).await?;
+        let Some(&tracker) = found.first() else {
+            return Err(TrackerError::NoAddress);
+        };
+        let route = Route {
+            local: from,
+            tracker,
+        };
+        self.udp.announce(route, url.path(), request).await
     }
 }
 
@@ -102,7 +142,7 @@ pub fn paths(listen: &[SocketAddr]) -> Vec<SocketAddr> {
 
 /// No address of a name can be used.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum NameError {
+enum NameError {
     #[error("{0}")]
     Lookup(String),
     #[error("the name has no address of this family")]
@@ -114,29 +154,33 @@ pub(super) enum NameError {
 /// Finds addresses of one family, those left out that a name must not have.
 #[derive(Debug)]
 struct Resolver {
+    names: Names,
     wants_ipv4: bool,
 }
 
 impl Resolve for Resolver {
     fn resolve(&self, name: Name) -> Resolving {
-        let wants_ipv4 = self.wants_ipv4;
+        let (names, wants_ipv4) = (self.names.clone(), self.wants_ipv4);
         Box::pin(async move {
-            let found = resolve(name.as_str(), 0, wants_ipv4).await?;
+            let found = resolve(&names, name.as_str(), 0, wants_ipv4).await?;
             Ok(Box::new(found.into_iter()) as Addrs)
         })
     }
 }
 
 /// The addresses of one family that a host has and may have, at least one.
-pub(super) async fn resolve(
+async fn resolve(
+    names: &Names,
     host: &str,
     port: u16,
     wants_ipv4: bool,
 ) -> Result<Vec<SocketAddr>, NameError> {
-    let found = tokio::net::lookup_host((host, port)).await;
-    let found = found.map_err(|error| NameError::Lookup(words(&error)))?;
+    let found = names.find(host).await;
+    let found = found.map_err(|error| NameError::Lookup(plain(&error)))?;
     let mut found: Vec<SocketAddr> = found
+        .into_iter()
         .filter(|address| address.is_ipv4() == wants_ipv4)
+        .map(|address| SocketAddr::new(address, port))
         .collect();
     if found.is_empty() {
         return Err(NameError::NoAddress);
@@ -151,7 +195,7 @@ pub(super) async fn resolve(
 impl From<&NameError> for TrackerError {
     fn from(error: &NameError) -> Self {
         match error {
-            NameError::Lookup(words) => Self::Unreachable(words.clone()),
+            NameError::Lookup(words) => Self::Lookup(words.clone()),
             NameError::NoAddress => Self::NoAddress,
             NameError::Narrower => UrlError::Narrower.into(),
         }
@@ -243,17 +287,18 @@ impl HttpTrackers {
         if let Some(client) = clients.get(&(from, with_tls)) {
             return Ok(client.clone());
         }
-        let client = build(from, with_tls).map_err(failure)?;
+        let client = build(self.names.clone(), from, with_tls).map_err(failure)?;
         clients.insert((from, with_tls), client.clone());
         Ok(client)
     }
 }
 
 /// A client that keeps no connection: a tracker is asked again in half an hour.
-fn build(from: IpAddr, with_tls: bool) -> reqwest::Result<Client> {
+fn build(names: Names, from: IpAddr, with_tls: bool) -> reqwest::Result<Client> {
     // Somebody else in this process may have chosen one before; either does.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let resolver = Resolver {
+        names,
         wants_ipv4: from.is_ipv4(),
     };
     let mut builder = Client::builder()
@@ -345,7 +390,12 @@ fn failure(error: reqwest::Error) -> TrackerError {
 
 /// An error in words that are fit for display.
 fn words(error: &dyn std::error::Error) -> String {
-    plain_text(error.to_string().as_bytes(), WORDS_LENGTH_MAX).unwrap_or_default()
+    plain(&error.to_string())
+}
+
+/// Words that are fit for display.
+fn plain(words: &str) -> String {
+    plain_text(words.as_bytes(), WORDS_LENGTH_MAX).unwrap_or_default()
 }
 
 #[cfg(test)]

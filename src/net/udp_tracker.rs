@@ -18,10 +18,9 @@ use tokio::task::JoinSet;
 
 use super::clock::Clock;
 use super::dht::DhtHandle;
-use super::tracker::resolve;
 use super::udp::{DATAGRAM_MAX, bind_udp};
 use crate::announce::udp_tracker::{Datagram, ExchangeId, Route, UdpExchanges};
-use crate::announce::{Answer, Request, TrackerError, TrackerUrl};
+use crate::announce::{Answer, Request, TrackerError};
 use crate::random::Random;
 
 /// Announces and datagrams that wait for the loop.
@@ -123,23 +122,19 @@ impl UdpTrackers {
         (Self { wanted }, driver.run(inputs))
     }
 
-    /// Announces to a tracker from the local address `from`, as it is listened on.
+    /// Announces to a tracker; `path` is path and query of its URL. Ends some [`EXCHANGE_MAX`] later at
+    /// the latest.
+    ///
+    /// [`EXCHANGE_MAX`]: crate::announce::udp_tracker::EXCHANGE_MAX
     ///
     /// # Errors
     ///
-    /// Why there is no answer. [`TrackerError::NoAddress`] if the tracker has none of that family.
-    pub async fn announce(&self, from: IpAddr, url: &TrackerUrl, request: &Request) -> Outcome {
-        let found = resolve(url.host(), url.port(), from.is_ipv4()).await?;
-        let Some(&tracker) = found.first() else {
-            return Err(TrackerError::NoAddress);
-        };
+    /// Why there is no answer.
+    pub async fn announce(&self, route: Route, path: &str, request: &Request) -> Outcome {
         let (reply, outcome) = oneshot::channel();
         let wanted = Wanted {
-            route: Route {
-                local: from,
-                tracker,
-            },
-            path: url.path().to_owned(),
+            route,
+            path: path.to_owned(),
             request: request.clone(),
             reply,
         };

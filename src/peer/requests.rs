@@ -55,6 +55,8 @@ const UNWANTED_MAX: u64 = 100;
 struct Outstanding {
     block: BlockRef,
     sent: Instant,
+    /// The peer choked us then: it is for an allowed piece.
+    in_choke: bool,
 }
 
 /// What became of a block that arrived.
@@ -107,7 +109,7 @@ pub(super) struct Requests {
     /// Whether a request timed out since the last unchoke: the peer is slower than the smallest
     /// pipeline needs.
     timed_out: bool,
-    /// Nothing is asked for before, because the peer rejected requests although it does not choke us.
+    /// Nothing is asked for before, because the peer rejected requests that it said it would answer.
     rests_until: Option<Instant>,
     /// Rests since the last block.
     rests: u32,
@@ -249,8 +251,8 @@ impl Requests {
         usize::try_from(bytes.div_ceil(u128::from(BLOCK_LENGTH))).unwrap_or(usize::MAX)
     }
 
-    /// Notes a request; `false` if the block is outstanding already.
-    pub(super) fn push(&mut self, now: Instant, block: BlockRef) -> bool {
+    /// Notes a request to a peer that chokes us or not; `false` if the block is outstanding already.
+    pub(super) fn push(&mut self, now: Instant, block: BlockRef, in_choke: bool) -> bool {
         if self.outstanding().any(|outstanding| outstanding == block) {
             return false;
         }
@@ -258,7 +260,11 @@ impl Requests {
         if self.outstanding.is_empty() && !self.snubbed {
             self.waiting_since = now;
         }
-        self.outstanding.push_back(Outstanding { block, sent: now });
+        self.outstanding.push_back(Outstanding {
+            block,
+            sent: now,
+            in_choke,
+        });
         true
     }
 
@@ -341,17 +347,19 @@ impl Requests {
         Ok(Arrival::Wanted { unsnubbed })
     }
 
-    /// A request was rejected; whether it was outstanding.
+    /// A request was rejected; whether it was outstanding. That a choke makes it void is no reason for a
+    /// rest.
     pub(super) fn on_reject(
         &mut self,
         now: Instant,
         block: BlockRef,
         is_choked: bool,
     ) -> Result<bool, ProtocolError> {
-        if let Some(position) = self.position(block) {
-            self.outstanding.remove(position);
+        let position = self.position(block);
+        if let Some(request) = position.and_then(|position| self.outstanding.remove(position)) {
             self.waiting_since = now;
-            if !is_choked && self.rests_until.is_none() {
+            let is_void = is_choked && !request.in_choke;
+            if !is_void && self.rests_until.is_none_or(|until| until <= now) {
                 let rest = REST_MIN.saturating_mul(1 << self.rests.min(16));
                 self.rests_until = Some(now + rest.min(REST_MAX));
                 self.rests += 1;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+use super::heard::Heard;
 use super::state::StateDir;
 use crate::dht::Snapshot;
 use crate::id::NodeId;
@@ -41,11 +42,15 @@ pub(super) struct DhtSummary {
     pub(super) ids: Vec<NodeId>,
 }
 
-/// Publishes summaries until nobody listens.
-pub(super) async fn watch_node(dht: DhtHandle, summary: watch::Sender<DhtSummary>) {
+/// Publishes summaries until nobody listens, and tells when nodes are heard.
+pub(super) async fn watch_node(dht: DhtHandle, summary: watch::Sender<DhtSummary>, heard: Heard) {
     let mut looks = 0u32;
+    let mut responses = 0;
     while !summary.is_closed() {
         let status = dht.status().await;
+        if std::mem::replace(&mut responses, status.stats.responses) < status.stats.responses {
+            heard.on_heard();
+        }
         let latest = DhtSummary {
             contacts: status.contacts,
             bootstrap_failed: status.bootstrap_failed,

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -24,11 +25,13 @@ pub(super) const ANSWERS_WITHIN: Duration = Duration::from_secs(20);
 #[derive(Debug, Clone)]
 pub(super) struct LocalNetwork {
     torrents: Arc<watch::Sender<BTreeSet<InfoHash>>>,
+    /// Whether there is an interface that does multicast.
+    is_up: Arc<AtomicBool>,
 }
 
 impl LocalNetwork {
-    /// Starts to announce and to listen, if that is wanted, others could connect to us, and there is an
-    /// interface that does multicast.
+    /// Starts to announce and to listen, if that is wanted and others could connect to us, whenever there
+    /// is an interface that does multicast.
     pub(super) fn start(
         config: &Config,
         listen: &[SocketAddr],
@@ -53,10 +56,12 @@ impl LocalNetwork {
                 let _ = commands.try_send(Command::AddPeers(PeerSource::Lsd, vec![address]));
             }
         };
-        let discovery = Discovery::open(config)?;
+        let discovery = Discovery::open(config);
+        let is_up = discovery.is_up();
         services.spawn(discovery.run(heard));
         Some(Self {
             torrents: Arc::new(torrents),
+            is_up,
         })
     }
 
@@ -66,6 +71,7 @@ impl LocalNetwork {
             .send_if_modified(|torrents| torrents.insert(info_hash));
         Membership {
             torrents: Arc::clone(&self.torrents),
+            is_up: Arc::clone(&self.is_up),
             info_hash,
         }
     }
@@ -75,7 +81,15 @@ impl LocalNetwork {
 #[derive(Debug)]
 pub(super) struct Membership {
     torrents: Arc<watch::Sender<BTreeSet<InfoHash>>>,
+    is_up: Arc<AtomicBool>,
     info_hash: InfoHash,
+}
+
+impl Membership {
+    /// Whether others can hear of it now.
+    pub(super) fn is_up(&self) -> bool {
+        self.is_up.load(Ordering::Relaxed)
+    }
 }
 
 impl Drop for Membership {

@@ -12,6 +12,7 @@ mod accept;
 pub mod config;
 mod counters;
 pub mod handle;
+mod heard;
 mod keeper;
 mod listen;
 mod local;
@@ -59,6 +60,7 @@ use crate::swarm::{PeerSource, PieceOrder, Torrent};
 use accept::Acceptor;
 use counters::Tally;
 use handle::Command;
+use heard::Heard;
 use keeper::DhtSummary;
 use listen::{Bound, Kinds};
 use local::LocalNetwork;
@@ -172,7 +174,7 @@ pub struct Session {
     places: Places,
     limits: Limits,
     local: Option<LocalNetwork>,
-    net_trackers: Trackers,
+    trackers: trackers::Shared,
     /// The loop of the UDP trackers, which torrents need until they have ended.
     udp_trackers: JoinSet<()>,
     /// Owner of the torrent tasks.
@@ -214,7 +216,9 @@ impl Session {
         let dht = start_dht(&config, &mut bound, saved, clock)?;
 
         let mut services = JoinSet::new();
-        let summary = watch_dht(dht.as_ref(), state.as_ref(), &listen, &mut services);
+        let heard = Heard::new(clock);
+        let kept = (state.as_ref(), &listen[..]);
+        let summary = watch_dht(dht.as_ref(), kept, &heard, &mut services);
         let routes = Arc::new(Routes::new(BTreeMap::new()));
         let tally = Tally::default();
         let places = Places::new(places::raise_descriptors());
@@ -231,7 +235,7 @@ impl Session {
         }
         let port = shared_port(&listen);
         let local = LocalNetwork::start(&config, &listen, port, clock, &routes, &mut services);
-        let (net_trackers, udp_trackers) = start_trackers(dht.clone(), clock);
+        let (trackers, udp_trackers) = start_trackers(dht.clone(), clock, heard);
         tracing::info!(?listen, "listening");
         Ok(Self {
             config,
@@ -247,7 +251,7 @@ impl Session {
             places,
             limits,
             local,
-            net_trackers,
+            trackers,
             udp_trackers,
             torrents: Mutex::new(JoinSet::new()),
             services,
@@ -439,7 +443,7 @@ impl Session {
         };
         let random = Random::from_entropy(entropy());
         Announcer::new(
-            self.net_trackers.clone(),
+            self.trackers.clone(),
             &tiers,
             identity,
             random,
@@ -484,11 +488,15 @@ impl Session {
 }
 
 /// The way to trackers, and the loop of those over UDP.
-fn start_trackers(dht: Option<DhtHandle>, clock: Clock) -> (Trackers, JoinSet<()>) {
+fn start_trackers(
+    dht: Option<DhtHandle>,
+    clock: Clock,
+    heard: Heard,
+) -> (trackers::Shared, JoinSet<()>) {
     let (udp, run) = UdpTrackers::new(dht, clock, entropy());
     let mut running = JoinSet::new();
     running.spawn(run);
-    (Trackers::new(udp), running)
+    (trackers::Shared::new(Trackers::new(udp), heard), running)
 }
 
 /// Forgets torrents that were not used for long, before any is added: none is in use then.
@@ -513,13 +521,13 @@ fn shared_port(listen: &[SocketAddr]) -> Option<u16> {
 /// Starts what watches over the DHT node; gives what it sees.
 fn watch_dht(
     dht: Option<&DhtHandle>,
-    state: Option<&Arc<StateDir>>,
-    listen: &[SocketAddr],
+    (state, listen): (Option<&Arc<StateDir>>, &[SocketAddr]),
+    heard: &Heard,
     services: &mut JoinSet<()>,
 ) -> watch::Receiver<DhtSummary> {
     let (sender, summary) = watch::channel(DhtSummary::default());
     if let Some(dht) = dht {
-        services.spawn(keeper::watch_node(dht.clone(), sender));
+        services.spawn(keeper::watch_node(dht.clone(), sender, heard.clone()));
         if let Some(state) = state {
             services.spawn(keeper::save_regularly(
                 dht.clone(),

@@ -197,8 +197,8 @@ impl Search {
     }
 
     /// The DHT node has so many contacts. With the first one after none, what failed for want of
-    /// them is tried again at once: the schedule begins anew. Says whether it is the first one.
-    pub(super) fn on_contacts(&mut self, now: Instant, contacts: usize) -> bool {
+    /// them is tried again at once: the schedule begins anew.
+    pub(super) fn on_contacts(&mut self, now: Instant, contacts: usize) {
         let had_contacts = std::mem::replace(&mut self.has_contacts, contacts > 0);
         let searching = self.tally.progress().searching;
         if self.has_contacts && !had_contacts && self.unanswered && !searching {
@@ -209,7 +209,6 @@ impl Search {
                 self.keep_announced(now, &dht, kind);
             }
         }
-        self.has_contacts && !had_contacts
     }
 
     /// There is something to serve: others may be told to come.

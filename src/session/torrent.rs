@@ -28,7 +28,7 @@ use super::publish::Publishing;
 use super::resume::Totals;
 use super::search::{Announcement, LookupInput, Search};
 use super::state::StateDir;
-use super::trackers::{Announcer, Reply};
+use super::trackers::{Announcer, News};
 use crate::announce::{self, Transferred};
 use crate::bitfield::Bitfield;
 use crate::dht::{PeerKind, PeerPort};
@@ -218,13 +218,11 @@ impl Task {
                 }
                 Some(dialled) = self.links.dial_ended() => self.on_dialled(dialled),
                 Some(()) = self.search.helper_ended() => {}
-                Some(reply) = self.announcer.reply() => self.on_tracker(reply),
+                news = self.announcer.news() => changed = self.on_tracker(news),
                 changed = inputs.dht.changed(), if dht_is_up => match changed {
                     Ok(()) => {
                         let contacts = inputs.dht.borrow().contacts;
-                        if self.search.on_contacts(clock.now(), contacts) {
-                            self.announcer.on_network_back(clock.now());
-                        }
+                        self.search.on_contacts(clock.now(), contacts);
                     }
                     Err(_) => dht_is_up = false,
                 },
@@ -262,14 +260,26 @@ impl Task {
         tokio::join!(end, announcer.stop(now, transferred));
     }
 
-    /// A tracker replied.
-    fn on_tracker(&mut self, reply: Reply) {
+    /// A tracker replied, or one can be asked; says whether that changes anything but the trackers asked.
+    fn on_tracker(&mut self, news: News) -> bool {
         let now = self.context.clock.now();
+        let reply = match news {
+            News::Reply(reply) => reply,
+            News::Turn => return false,
+            News::NetworkBack => {
+                self.announcer.on_network_back(now);
+                return false;
+            }
+        };
         self.published.urgent = true;
-        let peers = self.announcer.on_reply(now, reply);
-        if !peers.is_empty() {
-            self.core.add_peers(now, PeerSource::Tracker, &peers);
+        let found = self.announcer.on_reply(now, reply);
+        if found.has_switched {
+            self.core.part_with_all(now);
         }
+        if !found.peers.is_empty() {
+            self.core.add_peers(now, PeerSource::Tracker, &found.peers);
+        }
+        true
     }
 
     /// How far the torrent is, as trackers are told.
@@ -391,6 +401,7 @@ impl Task {
                 self.announcer.start_due(now, transferred);
             }
         }
+        self.announcer.free_place();
         if self.published.due().is_some_and(|at| at <= now) {
             self.publish(now, &summary.borrow());
         }
@@ -423,7 +434,8 @@ impl Task {
         }
         if let Some(info) = self.core.info().cloned() {
             if info.is_private() {
-                // BEP 27: peers of a private torrent come from its trackers only.
+                // BEP 27: peers of a private torrent come from its trackers only, one at a time.
+                self.announcer.set_private(self.context.clock.now());
                 self.search.disable();
                 self.context.local = None;
                 self.membership = None;
@@ -507,7 +519,8 @@ impl Task {
         let no_dht = !dht.enabled || (!self.context.has_way_in && dht.contacts == 0);
         let no_source = no_dht && !trackers.enabled;
         let nobody = no_source && stats.peers_known == 0 && stats.peers_connected == 0;
-        let waits = self.membership.is_some() && now < self.joined_at + ANSWERS_WITHIN;
+        let has_neighbours = self.membership.as_ref().is_some_and(Membership::is_up);
+        let waits = has_neighbours && now < self.joined_at + ANSWERS_WITHIN;
         dht.no_way_in = nobody && !waits;
         let moving = stats.down_rate > 0 || stats.up_rate > 0 || self.is_checking() || waits;
         let state = self.core.state();

@@ -1,15 +1,19 @@
 //! One torrent's trackers: what is under way, what they gave, what they said.
 //!
 //! Invariant: the torrent's task never waits for a tracker: helpers do, at most four for each of the few
-//! announces under way, and the end of a torrent waits for the last ones a few seconds at most.
+//! announces under way, and the end of a torrent waits for the last ones a few seconds at most. An announce
+//! begins only when the session has a place for it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 
+use super::heard::Heard;
 use super::listen::is_own;
 use crate::announce::{
     Answer, Due, Request, TrackerError, TrackerEvent, TrackerId, TrackerList, TrackerStatus,
@@ -25,6 +29,15 @@ const STOP_TIMEOUT: Duration = Duration::from_millis(1_500);
 
 /// How long it waits before that for those that are being told that everything is there.
 const COMPLETED_TIMEOUT: Duration = Duration::from_millis(700);
+
+/// Announces of the session that begin at the same time. Ours: some hundred sockets, one or two for each, and
+/// with trackers that answer within a second thousands of torrents are announced in a minute.
+const PLACES: usize = 64;
+
+/// How long an announce has its place: as long as a connection may take to open. A tracker that is silent for
+/// longer holds up nobody; as no announce takes more than a minute and a quarter, at most eight times
+/// as many are under way as there are places.
+const PLACE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Our own addresses that trackers named (BEP 24) and that are remembered.
 const EXTERNAL_MAX: usize = 8;
@@ -43,6 +56,44 @@ pub(super) struct Identity {
     pub(super) listen: Vec<SocketAddr>,
 }
 
+/// The places for announces of a session, given out in the order in which torrents ask. Clones share them.
+#[derive(Debug, Clone)]
+pub(super) struct AnnouncePlaces {
+    free: Arc<Semaphore>,
+}
+
+impl Default for AnnouncePlaces {
+    fn default() -> Self {
+        Self::new(PLACES)
+    }
+}
+
+/// The right to begin an announce; dropping it frees the place.
+type Place = OwnedSemaphorePermit;
+
+/// A torrent's turn to get a place.
+type Turn = Pin<Box<dyn Future<Output = Option<Place>> + Send>>;
+
+impl AnnouncePlaces {
+    /// So many places.
+    fn new(places: usize) -> Self {
+        Self {
+            free: Arc::new(Semaphore::new(places)),
+        }
+    }
+
+    /// A place at once, if one is free and nobody waits.
+    fn take(&self) -> Option<Place> {
+        Arc::clone(&self.free).try_acquire_owned().ok()
+    }
+
+    /// A place in turn. `None` never happens: the places are not closed.
+    fn wait(&self) -> Turn {
+        let free = Arc::clone(&self.free);
+        Box::pin(async move { free.acquire_owned().await.ok() })
+    }
+}
+
 /// How far the trackers of a torrent came.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TrackerProgress {
@@ -54,10 +105,51 @@ pub struct TrackerProgress {
     pub enabled: bool,
 }
 
+/// What the torrents of a session share to ask trackers. Clones share everything.
+#[derive(Debug, Clone)]
+pub(super) struct Shared {
+    net: Trackers,
+    places: AnnouncePlaces,
+    heard: Heard,
+}
+
+impl Shared {
+    /// The way to trackers, and who is heard.
+    pub(super) fn new(net: Trackers, heard: Heard) -> Self {
+        Self {
+            net,
+            places: AnnouncePlaces::default(),
+            heard,
+        }
+    }
+}
+
+/// Something happened to the trackers of a torrent.
+#[derive(Debug)]
+pub(super) enum News {
+    /// An announce from one of our addresses ended.
+    Reply(Reply),
+    /// There is a place for an announce now.
+    Turn,
+    /// Somebody is heard after nobody was.
+    NetworkBack,
+}
+
+/// What a reply brings.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Found {
+    /// Peers, ourselves left out.
+    pub(super) peers: Vec<SocketAddr>,
+    /// A private torrent changed its tracker: it has no other peers from now on (BEP 27).
+    pub(super) has_switched: bool,
+}
+
 /// How an announce from one of our addresses went.
 #[derive(Debug)]
 pub(super) struct Reply {
     tracker: TrackerId,
+    /// Which announce.
+    number: u64,
     url: String,
     result: Result<Answer, TrackerError>,
 }
@@ -65,6 +157,8 @@ pub(super) struct Reply {
 /// An announce under way from several addresses: the first answer counts.
 #[derive(Debug)]
 struct Open {
+    /// Which announce: replies to earlier ones may still come.
+    number: u64,
     event: TrackerEvent,
     left: usize,
     failure: Option<TrackerError>,
@@ -72,13 +166,22 @@ struct Open {
 
 /// The trackers of one torrent.
 pub(super) struct Announcer {
-    net: Trackers,
+    shared: Shared,
+    /// The next place, while there is none for something that is due.
+    turn: Option<Turn>,
+    /// The place that the turn gave.
+    place: Option<Place>,
     list: TrackerList,
     identity: Identity,
     /// Where we are announced from, and which port is told.
     paths: Vec<SocketAddr>,
     key: u32,
     open: BTreeMap<TrackerId, Open>,
+    /// Announces so far.
+    announces: u64,
+    /// Whether the torrent is private, and which tracker it keeps to once that has answered.
+    is_private: bool,
+    current: Option<TrackerId>,
     helpers: JoinSet<Reply>,
     external: BTreeSet<IpAddr>,
     peers: BTreeSet<SocketAddr>,
@@ -88,7 +191,7 @@ pub(super) struct Announcer {
 impl Announcer {
     /// The trackers of these tiers; none is asked yet.
     pub(super) fn new(
-        net: Trackers,
+        shared: Shared,
         tiers: &[Vec<String>],
         identity: Identity,
         mut random: Random,
@@ -96,11 +199,16 @@ impl Announcer {
     ) -> Self {
         let list = TrackerList::new(tiers, &mut random, now);
         let mut announcer = Self {
-            net,
+            shared,
+            turn: None,
+            place: None,
             paths: paths(&identity.listen),
             identity,
             key: random.next_u32(),
             open: BTreeMap::new(),
+            announces: 0,
+            is_private: false,
+            current: None,
             helpers: JoinSet::new(),
             external: BTreeSet::new(),
             peers: BTreeSet::new(),
@@ -114,20 +222,38 @@ impl Announcer {
         announcer
     }
 
-    /// When something is due.
-    pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        self.list.poll_timeout()
+    /// The torrent is private: its trackers are asked one at a time from now on.
+    pub(super) fn set_private(&mut self, now: Instant) {
+        self.is_private = true;
+        for given_up in self.list.keep_to_one(now) {
+            self.open.remove(&given_up);
+        }
+        self.current = self.list.current();
+        self.refresh();
     }
 
-    /// Starts what is due now, in helpers.
+    /// When something is due, unless that waits for its turn.
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        self.list.poll_timeout().filter(|_| self.turn.is_none())
+    }
+
+    /// Starts what is due now, in helpers, as far as there are places.
     pub(super) fn start_due(&mut self, now: Instant, transferred: Transferred) {
-        while let Some(one) = self.list.poll_due(now) {
-            let left = self.ask(one.clone(), transferred);
+        while self.poll_timeout().is_some_and(|at| at <= now) {
+            let Some(place) = self.place.take().or_else(|| self.shared.places.take()) else {
+                self.turn = Some(self.shared.places.wait());
+                break;
+            };
+            let Some(one) = self.list.poll_due(now) else {
+                continue;
+            };
+            let left = self.ask(one.clone(), transferred, place);
             if left == 0 {
                 let nowhere = TrackerError::NoAddress;
-                self.list.handle_failure(now, one.tracker, &nowhere);
+                self.on_failure(now, one.tracker, &nowhere);
             } else {
                 let open = Open {
+                    number: self.announces,
                     event: one.event,
                     left,
                     failure: None,
@@ -138,8 +264,16 @@ impl Announcer {
         self.refresh();
     }
 
+    /// Nothing more is started now: a place that was not needed goes to the next torrent.
+    pub(super) fn free_place(&mut self) {
+        self.place = None;
+    }
+
     /// Announces from each of our addresses; says how many these are.
-    fn ask(&mut self, due: Due, transferred: Transferred) -> usize {
+    fn ask(&mut self, due: Due, transferred: Transferred, place: Place) -> usize {
+        let place = Arc::new(place);
+        self.announces += 1;
+        let number = self.announces;
         for path in &self.paths {
             let request = Request {
                 info_hash: self.identity.info_hash,
@@ -151,12 +285,14 @@ impl Announcer {
                 peers_wanted: due.peers_wanted,
                 tracker_id: due.tracker_id.clone(),
             };
-            let (net, url, from) = (self.net.clone(), Arc::clone(&due.url), path.ip());
-            let tracker = due.tracker;
+            let (net, url, from) = (self.shared.net.clone(), Arc::clone(&due.url), path.ip());
+            let (tracker, place) = (due.tracker, Arc::clone(&place));
             self.helpers.spawn(async move {
-                let result = net.announce(from, &url, &request).await;
+                let announce = net.announce(from, &url, &request);
+                let result = with_place(place, announce).await;
                 Reply {
                     tracker,
+                    number,
                     url: url.to_string(),
                     result,
                 }
@@ -165,32 +301,62 @@ impl Announcer {
         self.paths.len()
     }
 
-    /// Waits for a reply; `None` at once when there is nothing to wait for. May be dropped.
-    pub(super) async fn reply(&mut self) -> Option<Reply> {
-        self.helpers.join_next().await?.ok()
+    /// Waits until something happens. May be dropped.
+    pub(super) async fn news(&mut self) -> News {
+        loop {
+            // Every branch is cancel-safe: replies and turns stay here until they are taken.
+            tokio::select! {
+                Some(reply) = self.helpers.join_next() => {
+                    if let Ok(reply) = reply {
+                        return News::Reply(reply);
+                    }
+                }
+                Some(place) = next_turn(&mut self.turn) => {
+                    (self.turn, self.place) = (None, place);
+                    return News::Turn;
+                }
+                () = self.shared.heard.returned() => return News::NetworkBack,
+            }
+        }
     }
 
-    /// A tracker replied; gives the peers that it named, ourselves left out.
-    pub(super) fn on_reply(&mut self, now: Instant, reply: Reply) -> Vec<SocketAddr> {
+    /// A tracker replied.
+    pub(super) fn on_reply(&mut self, now: Instant, reply: Reply) -> Found {
         let info_hash = self.identity.info_hash;
         let id = reply.tracker;
-        let mut open = self.open.remove(&id);
+        let is_due = |open: &Open| open.number == reply.number;
+        let is_open = self.open.get(&id).is_some_and(is_due);
+        let mut open = is_open.then(|| self.open.remove(&id)).flatten();
         let left = open.as_ref().map_or(0, |open| open.left.saturating_sub(1));
-        let mut peers = Vec::new();
+        let mut found = Found::default();
         match reply.result {
             Ok(answer) => {
                 tracing::debug!(%info_hash, url = reply.url, peers = answer.peers.len(), "tracker answered");
-                // Answers to our other addresses bring peers, and that is all.
-                self.list.handle_answer(now, id, &answer);
-                peers = self.on_answer(answer);
+                self.shared.heard.on_heard();
+                // Answers to our other addresses, which come later, bring peers, and that is all.
+                if is_open {
+                    self.list.handle_answer(now, id, &answer);
+                    let before = self.current.replace(id);
+                    found.has_switched = self.is_private && before.is_some_and(|one| one != id);
+                }
+                // A private torrent has left those that it gave up.
+                if !self.is_private || self.current == Some(id) {
+                    found.peers = self.on_answer(answer);
+                }
                 open = None;
             }
             Err(error) => {
                 tracing::debug!(%info_hash, url = reply.url, %error, "tracker did not answer");
+                if error.is_answer() {
+                    self.shared.heard.on_heard();
+                }
                 if let Some(open) = &mut open {
-                    // That it has no address of one family says less than any other reason.
-                    let says_more = error != TrackerError::NoAddress || open.failure.is_none();
-                    if says_more {
+                    let weight = |error: &TrackerError| error.weight();
+                    if open
+                        .failure
+                        .as_ref()
+                        .is_none_or(|known| weight(known) <= weight(&error))
+                    {
                         open.failure = Some(error);
                     }
                 }
@@ -199,13 +365,18 @@ impl Announcer {
         match open {
             Some(open) if left == 0 => {
                 let failure = open.failure.unwrap_or(TrackerError::TimedOut);
-                self.list.handle_failure(now, id, &failure);
+                self.on_failure(now, id, &failure);
             }
             Some(open) => drop(self.open.insert(id, Open { left, ..open })),
             None => {}
         }
         self.refresh();
-        peers
+        found
+    }
+
+    fn on_failure(&mut self, now: Instant, id: TrackerId, failure: &TrackerError) {
+        let network = self.shared.heard.network(now);
+        self.list.handle_failure(now, id, failure, network);
     }
 
     fn on_answer(&mut self, answer: Answer) -> Vec<SocketAddr> {
@@ -260,21 +431,47 @@ impl Announcer {
         let completed = async {
             let is_completed = |open: &Open| open.event == TrackerEvent::Completed;
             while self.open.values().any(is_completed)
-                && let Some(reply) = self.reply().await
+                && let Some(reply) = self.helpers.join_next().await
             {
-                self.on_reply(now, reply);
+                if let Ok(reply) = reply {
+                    self.on_reply(now, reply);
+                }
             }
         };
         let _ = tokio::time::timeout(COMPLETED_TIMEOUT, completed).await;
         self.helpers.shutdown().await;
-        for due in self.list.stop() {
-            debug_assert_eq!(due.event, TrackerEvent::Stopped);
-            self.ask(due, transferred);
-        }
-        let told = async { while self.helpers.join_next().await.is_some() {} };
+        (self.turn, self.place) = (None, None);
+        let told = async {
+            for due in self.list.stop() {
+                debug_assert_eq!(due.event, TrackerEvent::Stopped);
+                if let Some(place) = self.shared.places.wait().await {
+                    self.ask(due, transferred, place);
+                }
+            }
+            while self.helpers.join_next().await.is_some() {}
+        };
         if tokio::time::timeout(STOP_TIMEOUT, told).await.is_err() {
             tracing::debug!(info_hash = %self.identity.info_hash, "a tracker was not told of the end");
             self.helpers.shutdown().await;
         }
     }
 }
+
+/// Waits for a turn, if there is one to wait for. May be dropped.
+async fn next_turn(turn: &mut Option<Turn>) -> Option<Option<Place>> {
+    Some(turn.as_mut()?.await)
+}
+
+/// Makes an announce, which has its place for some time.
+async fn with_place<T>(place: Arc<Place>, announce: impl Future<Output = T>) -> T {
+    let mut announce = pin!(announce);
+    let soon = tokio::time::timeout(PLACE_TIMEOUT, announce.as_mut()).await;
+    drop(place);
+    match soon {
+        Ok(result) => result,
+        Err(_) => announce.await,
+    }
+}
+
+#[cfg(test)]
+mod tests;

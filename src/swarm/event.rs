@@ -103,6 +103,8 @@ pub enum Reason {
     Replaced,
     /// Pieces that the peer was told of are not there any more.
     ContentLost,
+    /// The torrent is private and changed its tracker (BEP 27).
+    TrackerChanged,
     /// The torrent stops.
     Stopping,
 }
@@ -118,6 +120,7 @@ impl fmt::Display for Reason {
             Self::Duplicate => f.write_str("connected twice"),
             Self::Replaced => f.write_str("replaced by a more useful peer"),
             Self::ContentLost => f.write_str("what it was offered is gone"),
+            Self::TrackerChanged => f.write_str("another tracker is asked now"),
             Self::Stopping => f.write_str("stopping"),
         }
     }

@@ -81,6 +81,8 @@ pub(super) struct PeerList {
     bans: u64,
     /// Addresses being dialled.
     dialling: BTreeSet<SocketAddr>,
+    /// Those being dialled that were forgotten meanwhile.
+    abandoned: BTreeSet<SocketAddr>,
     /// Addresses known of each source.
     sources: BTreeMap<PeerSource, usize>,
     /// Addresses known of each host.
@@ -100,6 +102,7 @@ impl PeerList {
             banned: BTreeMap::new(),
             bans: 0,
             dialling: BTreeSet::new(),
+            abandoned: BTreeSet::new(),
             sources: BTreeMap::new(),
             hosts: BTreeMap::new(),
             rests_until: Instant::ZERO,
@@ -126,6 +129,25 @@ impl PeerList {
         for address in idle {
             self.remove(address);
         }
+    }
+
+    /// Forgets everybody whom the user did not name, also those that are being dialled.
+    pub(super) fn forget_all(&mut self) {
+        let named = |(address, known): (&SocketAddr, &Known)| {
+            (known.source != PeerSource::User).then_some((*address, known.status))
+        };
+        let gone: Vec<_> = self.known.iter().filter_map(named).collect();
+        for (address, status) in gone {
+            self.remove(address);
+            if status == Status::Dialling {
+                self.abandoned.insert(address);
+            }
+        }
+    }
+
+    /// A dial ended; says whether its address was forgotten meanwhile, and nobody named it again.
+    pub(super) fn was_abandoned(&mut self, address: SocketAddr) -> bool {
+        self.abandoned.remove(&address) && !self.known.contains_key(&address)
     }
 
     /// Dials under way.
@@ -277,6 +299,7 @@ impl PeerList {
         address: SocketAddr,
         error: DialError,
     ) {
+        self.abandoned.remove(&address);
         if error == DialError::Local {
             self.rests_until = self.rests_until.max(now + LOCAL_REST);
         }

@@ -191,6 +191,19 @@ impl Torrent {
         self.dial();
     }
 
+    /// Parts with all peers and forgets all addresses but those that the user named: a private torrent has
+    /// changed its tracker (BEP 27).
+    pub fn part_with_all(&mut self, now: Instant) {
+        self.advance(now);
+        let ids: Vec<ConnectionId> = self.connections.keys().copied().collect();
+        for id in ids {
+            self.close(id, Reason::TrackerChanged);
+        }
+        self.peers.forget_all();
+        self.update_wants();
+        self.dial();
+    }
+
     fn peers_added(&mut self, addresses: &[SocketAddr], source: PeerSource) {
         let is_open = matches!(source, PeerSource::Dht | PeerSource::Lsd);
         if is_open && self.is_private() {

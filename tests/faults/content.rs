@@ -37,6 +37,15 @@ impl Content {
         Self::new(seed, name, files, true, piece_length)
     }
 
+    /// The same as a private torrent (BEP 27).
+    pub(crate) fn private_file(seed: u64, length: usize, piece_length: usize) -> Self {
+        let mut content = Self::file(seed, length, piece_length);
+        content.info.pop();
+        content.info.extend(b"7:privatei1ee");
+        content.info_hash = Sha1::digest(&content.info).into();
+        content
+    }
+
     /// A folder of `count` files of this length.
     pub(crate) fn folder(seed: u64, count: usize, length: usize, piece_length: usize) -> Self {
         let files = (0..count)
@@ -129,6 +138,15 @@ impl Content {
     pub(crate) fn write_torrent(&self, folder: &Path) -> String {
         let path = folder.join(format!("{}.torrent", self.hash_text()));
         fs::write(&path, dictionary(&[("info", &self.info)])).unwrap();
+        path.to_str().unwrap().to_owned()
+    }
+
+    /// The same with a tracker.
+    pub(crate) fn write_torrent_with(&self, folder: &Path, tracker: &str) -> String {
+        let path = folder.join(format!("{}.torrent", self.hash_text()));
+        let announce = string_of(tracker.as_bytes());
+        let torrent = dictionary(&[("announce", &announce), ("info", &self.info)]);
+        fs::write(&path, torrent).unwrap();
         path.to_str().unwrap().to_owned()
     }
 

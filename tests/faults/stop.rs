@@ -12,6 +12,7 @@ use crate::lab::{Lab, PORT, address, socket};
 use crate::leecher::{Answer, Leecher};
 use crate::program::Program;
 use crate::seeder::{Conduct, Ledger, Seeder};
+use crate::tracker::Tracker;
 use crate::wire::Wire;
 
 /// A program that is told to stop is gone within this time.
@@ -163,6 +164,27 @@ fn a_seeder_whose_peers_do_not_read_ends_within_seconds_when_told_to() {
         assert_eq!(seeder.wait(ENDS_WITHIN), Some(130), "{}", seeder.tail());
         eprintln!("{signals} signals: gone after {:?}", asked.elapsed());
     }
+}
+
+#[test]
+fn a_seeder_whose_tracker_is_dead_ends_within_seconds_when_told_to() {
+    let Some(lab) = Lab::open() else { return };
+    let content = Content::file(23, 1 << 20, 64 << 10);
+    let data = lab.folder("data");
+    content.write(&data);
+    let tracker = Tracker::start(address(SEEDER), Vec::new());
+    let torrent = content.write_torrent_with(&lab.folder("torrents"), &tracker.url());
+    let data = data.to_str().unwrap();
+    let arguments = ["seed", &torrent, "--data", data, "--json", "--no-dht"];
+    let mut seeder = lab.trackless(HOST, &arguments);
+    seeder.wait_for("an answer of the tracker", |event| {
+        event["event"] == "tracker" && event["answers"] == 1
+    });
+    tracker.fall_silent();
+    seeder.signal(Signal::TERM);
+    assert_eq!(seeder.wait(ENDS_WITHIN), Some(130), "{}", seeder.tail());
+    // It was told all the same.
+    assert_eq!(tracker.events(), ["started", "stopped"]);
 }
 
 /// Files below a folder.

@@ -215,10 +215,10 @@ fn open_local(open: impl FnOnce() -> Option<Lab>) -> Option<Lab> {
     Some(lab)
 }
 
-#[test]
-fn two_of_ours_find_each_other_in_the_local_network_whoever_comes_first() {
+/// Two of ours in one network, whoever comes first.
+fn check_neighbours(family: Family) {
     for seeder_first in [true, false] {
-        let Some(lab) = open_local(|| Lab::open(&[])) else {
+        let Some(lab) = open_local(|| Lab::open_over(family, &[])) else {
             return;
         };
         let original = original(&lab);
@@ -236,6 +236,16 @@ fn two_of_ours_find_each_other_in_the_local_network_whoever_comes_first() {
         let output = lab.folder(&format!("fetched-{DOWNLOADER}"));
         original.check_copy(&output, EmptyFiles::Made);
     }
+}
+
+#[test]
+fn two_of_ours_find_each_other_in_the_local_network_whoever_comes_first() {
+    check_neighbours(Family::V4);
+}
+
+#[test]
+fn two_of_ours_find_each_other_in_the_local_network_over_ipv6() {
+    check_neighbours(Family::V6);
 }
 
 #[test]

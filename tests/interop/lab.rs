@@ -191,16 +191,13 @@ impl Lab {
             "on",
         ];
         assert!(run("ip", &link));
-        let route = [
-            "-n",
-            &self.namespace,
-            "route",
-            "add",
-            "239.0.0.0/8",
-            "dev",
-            "lo",
-        ];
-        assert!(run("ip", &route));
+        let route = match self.family {
+            Family::V4 => "route add 239.0.0.0/8 dev lo",
+            // By any other kind of route nothing comes back from the loopback interface.
+            Family::V6 => "-6 route add local ff00::/8 dev lo",
+        };
+        let arguments = ["-n", &self.namespace].into_iter().chain(route.split(' '));
+        assert!(run("ip", &arguments.collect::<Vec<_>>()));
     }
 
     /// A folder of this name in the lab, made if needed.

@@ -142,11 +142,12 @@ fn what_a_tracker_says_is_made_fit_for_display() {
 #[test]
 fn the_rest_of_an_answer_is_read() {
     let answer = decode(
-        b"d8:completei5e11:external ip4:\x01\x02\x03\x0410:incompletei7e8:intervali1800e\
+        b"d8:completei5e10:downloadedi9e11:external ip4:\x01\x02\x03\x0410:incompletei7e8:intervali1800e\
           12:min intervali300e10:tracker id3:a\0be",
     )
     .unwrap();
     assert_eq!((answer.seeds, answer.leechers), (Some(5), Some(7)));
+    assert_eq!(answer.completed, Some(9));
     assert_eq!(answer.external_ip, Some("1.2.3.4".parse().unwrap()));
     assert_eq!(answer.interval_min, Some(Duration::from_secs(300)));
     assert_eq!(answer.tracker_id.as_deref(), Some(&b"a\0b"[..]));

@@ -23,6 +23,7 @@ fn answer() -> Answer {
         peers: Vec::new(),
         seeds: None,
         leechers: None,
+        completed: None,
         external_ip: None,
         warning: None,
         tracker_id: None,
@@ -81,7 +82,7 @@ fn a_silent_tracker_holds_up_neither_its_tier_nor_the_others() {
     assert_ne!(second[0].0, first[0].0);
     list.handle_answer(at(5), second[0].2, &answer());
     // The silent one fails at last: nothing follows from that, and next time the other one is first.
-    list.handle_failure(at(30), first[0].2, &TrackerError::TimedOut);
+    list.handle_failure(at(30), first[0].2, &TrackerError::TimedOut, Network::Up);
     assert!(due(&mut list, 1_800).is_empty());
     let next = due(&mut list, 1_805);
     assert_eq!(names(&next), [second[0].0.as_str(), "b"]);
@@ -95,7 +96,7 @@ fn one_that_fails_is_followed_by_the_next_at_once() {
     for _ in 0..3 {
         let one = due(&mut list, 0);
         assert_eq!(one.len(), 1);
-        list.handle_failure(at(0), one[0].2, &TrackerError::Status(500));
+        list.handle_failure(at(0), one[0].2, &TrackerError::Status(500), Network::Up);
         asked.push(one[0].0.clone());
     }
     asked.sort();
@@ -111,32 +112,74 @@ fn a_tier_that_fails_is_tried_again_less_and_less_often() {
         let due = list.poll_due(wake).unwrap();
         assert_eq!(due.event, TrackerEvent::Started);
         times.push(wake.as_secs());
-        list.handle_failure(wake, due.tracker, &TrackerError::TimedOut);
+        list.handle_failure(wake, due.tracker, &TrackerError::TimedOut, Network::Up);
     }
     assert_eq!(
         times,
         [0, 15, 45, 105, 225, 465, 945, 1905, 3705, 5505, 7305]
     );
     list.on_network_back(at(7_500));
-    assert_eq!(due(&mut list, 7_500).len(), 1);
+    assert!(due(&mut list, 7_500).is_empty(), "it was never away");
+}
+
+/// Lets all that is due fail in this way; the seconds.
+fn fail_until(list: &mut TrackerList, until: u64, error: &TrackerError) -> Vec<u32> {
+    let mut times = Vec::new();
+    while let Some(wake) = list.poll_timeout().filter(|wake| *wake <= at(until)) {
+        while let Some(due) = list.poll_due(wake) {
+            times.push(wake.as_secs());
+            list.handle_failure(wake, due.tracker, error, Network::Unknown);
+        }
+    }
+    times
 }
 
 #[test]
-fn refusals_wait_a_minute_and_a_dead_network_at_most_that() {
+fn what_fails_while_there_is_no_network_is_tried_each_minute_and_lengthens_no_pause() {
+    for error in [
+        TrackerError::Local("no route".to_owned()),
+        TrackerError::Lookup("no server".to_owned()),
+    ] {
+        let mut list = list(&[&["a"]]);
+        let times = fail_until(&mut list, 3_600, &error);
+        assert_eq!(times[..5], [0, 15, 45, 90, 135]);
+        list.on_network_back(at(3_601));
+        let first = due(&mut list, 3_601);
+        // With a network the same says something of the tracker, for the first time.
+        list.handle_failure(at(3_601), first[0].2, &error, Network::Up);
+        assert_eq!(list.poll_timeout(), Some(at(3_616)));
+        let second = due(&mut list, 3_616);
+        list.handle_failure(at(3_616), second[0].2, &error, Network::Up);
+        assert_eq!(list.poll_timeout(), Some(at(3_646)));
+    }
+}
+
+#[test]
+fn a_tracker_that_was_silent_while_nobody_was_heard_is_asked_once_the_network_is_back() {
+    let mut list = list(&[&["a"]]);
+    fail_until(&mut list, 4_000, &TrackerError::TimedOut);
+    assert_eq!(list.poll_timeout(), Some(at(5_505)));
+    list.on_network_back(at(4_000));
+    let asked = due(&mut list, 4_000);
+    // If it is dead, it has one try for each return of the network and no more.
+    list.handle_failure(at(4_000), asked[0].2, &TrackerError::TimedOut, Network::Up);
+    list.on_network_back(at(4_100));
+    assert_eq!(list.poll_timeout(), Some(at(5_800)));
+}
+
+#[test]
+fn refusals_wait_a_minute() {
     let mut list = list(&[&["a"]]);
     let first = due(&mut list, 0);
-    list.handle_failure(at(0), first[0].2, &TrackerError::Refused("no".to_owned()));
+    list.handle_failure(
+        at(0),
+        first[0].2,
+        &TrackerError::Refused("no".to_owned()),
+        Network::Up,
+    );
     assert_eq!(list.poll_timeout(), Some(at(60)));
     let status = list.statuses().next().unwrap();
     assert_eq!(status.failure.as_deref(), Some("it says: no"));
-    let mut now = 60;
-    for _ in 0..20 {
-        let one = due(&mut list, now);
-        list.handle_failure(at(now), one[0].2, &TrackerError::Local("no".to_owned()));
-        let next = list.poll_timeout().unwrap();
-        assert!(next <= at(now + 60));
-        now = next.as_secs().into();
-    }
 }
 
 #[test]
@@ -186,7 +229,7 @@ fn completion_is_told_once_and_only_to_those_who_knew_us_otherwise() {
         (late[0].0.as_str(), late[0].1),
         ("b", TrackerEvent::Completed)
     );
-    list.handle_failure(at(103), late[0].2, &TrackerError::TimedOut);
+    list.handle_failure(at(103), late[0].2, &TrackerError::TimedOut, Network::Up);
     let again = due(&mut list, 118);
     assert_eq!(again[0].1, TrackerEvent::Completed);
     list.handle_answer(at(118), again[0].2, &answer());
@@ -217,7 +260,7 @@ fn the_end_is_told_to_those_who_may_know_of_us() {
         ..answer()
     };
     list.handle_answer(at(0), first[0].2, &said);
-    list.handle_failure(at(0), first[1].2, &TrackerError::TimedOut);
+    list.handle_failure(at(0), first[1].2, &TrackerError::TimedOut, Network::Up);
     let told = list.stop();
     let hosts: Vec<&str> = told.iter().map(|due| due.url.host()).collect();
     assert_eq!(hosts, ["a.example", "c.example"]);
@@ -252,6 +295,18 @@ fn a_hundred_trackers_are_asked_a_few_at_a_time() {
 }
 
 #[test]
+fn trackers_that_answer_come_before_those_that_do_not() {
+    let mut list = list(&[&["dead1"], &["dead2"], &["good"]]);
+    let first = due(&mut list, 0);
+    assert_eq!(names(&first), ["dead1", "dead2", "good"]);
+    for dead in &first[..2] {
+        list.handle_failure(at(0), dead.2, &TrackerError::TimedOut, Network::Up);
+    }
+    list.handle_answer(at(0), first[2].2, &answer());
+    assert_eq!(names(&due(&mut list, 1_800)), ["good", "dead1", "dead2"]);
+}
+
+#[test]
 fn what_is_no_tracker_is_told_and_never_asked() {
     let tiers = [vec![
         "wss://t.example/".to_owned(),
@@ -267,6 +322,61 @@ fn what_is_no_tracker_is_told_and_never_asked() {
 fn an_answer_to_nothing_is_ignored() {
     let mut list = list(&[&["a"]]);
     list.handle_answer(at(0), TrackerId(0), &answer());
-    list.handle_failure(at(0), TrackerId(7), &TrackerError::TimedOut);
+    list.handle_failure(at(0), TrackerId(7), &TrackerError::TimedOut, Network::Up);
     assert_eq!(due(&mut list, 0)[0].1, TrackerEvent::Started);
+}
+
+#[test]
+fn a_private_torrent_asks_one_tracker_at_a_time_tier_by_tier() {
+    let mut list = list(&[&["a"], &["b"], &["c"]]);
+    assert!(list.keep_to_one(at(0)).is_empty());
+    assert_eq!(list.current(), None);
+    let first = due(&mut list, 0);
+    assert_eq!(names(&first), ["a"]);
+    assert_eq!(list.poll_timeout(), None, "nobody is asked beside it");
+    assert!(due(&mut list, 29).is_empty());
+    list.handle_failure(at(30), first[0].2, &TrackerError::TimedOut, Network::Up);
+    let second = due(&mut list, 30);
+    assert_eq!(names(&second), ["b"]);
+    list.handle_answer(at(31), second[0].2, &answer());
+    assert_eq!(list.current(), Some(second[0].2));
+    // It is left only when it fails, and then the others come in their order.
+    let regular = due(&mut list, 1_831);
+    assert_eq!(names(&regular), ["b"]);
+    let mut asked = Vec::new();
+    let mut next = regular;
+    while let Some((name, _, id)) = next.pop() {
+        asked.push(name);
+        list.handle_failure(at(1_840), id, &TrackerError::Status(500), Network::Up);
+        next = due(&mut list, 1_840);
+        assert!(next.len() <= 1);
+    }
+    assert_eq!(asked, ["b", "a", "c"]);
+    assert_eq!(list.poll_timeout(), Some(at(1_855)));
+    assert_eq!(list.current(), None);
+}
+
+#[test]
+fn a_torrent_that_proves_to_be_private_keeps_to_the_tracker_that_answered() {
+    let mut list = list(&[&["a"], &["b"], &["c"]]);
+    let first = due(&mut list, 0);
+    list.handle_answer(at(1), first[1].2, &answer());
+    assert_eq!(list.keep_to_one(at(2)), [first[0].2, first[2].2]);
+    assert_eq!(list.current(), Some(first[1].2));
+    assert!(list.statuses().all(|status| !status.is_asked));
+    // What those say that were given up counts for nothing.
+    list.handle_answer(at(3), first[0].2, &answer());
+    assert_eq!(list.current(), Some(first[1].2));
+    assert_eq!(list.poll_timeout(), Some(at(1_801)));
+    assert_eq!(names(&due(&mut list, 1_801)), ["b"]);
+}
+
+#[test]
+fn a_torrent_that_proves_to_be_private_waits_for_the_first_that_is_asked() {
+    let mut list = list(&[&["a"], &["b"]]);
+    let first = due(&mut list, 0);
+    assert_eq!(list.keep_to_one(at(2)), [first[1].2]);
+    assert!(due(&mut list, 20).is_empty());
+    list.handle_failure(at(30), first[0].2, &TrackerError::TimedOut, Network::Up);
+    assert_eq!(names(&due(&mut list, 30)), ["b"]);
 }

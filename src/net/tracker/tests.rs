@@ -6,6 +6,7 @@ use tokio::net::{TcpListener, TcpStream};
 use super::*;
 use crate::announce::{TrackerEvent, Transferred};
 use crate::id::{InfoHash, PeerId};
+use crate::net::clock::{Clock, entropy};
 
 const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
@@ -15,7 +16,18 @@ async fn serve<F>(answer: impl Fn(TcpStream, String) -> F + Send + 'static) -> S
 where
     F: Future<Output = io::Result<()>> + Send + 'static,
 {
-    let listener = TcpListener::bind((HERE, 0)).await.unwrap();
+    serve_at(HERE, answer).await
+}
+
+/// The same at another address.
+async fn serve_at<F>(
+    address: IpAddr,
+    answer: impl Fn(TcpStream, String) -> F + Send + 'static,
+) -> SocketAddr
+where
+    F: Future<Output = io::Result<()>> + Send + 'static,
+{
+    let listener = TcpListener::bind((address, 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
@@ -118,7 +130,10 @@ async fn names_are_resolved_within_a_family() {
     let tracker = saying(response("200 OK", "", b"de")).await;
     let url = format!("http://localhost:{}/announce", tracker.port());
     assert!(ask_url(&url).await.is_ok());
-    let resolver = Resolver { wants_ipv4: true };
+    let resolver = Resolver {
+        names: Names::default(),
+        wants_ipv4: true,
+    };
     let mut found = resolver
         .resolve("localhost".parse().unwrap())
         .await
@@ -329,4 +344,48 @@ fn what_the_client_would_change_in_a_path_is_refused() {
         let read = TrackerUrl::parse(&url).unwrap();
         assert!(parse(&url, &read).is_ok(), "{url}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_resolver_that_hangs_ends_announces_in_time() {
+    let (sender, receiver) = std::sync::mpsc::channel::<()>();
+    let receiver = Mutex::new(receiver);
+    let names = Names::new(move |_| {
+        let _ = receiver.lock().unwrap().recv();
+        Ok(vec![HERE])
+    });
+    let (udp, run) = UdpTrackers::new(None, Clock::start(), entropy());
+    tokio::spawn(run);
+    let trackers = Trackers::with_names(udp, names);
+    for url in [
+        "udp://tracker.example:9/announce",
+        "http://tracker.example:9/announce",
+    ] {
+        let url = TrackerUrl::parse(url).unwrap();
+        let error = trackers.announce(HERE, &url, &request()).await.unwrap_err();
+        assert!(error.to_string().contains("time"), "{error}");
+    }
+    drop(sender);
+}
+
+#[tokio::test]
+async fn a_tracker_is_asked_over_ipv6_and_names_peers_of_both_families() {
+    let here = IpAddr::V6(Ipv6Addr::LOCALHOST);
+    let tracker = serve_at(here, |mut stream, head| async move {
+        assert!(head.contains("host: [::1]:"), "{head}");
+        assert_eq!(stream.peer_addr()?.ip(), Ipv6Addr::LOCALHOST);
+        let mut body = b"d5:peers6:\x01\x02\x03\x04\0\x506:peers618:".to_vec();
+        body.extend("2001:2:0:9::1".parse::<Ipv6Addr>().unwrap().octets());
+        body.extend(b"\x1a\xe1e");
+        stream.write_all(&response("200 OK", "", &body)).await
+    })
+    .await;
+    let url = TrackerUrl::parse(&format!("http://{tracker}/announce")).unwrap();
+    let trackers = HttpTrackers::default();
+    let answer = trackers.announce(here, &url, &request()).await.unwrap();
+    let peers = ["1.2.3.4:80", "[2001:2:0:9::1]:6881"].map(|peer| peer.parse().unwrap());
+    assert_eq!(answer.peers, peers);
+    // From our IPv4 address it cannot be asked, and that is no word against it.
+    let other = trackers.announce(HERE, &url, &request()).await;
+    assert_eq!(other, Err(TrackerError::NoAddress));
 }

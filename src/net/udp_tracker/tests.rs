@@ -1,19 +1,27 @@
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::*;
-use crate::announce::{TrackerEvent, Transferred};
+use crate::announce::{TrackerEvent, TrackerUrl, Transferred};
 use crate::dht::Config;
 use crate::id::{InfoHash, PeerId};
 use crate::net::clock::entropy;
 use crate::net::dht::{DhtConfig, spawn};
+use crate::net::tracker::Trackers;
 
 const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 /// A UDP tracker on loopback that names one peer; it ends with the test's runtime. Before each answer it
 /// sends what is no answer, and each answer comes from another socket first.
 async fn tracker() -> SocketAddr {
-    let socket = UdpSocket::bind((HERE, 0)).await.unwrap();
-    let stranger = UdpSocket::bind((HERE, 0)).await.unwrap();
+    tracker_at(HERE, &[127, 0, 0, 9, 0, 80]).await
+}
+
+/// The same at another address, with another peer.
+async fn tracker_at(here: IpAddr, peer: &[u8]) -> SocketAddr {
+    let socket = UdpSocket::bind((here, 0)).await.unwrap();
+    let stranger = UdpSocket::bind((here, 0)).await.unwrap();
+    let counts = [0, 0, 3, 132, 0, 0, 0, 1, 0, 0, 0, 2];
+    let answer_rest = [&counts[..], peer].concat();
     let address = socket.local_addr().unwrap();
     tokio::spawn(async move {
         let mut buffer = [0; 2_048];
@@ -24,7 +32,7 @@ async fn tracker() -> SocketAddr {
                 answer(&9u64.to_be_bytes())
             } else {
                 assert_eq!(request[98..], *b"\x02\x09/announce");
-                answer(&[0, 0, 3, 132, 0, 0, 0, 1, 0, 0, 0, 2, 127, 0, 0, 9, 0, 80])
+                answer(&answer_rest)
             };
             let mut wrong = answer.clone();
             wrong[7] ^= 1;
@@ -53,10 +61,16 @@ fn request() -> Request {
 
 /// Announces over the sockets of `dht`, or our own; gives the answer.
 async fn announce(dht: Option<DhtHandle>, host: &str, port: u16) -> Outcome {
+    announce_from(HERE, dht, host, port).await
+}
+
+/// The same from another of our addresses.
+async fn announce_from(here: IpAddr, dht: Option<DhtHandle>, host: &str, port: u16) -> Outcome {
     let (trackers, run) = UdpTrackers::new(dht, Clock::start(), entropy());
     let running = tokio::spawn(run);
     let url = TrackerUrl::parse(&format!("udp://{host}:{port}/announce")).unwrap();
-    let outcome = trackers.announce(HERE, &url, &request()).await;
+    let trackers = Trackers::new(trackers);
+    let outcome = trackers.announce(here, &url, &request()).await;
     drop(trackers);
     running.await.unwrap();
     outcome
@@ -130,4 +144,29 @@ fn datagrams_pass_from_those_who_were_asked_lately_only() {
         !port.on_datagram(route(1), b"\0"),
         "it was asked too long ago"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tracker_is_asked_over_ipv6_from_both_kinds_of_sockets() {
+    let here = IpAddr::V6(Ipv6Addr::LOCALHOST);
+    let peer: SocketAddr = "[2001:2:0:9::1]:6881".parse().unwrap();
+    let mut bytes = "2001:2:0:9::1"
+        .parse::<Ipv6Addr>()
+        .unwrap()
+        .octets()
+        .to_vec();
+    bytes.extend(6881u16.to_be_bytes());
+    let port = tracker_at(here, &bytes).await.port();
+    let socket = bind_udp((here, 0).into()).unwrap();
+    let config = DhtConfig {
+        node: Config::default(),
+        bootstrap: Vec::new(),
+        snapshot: None,
+    };
+    let dht = spawn(vec![socket], config, Clock::start(), entropy()).unwrap();
+    for dht in [None, Some(dht.clone())] {
+        let outcome = announce_from(here, dht, "[::1]", port).await;
+        assert_eq!(outcome.unwrap().peers, [peer]);
+    }
+    dht.stop().await;
 }

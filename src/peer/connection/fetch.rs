@@ -26,7 +26,7 @@ impl Connection {
         if self.peer_choking && !self.fast.allows(block.piece) {
             let lost = vec![block];
             self.events.push_back(Event::Choked { lost });
-        } else if self.requests.push(self.now, block) {
+        } else if self.requests.push(self.now, block, self.peer_choking) {
             self.outbox.push(&Message::Request {
                 index: block.piece.get(),
                 offset: block.offset,

@@ -34,7 +34,7 @@ fn run(latency_millis: u64, blocks_per_second: u64, seconds: u64) -> Vec<usize> 
             requests.on_block(when.max(now), block).unwrap();
         }
         for _ in 0..requests.room(now, &config, Some(2000)) {
-            requests.push(now, all[next]);
+            requests.push(now, all[next], false);
             free_at = free_at.max(now + Duration::from_millis(latency_millis)) + gap;
             due.push_back((free_at, all[next]));
             next += 1;
@@ -71,7 +71,7 @@ fn the_peers_own_queue_limits_the_pipeline() {
     let mut requests = Requests::new();
     requests.on_unchoked(at(0), &config);
     for &block in &blocks(2000) {
-        requests.push(at(0), block);
+        requests.push(at(0), block, false);
         requests.on_block(at(1), block).unwrap();
     }
     assert_eq!(requests.room(at(1), &config, None), 250);
@@ -86,8 +86,8 @@ fn blocks_are_matched_in_any_order() {
     let all = blocks(10);
     let mut requests = Requests::new();
     for &block in &all {
-        assert!(requests.push(at(0), block));
-        assert!(!requests.push(at(0), block), "asked only once");
+        assert!(requests.push(at(0), block, false));
+        assert!(!requests.push(at(0), block, false), "asked only once");
     }
     for &block in all.iter().rev() {
         let wanted = Arrival::Wanted { unsnubbed: false };
@@ -104,12 +104,12 @@ fn a_block_given_up_is_still_welcome_once() {
     let config = Config::default();
     let mut requests = Requests::new();
     for &block in &all {
-        requests.push(at(0), block);
+        requests.push(at(0), block, false);
     }
     assert!(requests.cancel(all[1]));
     assert!(!requests.cancel(all[1]));
     assert_eq!(requests.handle_timeout(at(60_000), &config).lost.len(), 2);
-    requests.push(at(60_000), all[0]);
+    requests.push(at(60_000), all[0], false);
     assert_eq!(requests.on_choked(false), [all[0]]);
     for &block in &all {
         let arrival = requests.on_block(at(60_001), block).unwrap();
@@ -122,7 +122,7 @@ fn what_may_still_come_is_bounded() {
     let all = blocks(5000);
     let mut requests = Requests::new();
     for &block in &all {
-        requests.push(at(0), block);
+        requests.push(at(0), block, false);
         requests.cancel(block);
     }
     assert_eq!(requests.recent.len(), RECENT_MAX);
@@ -148,7 +148,7 @@ fn a_peer_that_stalls_is_snubbed_and_then_loses_its_requests() {
     requests.on_unchoked(at(0), &config);
     assert_eq!(requests.deadline(&config), None);
     for &block in &all[..3] {
-        requests.push(at(1_000), block);
+        requests.push(at(1_000), block, false);
     }
     requests.on_block(at(2_000), all[0]).unwrap();
     assert_eq!(requests.deadline(&config), Some(at(22_000)));
@@ -173,7 +173,7 @@ fn a_peer_that_stalls_is_snubbed_and_then_loses_its_requests() {
         1,
         "it may try one"
     );
-    requests.push(at(61_000), all[3]);
+    requests.push(at(61_000), all[3], false);
     let arrival = requests.on_block(at(62_000), all[3]);
     assert_eq!(arrival, Ok(Arrival::Wanted { unsnubbed: true }));
     assert!(!requests.is_snubbed());

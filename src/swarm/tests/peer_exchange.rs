@@ -7,10 +7,12 @@ use sha1::{Digest, Sha1};
 
 use super::lab::Lab;
 use super::puppet::{Puppet, Stream};
+use super::simulated_disk::SimulatedDisk;
 use super::{Content, config, content, seconds};
 use crate::metainfo::Info;
 use crate::metainfo::build::InfoDraft;
-use crate::swarm::{Config, PeerSource};
+use crate::peer::Role;
+use crate::swarm::{Config, PeerSource, Reason, Transport};
 use crate::wire::pex::{PEX_REACHABLE, PEX_SEED, PexContact};
 use crate::wire::{
     ExtensionHandshake, Message, MetadataMessage, PexMessage, UT_METADATA_ID, UT_PEX_ID,
@@ -97,7 +99,7 @@ fn a_peer_is_told_of_those_that_are_connected_and_of_changes_once_a_minute() {
 
     puppet
         .torrent
-        .handle_disconnected(puppet.now, seed.id, crate::swarm::Reason::Closed);
+        .handle_disconnected(puppet.now, seed.id, Reason::Closed);
     puppet.connect(5).unwrap();
     puppet.pass(seconds(50));
     assert_eq!(told(&mut puppet, &mut peer), []);
@@ -115,7 +117,7 @@ fn one_message_names_fifty_peers_and_the_next_the_rest() {
         peers_max: 100,
         ..config(200)
     };
-    let disk = super::simulated_disk::SimulatedDisk::empty();
+    let disk = SimulatedDisk::empty();
     let mut puppet = Puppet::with_disk(many, &content, disk);
     let mut peer = puppet.connect(1).unwrap();
     say_takes_pex(&mut puppet, &peer, None);
@@ -285,13 +287,44 @@ fn what_was_named_before_a_torrent_proved_to_be_private_is_forgotten() {
 }
 
 #[test]
+fn with_another_tracker_a_private_torrent_has_other_peers() {
+    let content = private_content();
+    let few = Config {
+        dials_max: 2,
+        ..config(200)
+    };
+    let mut puppet = Puppet::with_disk(few, &content, SimulatedDisk::empty());
+    let former: Vec<SocketAddr> = (1..10).map(Puppet::address).collect();
+    puppet.add_peers(PeerSource::Tracker, &former);
+    let dialled = puppet.dials();
+    assert_eq!(dialled.len(), 2);
+    let connected = puppet.connect(50).unwrap();
+    let now = puppet.now;
+    puppet.torrent.part_with_all(now);
+    puppet.drain();
+    assert_eq!(puppet.closed(&connected), Some(Reason::TrackerChanged));
+    assert_eq!(known(&puppet, PeerSource::Tracker), 0);
+    assert_eq!(puppet.dials(), dialled, "nobody else");
+    let others: Vec<SocketAddr> = [dialled[0], Puppet::address(77)].into();
+    puppet.add_peers(PeerSource::Tracker, &others);
+    assert_eq!(puppet.dials().len(), 4);
+    // Dials that were under way are welcome only where the new tracker names their peers, too.
+    for (address, is_welcome) in [(dialled[0], true), (dialled[1], false)] {
+        let (role, transport) = (Role::Dialled, Transport::Tcp);
+        let torrent = &mut puppet.torrent;
+        let id = torrent.handle_connected(now, address, role, transport);
+        assert_eq!(id.is_some(), is_welcome, "{address}");
+    }
+}
+
+#[test]
 fn switched_off_nothing_is_offered() {
     let content = content(7, 100_000);
     let off = Config {
         pex: false,
         ..config(200)
     };
-    let disk = super::simulated_disk::SimulatedDisk::empty();
+    let disk = SimulatedDisk::empty();
     let mut puppet = Puppet::with_disk(off, &content, disk);
     let mut peer = puppet.connect(1).unwrap();
     assert_eq!(offers(&puppet.hear(&mut peer)), [false]);

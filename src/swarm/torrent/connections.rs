@@ -114,6 +114,9 @@ impl Torrent {
         let Transport::Tcp = transport;
         let dialled = matches!(role, Role::Dialled);
         if dialled {
+            if self.peers.was_abandoned(address) {
+                return None;
+            }
             self.peers.handle_connected(address);
         }
         if let Some(refusal) = self.refuses(address) {

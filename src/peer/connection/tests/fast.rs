@@ -218,6 +218,32 @@ fn who_rejects_without_a_choke_is_left_alone_for_longer_each_time() {
 }
 
 #[test]
+fn who_allows_what_it_then_rejects_is_left_alone_for_longer_each_time() {
+    let mut connection = leecher();
+    let block = all_blocks(&geometry())[0];
+    let allowed = Message::AllowedFast { index: 0 };
+    give(&mut connection, &[Message::HaveAll, allowed.clone()]).unwrap();
+    let mut now = at(0);
+    for rest in [1, 2, 4, 8, 16, 32, 60, 60] {
+        assert!(connection.request_room(now) > 0);
+        connection.request(now, block);
+        give(&mut connection, &[reject_of(block), allowed.clone()]).unwrap();
+        let end = now + Duration::from_secs(rest);
+        while now < end {
+            assert_eq!(connection.request_room(now), 0);
+            now = connection.poll_timeout().unwrap().at.min(end);
+            connection.handle_timeout(now).unwrap();
+        }
+    }
+    // Requests that a choke makes void are no reason.
+    let (mut connection, blocks) = asking(1);
+    let allowed = Message::AllowedFast { index: 1 };
+    give(&mut connection, &[allowed, Message::Choke]).unwrap();
+    give(&mut connection, &[reject_of(blocks[0])]).unwrap();
+    assert!(connection.request_room(at(0)) > 0);
+}
+
+#[test]
 fn a_reject_of_what_was_taken_back_is_no_news_and_of_what_was_never_asked_ends_it() {
     let (mut connection, blocks) = asking(1);
     connection.cancel(blocks[0]);
