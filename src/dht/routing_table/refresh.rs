@@ -4,9 +4,14 @@
 
 use std::net::IpAddr;
 
-use super::{Bucket, RoutingTable};
+use super::{Bucket, RoutingTable, bucket_index};
 use crate::id::NodeId;
 use crate::random::Random;
+
+/// Last buckets, in which a target is close to our own id. Ours: the bucket before them has about a hundred
+/// nodes. Among ten thousand, the eight closest to the target of a refresh were farther away than elsewhere by
+/// 4 % in the first of these, then by 7 and 23 %, and nearer by 14 and 54 % in the last two.
+const NEAR_BUCKETS: usize = 5;
 
 impl<const N: usize> RoutingTable<N>
 where
@@ -30,6 +35,14 @@ where
             target.with_bit(bit, self.own.bit(bit))
         });
         Some(target.with_bit(depth, !self.own.bit(depth)))
+    }
+
+    /// Whether the nodes closest to a target have nothing to do with our own id: many times as many
+    /// nodes belong into its bucket as have a place there, or it is the first bucket, which holds half of
+    /// all nodes of a network that is small.
+    pub(in crate::dht) fn is_far(&self, target: &NodeId) -> bool {
+        let depth = bucket_index(&self.own, target, self.buckets.len() - 1);
+        depth == 0 || depth + NEAR_BUCKETS <= self.buckets.len()
     }
 
     /// When [`RoutingTable::due_refresh`] next has something, in seconds; `None` while there is no
