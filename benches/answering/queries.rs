@@ -218,6 +218,7 @@ pub(crate) fn write_put(
         return false;
     };
     let put = Put {
+        target: None,
         token: token.bytes(),
         value: item.value(),
         signed: Some(SignedPut {

@@ -172,6 +172,7 @@ fn bad_puts() -> Vec<Vec<u8>> {
     let signed = right.signed.expect("it is signed");
     let with = |value, signed| {
         let put = Put {
+            target: None,
             token: &TOKEN,
             value,
             signed,

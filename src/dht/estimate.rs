@@ -2,8 +2,12 @@
 //!
 //! Ids are spread evenly, so the closest nodes of a target are the nearer the more there are: the
 //! i-th of n is i / (n + 1) of the id space away on average. A lookup gives one sample: the line
-//! through the origin that fits its closest eight best (least squares). A lookup that missed
-//! somebody, or met nodes that ground their ids, gives one that is far off and is left out.
+//! through the origin that fits its closest eight best (least squares). A lookup that met nodes that
+//! ground their ids gives one that is far off and is left out.
+//!
+//! Where datagrams get lost, some of the closest are missed. The others say how many: if each query stays
+//! unanswered with the probability q, there are q nodes that were asked twice before they answered for each that
+//! was asked once, and q² of all never answered. Nodes that are gone change nothing about that.
 //!
 //! Invariant: one sample for each target, at most [`SAMPLES_MAX`] of them, and nothing is estimated
 //! from fewer than [`SAMPLES_MIN`].
@@ -41,38 +45,55 @@ pub struct Estimate {
 /// The lookups of late in one family.
 #[derive(Debug, Default)]
 pub(super) struct Lookouts {
-    /// Beginning of the target, and the space one node has to itself, as a share of 2^32.
-    samples: VecDeque<(u32, u32)>,
+    samples: VecDeque<Sample>,
+}
+
+/// What one lookup says.
+#[derive(Debug, Clone, Copy)]
+struct Sample {
+    /// Beginning of the target.
+    target: [u8; 3],
+    /// Nodes of the closest that were asked twice before they answered.
+    late: u8,
+    /// The space one node has to itself, as a share of 2^32.
+    share: u32,
 }
 
 impl Lookouts {
-    /// A lookup has ended; `closest` are the nodes that answered, closest first.
+    /// A lookup has ended; `closest` are the nodes that answered, closest first, and whether each was
+    /// asked twice.
     pub(super) fn on_lookup<'a>(
         &mut self,
         target: &NodeId,
-        closest: impl Iterator<Item = &'a NodeId>,
+        closest: impl Iterator<Item = (&'a NodeId, bool)>,
     ) {
         let distance = |id: &NodeId| u128::from(head(id) ^ head(target));
         let weighted = (1..=CLOSEST).zip(closest);
-        let (mut count, mut sum) = (0, 0);
-        for (place, id) in weighted {
+        let (mut count, mut sum, mut late) = (0, 0, 0);
+        for (place, (id, is_late)) in weighted {
             count += 1;
             sum += u128::from(place) * distance(id);
+            late += u8::from(is_late);
         }
         if count < CLOSEST {
             return;
         }
         let rounded = (sum / SQUARES + (1 << 31)) >> 32;
         let share = u32::try_from(rounded).unwrap_or(u32::MAX);
-        let key = u32::try_from(head(target) >> 32).unwrap_or(u32::MAX);
-        self.samples.retain(|(known, _)| *known != key);
+        let [first, second, third, ..] = *target.as_bytes();
+        let target = [first, second, third];
+        self.samples.retain(|known| known.target != target);
         if self.samples.len() >= SAMPLES_MAX {
             self.samples.pop_front();
         }
         if self.samples.len() == self.samples.capacity() {
             self.samples.reserve_exact(SAMPLES_MIN);
         }
-        self.samples.push_back((key, share));
+        self.samples.push_back(Sample {
+            target,
+            late,
+            share,
+        });
     }
 
     /// What the samples say.
@@ -80,7 +101,7 @@ impl Lookouts {
         if self.samples.len() < SAMPLES_MIN {
             return None;
         }
-        let mut shares: Vec<_> = self.samples.iter().map(|(_, share)| *share).collect();
+        let mut shares: Vec<_> = self.samples.iter().map(|sample| sample.share).collect();
         shares.sort_unstable();
         let middle = shares[shares.len() / 2];
         let (low, high) = (middle / OUTLIER, middle.saturating_mul(OUTLIER));
@@ -88,14 +109,27 @@ impl Lookouts {
         let count = u64::try_from(shares.len()).ok()?;
         let sum: u64 = shares.iter().copied().map(u64::from).sum();
         Some(Estimate {
-            nodes: (count << 32) / sum.max(1),
+            nodes: self.with_missed((count << 32) / sum.max(1)),
             lookups: shares.len(),
         })
     }
 
+    /// So many nodes, and those that did not answer because their datagrams got lost: at most as many again.
+    fn with_missed(&self, nodes: u64) -> u64 {
+        let all = u64::try_from(self.samples.len()).unwrap_or(0) * CLOSEST;
+        let late: u64 = self
+            .samples
+            .iter()
+            .map(|sample| u64::from(sample.late))
+            .sum();
+        let once = u128::from((all - late).max(1)).pow(2);
+        let missed = u128::from(late).pow(2).min(once / 2);
+        u64::try_from(u128::from(nodes) * once / (once - missed)).unwrap_or(u64::MAX)
+    }
+
     /// Bytes on the heap.
     pub(super) fn memory_bytes(&self) -> usize {
-        self.samples.capacity() * size_of::<(u32, u32)>()
+        self.samples.capacity() * size_of::<Sample>()
     }
 }
 
@@ -122,7 +156,7 @@ mod tests {
                 .iter()
                 .filter(|_| overlooked.is_none_or(|one_in| random.below(one_in) > 0))
                 .collect();
-            lookouts.on_lookup(&target, seen.into_iter());
+            lookouts.on_lookup(&target, seen.into_iter().map(|id| (id, false)));
         }
         lookouts.estimate()
     }
@@ -148,6 +182,56 @@ mod tests {
         check(2000, Some(20), 30);
     }
 
+    /// The mean of a hundred estimates of a thousand nodes, each of which leaves so many of ten queries unanswered and
+    /// is asked twice; told which were, or not.
+    fn lossy(of_ten: u32, is_told: bool) -> u64 {
+        let mut random = Random::from_seed(u64::from(of_ten));
+        let mut ids: Vec<_> = (0..1000).map(|_| NodeId::new(random.bytes())).collect();
+        let mut sum = 0;
+        for _ in 0..100 {
+            let mut lookouts = Lookouts::default();
+            for _ in 0..20 {
+                let target = NodeId::new(random.bytes());
+                ids.sort_unstable_by_key(|id| id.distance(&target));
+                let mut answers = |id| {
+                    let is_late = random.below(10) < of_ten;
+                    (!is_late || random.below(10) >= of_ten).then_some((id, is_late && is_told))
+                };
+                let seen: Vec<_> = ids[..30].iter().filter_map(&mut answers).collect();
+                lookouts.on_lookup(&target, seen.into_iter());
+            }
+            sum += lookouts.estimate().unwrap().nodes;
+        }
+        sum / 100
+    }
+
+    #[test]
+    fn nodes_whose_answers_got_lost_are_counted_as_far_as_those_that_were_asked_twice_tell() {
+        for of_ten in [0, 2, 4] {
+            let nodes = lossy(of_ten, true);
+            assert!((960..1040).contains(&nodes), "{nodes} at {of_ten}");
+        }
+        assert!(lossy(4, false) < 880);
+    }
+
+    #[test]
+    fn lookups_in_which_all_were_asked_twice_at_most_double_the_estimate() {
+        let mut random = Random::from_seed(3);
+        let mut lookouts = [Lookouts::default(), Lookouts::default()];
+        for _ in 0..SAMPLES_MIN {
+            let target = NodeId::new(random.bytes());
+            let ids: Vec<_> = (0..8).map(|_| NodeId::new(random.bytes())).collect();
+            for (lookouts, is_late) in lookouts.iter_mut().zip([false, true]) {
+                lookouts.on_lookup(&target, ids.iter().map(|id| (id, is_late)));
+            }
+        }
+        let [plain, late] = lookouts.map(|lookouts| lookouts.estimate().unwrap().nodes);
+        assert!(
+            (plain..=2 * plain + 1).contains(&late),
+            "{late} for {plain}"
+        );
+    }
+
     #[test]
     fn fewer_than_sixteen_lookups_or_eight_nodes_are_no_estimate() {
         assert!(estimate(1000, 15, None).is_none());
@@ -170,7 +254,7 @@ mod tests {
                     *id = NodeId::new(bytes);
                 }
             }
-            lookouts.on_lookup(&target, near.iter());
+            lookouts.on_lookup(&target, near.iter().map(|id| (id, false)));
             lookouts.estimate()
         };
         for _ in 0..50 {

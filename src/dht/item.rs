@@ -323,6 +323,7 @@ impl Item {
     #[must_use]
     pub fn put<'a>(&'a self, token: &'a [u8], cas: Option<i64>) -> Put<'a> {
         Put {
+            target: Some(self.target()),
             token,
             value: &self.value,
             signed: self.signed.as_deref().map(|signed| SignedPut {

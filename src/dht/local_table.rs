@@ -291,6 +291,11 @@ impl LocalTable {
         pool.due_checks(now_secs, spacing_secs, out)
     }
 
+    /// See [`RoutingTable::is_far`].
+    pub(super) fn is_far(&self, target: &NodeId) -> bool {
+        either!(&self.table, table => table.is_far(target))
+    }
+
     /// See [`RoutingTable::due_refresh`].
     fn due_refresh(&mut self, now_secs: u32, random: &mut Random) -> Option<NodeId> {
         either!(&mut self.table, table => table.due_refresh(now_secs, random))

@@ -28,6 +28,7 @@ use crate::id::{ID_LENGTH, NodeId};
 use crate::krpc::ContactInfo;
 use crate::random::Random;
 
+mod refresh;
 #[cfg(test)]
 mod tests;
 
@@ -448,43 +449,6 @@ where
         next
     }
 
-    /// A target in the bucket that has been unchanged for the refresh interval, if there is one; it
-    /// counts as changed from now on. The target in the last bucket is our own id.
-    pub(super) fn due_refresh(&mut self, now_secs: u32, random: &mut Random) -> Option<NodeId> {
-        let due = |bucket: &Bucket| bucket.refresh_at_secs <= now_secs;
-        let bucket = self.buckets.iter().position(due)?;
-        self.touch(bucket, now_secs);
-        if bucket + 1 == self.buckets.len() {
-            return Some(self.own);
-        }
-        let depth = u32::try_from(bucket).unwrap_or(u32::MAX);
-        let target = (0..depth).fold(NodeId::new(random.bytes()), |target, bit| {
-            target.with_bit(bit, self.own.bit(bit))
-        });
-        Some(target.with_bit(depth, !self.own.bit(depth)))
-    }
-
-    /// When [`RoutingTable::due_refresh`] next has something, in seconds; `None` while there is no
-    /// contact.
-    pub(super) fn next_refresh(&self) -> Option<u32> {
-        let dues = self.buckets.iter().map(|bucket| bucket.refresh_at_secs);
-        dues.min().filter(|_| !self.contacts.is_empty())
-    }
-
-    /// Gives every bucket with room, except the last, a time of its own for its first refresh, from
-    /// two thirds to four thirds of the interval: after a lookup of our own id these have met few
-    /// nodes, but filling them all at once would make joining several times as dear. Whatever wants
-    /// to be found before fills them by the way.
-    pub(super) fn spread_refreshes(&mut self, now_secs: u32, random: &mut Random) {
-        let third = self.interval_secs / 3;
-        for bucket in 0..self.buckets.len() - 1 {
-            if self.range(bucket).len() < self.bucket_size {
-                let wait = (third + random.below(third)).saturating_mul(2);
-                self.buckets[bucket].refresh_at_secs = now_secs.saturating_add(wait);
-            }
-        }
-    }
-
     /// See [`Lost::due`].
     pub(super) fn due_lost(&mut self, now_secs: u32, random: &mut Random) -> Option<ContactInfo> {
         self.lost.due(now_secs, random)
@@ -493,16 +457,6 @@ where
     /// See [`Lost::next`].
     pub(super) fn next_lost(&self) -> Option<u32> {
         self.lost.next()
-    }
-
-    /// Our own bucket has just been looked for.
-    pub(super) fn touch_own(&mut self, now_secs: u32) {
-        self.touch(self.buckets.len() - 1, now_secs);
-    }
-
-    /// A bucket has changed.
-    fn touch(&mut self, bucket: usize, now_secs: u32) {
-        self.buckets[bucket].refresh_at_secs = now_secs.saturating_add(self.interval_secs);
     }
 
     /// Bytes on the heap.

@@ -326,6 +326,9 @@ impl Node {
         );
         let (origin, target) = (lookup.origin, lookup.target);
         for walk in &lookup.walks {
+            if !self.is_sample(origin, &target, walk.local) {
+                continue;
+            }
             let lookouts = match walk.family {
                 Family::V4 => &mut self.lookouts.0,
                 Family::V6 => &mut self.lookouts.1,

@@ -293,6 +293,20 @@ impl Node {
         self.wake_maintenance(now + REFRESH_PAUSE);
     }
 
+    /// Whether the closest nodes that a lookup found say how many nodes there are. Those around our own
+    /// id do not: we are not among them ourselves, and a bucket that is refreshed because it has room is
+    /// where fewer are than elsewhere.
+    pub(super) fn is_sample(&self, origin: Origin, target: &NodeId, local: LocalId) -> bool {
+        match origin {
+            Origin::User | Origin::Republish | Origin::Keep => true,
+            Origin::Join(_) => false,
+            Origin::Refresh(_) => {
+                let table = self.tables.get(usize::from(local.0));
+                table.is_some_and(|table| table.is_far(target))
+            }
+        }
+    }
+
     /// Moves the next round of checks forward.
     pub(super) fn wake_maintenance(&mut self, at: Instant) {
         self.maintenance_at = Some(self.maintenance_at.map_or(at, |known| known.min(at)));

@@ -85,6 +85,8 @@ struct Candidate {
     token: Option<Box<[u8]>>,
     /// It has the item that is looked for.
     holds: bool,
+    /// It was asked twice before its answer came.
+    is_late: bool,
     /// Who named it; nobody named a contact of our table.
     namers: Namers,
 }
@@ -337,6 +339,7 @@ impl Walk {
         } else {
             State::Answered
         };
+        candidate.is_late = matches!(before, State::AskedAgain | State::StalledAgain);
         candidate.token = token.map(Box::from);
         let (hop, namers) = (candidate.hop, candidate.namers);
         self.leads.on_answer(namers, before.is_overdue());
@@ -425,9 +428,11 @@ impl Walk {
         self.chosen(|_| true).map(|candidate| candidate.info)
     }
 
-    /// Ids of all nodes that answered, closest first, whatever they are good for.
-    pub(super) fn nearest(&self) -> impl Iterator<Item = &NodeId> {
-        self.answered().map(|candidate| &candidate.info.id)
+    /// Ids of all nodes that answered, closest first, whatever they are good for, and whether each
+    /// was asked twice.
+    pub(super) fn nearest(&self) -> impl Iterator<Item = (&NodeId, bool)> {
+        self.answered()
+            .map(|candidate| (&candidate.info.id, candidate.is_late))
     }
 
     /// Hop of the closest node that answered, with its distance.
@@ -549,6 +554,7 @@ impl Walk {
             is_bound: self.binding == IdBinding::Off || is_bound(&info.id, info.address.ip()),
             token: None,
             holds: false,
+            is_late: false,
             namers: Namers::only(namer),
         };
         self.candidates.insert(place, candidate);

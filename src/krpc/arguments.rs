@@ -165,6 +165,7 @@ impl<'a> Arguments<'a> {
             None => None,
         };
         Ok(Method::Put(Put {
+            target: self.target.and_then(as_id),
             token: self.token()?,
             value: raw,
             signed,

@@ -108,6 +108,9 @@ fn write_put(writer: &mut Writer<'_>, put: &Put<'_>) {
         writer.key("seq").integer(signed.seq);
         writer.key("sig").bytes(signed.signature);
     }
+    if let Some(target) = put.target {
+        writer.key("target").bytes(target.as_bytes());
+    }
     writer.key("token").bytes(put.token);
     writer.key("v").raw(put.value);
 }

@@ -5,7 +5,7 @@
 //! its signature remain to be checked.
 
 use super::BloomFilter;
-use crate::id::{ID_LENGTH, InfoHash};
+use crate::id::{ID_LENGTH, InfoHash, NodeId};
 
 /// Longest value of an item, bencoded, in bytes. BEP 44: "it's not safe to assume storing more
 /// than 1000 bytes will succeed".
@@ -23,6 +23,10 @@ pub const SIGNATURE_LENGTH: usize = 64;
 /// The arguments of `put` (BEP 44).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Put<'a> {
+    /// Where the item is stored, as far as the sender says. BEP 44 has no such argument and nobody
+    /// needs to believe it, for it follows from the others; but nodes of the Rust crate `mainline`,
+    /// which pkarr is made of, drop a `put` without it. What is no id is `None`.
+    pub target: Option<NodeId>,
     /// From the answer to an earlier `get`.
     pub token: &'a [u8],
     /// The value as received, bencoded and canonical, at most [`VALUE_MAX`] bytes.

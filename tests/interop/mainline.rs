@@ -74,6 +74,15 @@ fn newest(node: &Dht) -> Option<(i64, String)> {
     Some((item.seq(), value))
 }
 
+/// Two nodes of the crate, the second of which knows the first, and where that is.
+fn two_of_them(lab: &Lab) -> (Dht, Dht, String) {
+    let at = lab.at(SEEDER, 6881);
+    let store = start(lab, SEEDER, None);
+    let other = start(lab, OTHER, Some(&at));
+    assert!(other.bootstrapped());
+    (store, other, at)
+}
+
 /// A lab with a DHT of eight nodes of ours, and one of the crate that knows the first of them.
 fn among_ours() -> Option<(Lab, Vec<Program>, Dht)> {
     let lab = Lab::open(&[])?;
@@ -162,18 +171,44 @@ fn mainline_answers_and_stores_what_trackless_asks_and_announces() {
 }
 
 #[test]
-fn trackless_finds_the_items_that_mainline_stores() {
+fn mainline_nodes_store_the_immutable_items_of_trackless_and_give_them_out() {
     let Some(lab) = Lab::open(&[]) else { return };
-    let at = lab.at(SEEDER, 6881);
-    let _store = start(&lab, SEEDER, None);
-    let other = start(&lab, OTHER, Some(&at));
-    assert!(other.bootstrapped());
+    let (_store, other, at) = two_of_them(&lab);
     let target = other.put_immutable(b"Hello World!").unwrap().to_string();
     let found = dht(&lab, &at, &["get", &target]);
     assert_eq!(found["value"], "Hello World!", "{found}");
-    other.put_mutable(version(1, "one"), None).unwrap();
-    let public = public();
+
+    // The crate's nodes drop a put that does not name its target.
+    let put = dht(&lab, &at, &["put", "from trackless"]);
+    assert_eq!(put["stored"], 2, "{put}");
+    let target = put["target"].as_str().unwrap();
+    let value = other.get_immutable(id(target)).unwrap();
+    assert_eq!(&value[..], b"from trackless");
+    let found = dht(&lab, &at, &["get", target]);
+    assert_eq!(found["value"], "from trackless", "{found}");
+}
+
+#[test]
+fn a_mutable_item_at_mainline_nodes_is_published_and_updated_by_both() {
+    let Some(lab) = Lab::open(&[]) else { return };
+    let (_store, other, at) = two_of_them(&lab);
+    let (public, key) = (public(), key_file(&lab));
     let get = ["get", "--key", &public, "--salt", "news"];
-    let found = dht(&lab, &at, &get);
-    assert_eq!((&found["value"], &found["seq"]), (&json!("one"), &json!(1)));
+    let put = |value| {
+        let arguments = ["put", value, "--key-file", &key, "--salt", "news"];
+        let put = dht(&lab, &at, &arguments);
+        assert_eq!(put["stored"], 2, "{put}");
+        put["seq"].as_i64()
+    };
+    let found = || {
+        let found = dht(&lab, &at, &get);
+        (found["seq"].clone(), found["value"].clone())
+    };
+    assert_eq!(put("one"), Some(1));
+    assert_eq!(newest(&other), Some((1, "one".to_owned())));
+    other.put_mutable(version(2, "two"), Some(1)).unwrap();
+    assert_eq!(found(), (json!(2), json!("two")));
+    assert_eq!(put("three"), Some(3));
+    assert_eq!(newest(&other), Some((3, "three".to_owned())));
+    assert_eq!(found(), (json!(3), json!("three")));
 }

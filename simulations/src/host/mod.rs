@@ -58,7 +58,7 @@ impl HostId {
     #[must_use]
     pub fn ip(self) -> Ipv4Addr {
         assert!(self.0 < HOSTS_MAX, "host {} has no address", self.0);
-        let [_, a, b, c] = self.0.to_be_bytes();
+        let [_, a, b, c] = swap_counted(self.0).to_be_bytes();
         Ipv4Addr::new(FIRST_OCTET + a, b, c, self.last_octet())
     }
 
@@ -69,12 +69,8 @@ impl HostId {
             return None;
         };
         let [first, b, c, last] = ip.octets();
-        let host = Self(u32::from_be_bytes([
-            0,
-            first.checked_sub(FIRST_OCTET)?,
-            b,
-            c,
-        ]));
+        let a = first.checked_sub(FIRST_OCTET)?;
+        let host = Self(swap_counted(u32::from_be_bytes([0, a, b, c])));
         (host.0 < HOSTS_MAX && last == host.last_octet()).then_some(host)
     }
 
@@ -84,6 +80,16 @@ impl HostId {
         let [high, ..] = self.0.wrapping_mul(0x9e37_79b9).to_be_bytes();
         1 + high % 254
     }
+}
+
+/// Swaps bits 12 and 13 of a number with bits 16 and 17; doing so twice changes nothing.
+///
+/// Of the octets that a host's number makes, BEP 42 counts the low 2, 4 and 6 bits. So the hosts numbered
+/// first differ in bits that count. If they do not, ids crowd: among a hundred thousand, the eight nodes
+/// closest to a target are 8 % farther away on average than in a network whose addresses are anywhere.
+const fn swap_counted(number: u32) -> u32 {
+    let kept = number & !0x3_3000;
+    kept | (number >> 4) & 0x3000 | (number << 4) & 0x3_0000
 }
 
 /// What runs on one machine.
@@ -111,11 +117,21 @@ mod tests {
 
     #[test]
     fn each_host_has_a_global_address_in_a_24_of_its_own() {
-        for number in [0, 1, 255, 256, 65_536, HOSTS_MAX - 1] {
+        for number in [0, 1, 255, 256, 4096, 65_536, 0x2_1000, HOSTS_MAX - 1] {
             let address = HostId(number).address(DATAGRAM_PORT);
             assert_eq!(HostId::of(address), Some(HostId(number)));
             assert_eq!(Scope::of(address.ip()), Some(Scope::Global));
         }
+    }
+
+    #[test]
+    fn sixteen_thousand_hosts_differ_in_what_ids_follow_from() {
+        let counted = |host: u32| {
+            let [first, second, third, _] = HostId(host).ip().octets();
+            (first & 0x03, second & 0x0f, third & 0x3f)
+        };
+        let all: std::collections::BTreeSet<_> = (0..16_384).map(counted).collect();
+        assert_eq!(all.len(), 4 * 16 * 64);
     }
 
     #[test]

@@ -274,6 +274,24 @@ fn a_refresh_looks_for_an_id_of_its_bucket() {
 }
 
 #[test]
+fn targets_in_the_last_five_buckets_are_close_to_our_own_id() {
+    let mut table = table();
+    for bucket in 0..7 {
+        for number in 1..=8 {
+            insert(&mut table, node(0x80 >> bucket, number));
+        }
+    }
+    assert_eq!(table.buckets.len(), 7);
+    let far = (0..7).map(|bucket| table.is_far(&node(0x80 >> bucket, 9).id));
+    let far: Vec<_> = far.collect();
+    assert_eq!(far, [true, true, true, false, false, false, false]);
+    assert!(!table.is_far(&OWN));
+    let small = full();
+    assert!(small.is_far(&node(0x80, 9).id), "half of all nodes");
+    assert!(!small.is_far(&OWN));
+}
+
+#[test]
 fn a_full_bucket_whose_contacts_answer_needs_no_refresh_one_with_room_does() {
     let mut table = full();
     table.insert(800, &node(0x81, 1), None, false);

@@ -219,6 +219,24 @@ fn a_wrong_signature_is_error_206_and_nothing_is_stored() {
 }
 
 #[test]
+fn a_put_is_stored_under_its_own_name_whatever_target_it_names() {
+    let mut single = node();
+    let bob = "8.8.8.8:8".parse().unwrap();
+    for (named, item) in [
+        (None, Item::immutable(VALUE).unwrap()),
+        (Some(ASKER), version(1, VALUE)),
+    ] {
+        let (_, _, token) = get(&mut single, alice(), item.target(), None);
+        let mut put = item.put(&token, None);
+        assert_eq!(put.target, Some(item.target()));
+        put.target = named;
+        assert_eq!(put_with(&mut single, alice(), put), None);
+        assert_eq!(get(&mut single, bob, item.target(), None).0.unwrap(), VALUE);
+        assert_eq!(get(&mut single, bob, ASKER, None).0, None);
+    }
+}
+
+#[test]
 fn a_token_holds_for_its_target_and_address() {
     let mut single = node();
     let item = version(1, VALUE);

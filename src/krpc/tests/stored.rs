@@ -44,20 +44,23 @@ fn queries_are_written_in_the_form_of_their_beps() {
     check_written(get(Some(7)), plain, &format!("{id}3:seqi7e{target}"));
     let sample = Method::SampleInfohashes { target: BOB };
     check_written(sample, plain, &format!("{id}{target}"));
-    let put = |signed| {
+    let put = |signed, target| {
         Method::Put(Put {
+            target,
             token: b"tok",
             value: b"12:Hello World!",
             signed,
         })
     };
     let end = "5:token3:tok1:v12:Hello World!";
-    check_written(put(None), plain, &format!("{id}{end}"));
+    check_written(put(None, None), plain, &format!("{id}{end}"));
+    let named = put(None, Some(BOB));
+    check_written(named, plain, &format!("{id}{target}{end}"));
     let (k, s) = ("k".repeat(32), "s".repeat(64));
     check_written(
-        put(Some(signed())),
+        put(Some(signed()), Some(BOB)),
         plain,
-        &format!("3:casi3e{id}1:k32:{k}4:salt4:salt3:seqi4e3:sig64:{s}{end}"),
+        &format!("3:casi3e{id}1:k32:{k}4:salt4:salt3:seqi4e3:sig64:{s}{target}{end}"),
     );
     let want = Want {
         v6: true,
@@ -79,6 +82,48 @@ fn queries_are_written_in_the_form_of_their_beps() {
     };
     let end = "9:info_hash20:mnopqrstuvwxyz1234564:porti7e4:seedi1e5:token3:tok";
     check_written(announce, plain, &format!("{id}{end}"));
+}
+
+#[test]
+fn the_longest_put_fits_into_what_a_reply_with_a_value_may_have() {
+    let put = Put {
+        target: Some(BOB),
+        // The longest in use.
+        token: &[b't'; 40],
+        value: &[b'v'; VALUE_MAX],
+        signed: Some(SignedPut {
+            salt: &[b'x'; SALT_MAX],
+            seq: i64::MAX,
+            cas: Some(i64::MAX),
+            ..signed()
+        }),
+    };
+    let query = Query {
+        id: ALICE,
+        want: Want::default(),
+        method: Method::Put(put),
+    };
+    let mut out = Vec::new();
+    write_query(&mut out, b"aaaa", true, &query);
+    assert!(out.len() <= VALUE_REPLY_MAX, "{}", out.len());
+}
+
+#[test]
+fn the_target_of_a_put_is_what_it_says_or_nothing() {
+    let target = |argument: &str| {
+        let bytes = query_bytes("put", &format!("{argument}5:token3:tok1:v0:"));
+        let Body::Query(query) = Message::decode(bytes.as_bytes()).unwrap().body else {
+            panic!("no query");
+        };
+        let Method::Put(put) = query.method else {
+            panic!("no put");
+        };
+        put.target
+    };
+    assert_eq!(target(""), None);
+    assert_eq!(target("6:target20:mnopqrstuvwxyz123456"), Some(BOB));
+    assert_eq!(target("6:target19:mnopqrstuvwxyz12345"), None);
+    assert_eq!(target("6:targeti1e"), None);
 }
 
 #[test]
