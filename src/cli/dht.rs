@@ -18,7 +18,7 @@ use crate::net::dht::{DhtConfig, DhtHandle, spawn};
 use crate::net::udp::bind_udp;
 use crate::session::StateDir;
 use operation::Operation;
-use outcome::Outcome;
+use outcome::{Outcome, outdated};
 
 /// Shortest time between two puts of the same item.
 const REPEAT_MIN: Duration = Duration::from_secs(1);
@@ -133,6 +133,13 @@ impl Task<'_> {
             outcome.follow(lookup, self.global).await;
             if outcome.has_no_answer() {
                 return Ok(());
+            }
+            let stored = outcome.item.as_ref().and_then(|item| item.seq());
+            if let (Some(cas), Some(stored)) = (signing.cas, stored)
+                && cas != stored
+            {
+                // Nodes that have no version at all would take it.
+                return Err(outdated(cas, Some(stored)));
             }
             if put.is_withdrawal && outcome.item.is_none() {
                 return Err(Failure::new("there is nothing to withdraw")

@@ -242,6 +242,10 @@ fn an_item_is_withdrawn_by_whoever_has_the_key() {
     let file = network.path("key");
     let signed = ["--key-file", text(&file), "--salt", "s"];
     let withdraw = [&["put", "--withdraw"], &signed[..]].concat();
+    network.check_fails(&withdraw, 2, "there is no key in");
+    assert!(!file.exists(), "no key is made for it");
+    let (code, first) = network.json(&["put", "x", "--key-file", text(&file)]);
+    assert_eq!(code, 0, "{first}");
     network.check_fails(&withdraw, 1, "there is nothing to withdraw");
     let (code, first) = network.json(&[&["put", "secret"], &signed[..]].concat());
     assert_eq!(code, 0, "{first}");
@@ -254,6 +258,8 @@ fn an_item_is_withdrawn_by_whoever_has_the_key() {
     let target = first["target"].as_str().unwrap();
     let (code, found) = network.json(&["get", target, "--salt", "s"]);
     assert_eq!((code, &found["value"]), (0, &json!("")), "{found}");
+    let (_, _, said) = network.run(&["get", target, "--salt", "s"]);
+    assert!(said.contains("version 2 (empty: withdrawn)"), "{said}");
     network.check_fails(&["put", "--withdraw"], 2, "are for values that are signed");
 }
 
@@ -337,6 +343,8 @@ fn wrong_arguments_of_items_exit_with_2_and_make_no_key() {
         &["put", "x", "--key-file", file, "--cas", "x"],
         &["put", "x", "--key-file", text(&no_bencode)],
         &["put", "x", "--withdraw", "--key-file", file],
+        &["put", "--withdraw", "--key-file", file],
+        &["put", "x", "--keep", "--every", "2h"],
         &[
             "put",
             "--info-hash",

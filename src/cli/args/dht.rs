@@ -146,7 +146,7 @@ pub(crate) struct PutArgs {
           value_parser = clap::value_parser!(i64).range(0..))]
     pub(crate) cas: Option<i64>,
     /// In place of a value: replace what is stored under the key by an empty text, so that nobody
-    /// finds it any more. Needs --key-file; a value without a key is gone after two hours
+    /// finds what it was any more. Needs --key-file; a value without a key is gone after two hours
     #[arg(long)]
     pub(crate) withdraw: bool,
     /// Put it again and again, until interrupted or until somebody puts a newer version

@@ -1,6 +1,7 @@
 //! The operations: what is typed becomes what the DHT is asked.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use super::key::load_or_make;
 use super::value;
@@ -12,6 +13,9 @@ use crate::id::{ID_LENGTH, InfoHash, NodeId};
 use crate::metainfo::mutable_link::{MutableLink, named_torrent, naming};
 use crate::net::clock::entropy;
 use crate::net::dht::{DhtHandle, Lookup};
+
+/// Nodes forget an item that was not put for so long (BEP 44).
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(2 * 60 * 60);
 
 /// One operation in the DHT.
 #[derive(Debug)]
@@ -182,10 +186,17 @@ impl Put {
             seq,
             cas,
             withdraw,
-            keep: _,
-            every: _,
+            keep,
+            every,
             flags: _,
         } = args;
+        if keep && every >= FORGOTTEN_AFTER {
+            return Err(
+                Failure::new("with such an --every it would be gone between two puts")
+                    .hint("nodes forget what was not put for two hours; 1h is usual")
+                    .exit(Exit::Usage),
+            );
+        }
         let is_withdrawal = withdraw && value.is_none();
         let is_for_signed = salt.is_some() || seq.is_some() || cas.is_some();
         let names_torrent = info_hash.is_some() && value.is_none();
@@ -217,6 +228,13 @@ impl Put {
         let signing = match key_file {
             None => None,
             Some(path) => {
+                if is_withdrawal && !path.exists() {
+                    return Err(
+                        Failure::new(format!("there is no key in {}", path.display()))
+                            .hint("withdrawing needs the key that the item was put with")
+                            .exit(Exit::Usage),
+                    );
+                }
                 let key = load_or_make(&path)?;
                 Some(Signing::new(key, &salt.unwrap_or_default(), seq, cas))
             }

@@ -192,18 +192,13 @@ impl Outcome {
     fn not_stored(&self, put: &Put, report: &LookupReport) -> Failure {
         let codes: Vec<i64> = report.errors.iter().map(|(code, _)| *code).collect();
         let signing = put.signing.as_ref();
-        let stored = match self.item.as_ref().and_then(|item| item.seq()) {
-            Some(seq) => format!("the stored version has number {seq}"),
-            None => "another version is stored".to_owned(),
-        };
+        let stored = self.item.as_ref().and_then(|item| item.seq());
         if let Some(cas) = signing.and_then(|signing| signing.cas)
             && codes.contains(&301)
         {
-            return Failure::new(format!(
-                "no node replaced the item: {stored}, and --cas is {cas}"
-            ))
-            .hint("somebody was faster; look with `trackless dht get` before you replace it");
+            return outdated(cas, stored);
         }
+        let stored = stored_text(stored);
         if codes.contains(&302) {
             let wanted = self.seq.unwrap_or_default();
             return Failure::new(format!(
@@ -496,8 +491,13 @@ impl Outcome {
                 text.push_str(&format!(", {told} told by {samplers}"));
             }
             Operation::Get(_) => {
-                if let Some(seq) = self.item.as_ref().and_then(|item| item.seq()) {
+                if let Some(item) = &self.item
+                    && let Some(seq) = item.seq()
+                {
                     text.push_str(&format!(", version {seq}"));
+                    if item.value() == value::NOTHING {
+                        text.push_str(" (empty: withdrawn)");
+                    }
                 }
                 let copies = count(u64::from(report.copies), "copy");
                 text.push_str(&format!(", {copies} found"));
@@ -506,6 +506,23 @@ impl Outcome {
         }
         text
     }
+}
+
+/// Which version is stored, as far as is known.
+fn stored_text(seq: Option<i64>) -> String {
+    seq.map_or_else(
+        || "another version is stored".to_owned(),
+        |seq| format!("the stored version has number {seq}"),
+    )
+}
+
+/// Why an item was not replaced that should have been another version, given by `--cas`.
+pub(super) fn outdated(cas: i64, stored: Option<i64>) -> Failure {
+    let stored = stored_text(stored);
+    Failure::new(format!(
+        "no node replaced the item: {stored}, and --cas is {cas}"
+    ))
+    .hint("somebody was faster; look with `trackless dht get` before you replace it")
 }
 
 fn torrents(length: usize) -> String {

@@ -17,6 +17,9 @@ use crate::net::dht::{DhtHandle, Lookup};
 /// Time between two lookups while no node answers.
 const RETRY: Duration = Duration::from_secs(2);
 
+/// What stands in place of an item that was withdrawn: an empty text.
+const WITHDRAWN: &[u8] = b"0:";
+
 /// The link to the torrent that a mutable link names now. Looks as long as no node answers.
 ///
 /// # Errors
@@ -53,9 +56,16 @@ pub(super) async fn current(
     };
     let seq = item.seq();
     let Some(info_hash) = named_torrent(item.value()) else {
+        if item.value() == WITHDRAWN {
+            return Err(
+                Failure::new(format!("{link} was withdrawn by its publisher"))
+                    .hint("it names no torrent any more; ask for another link"),
+            );
+        }
+        let key = HEXLOWER.encode(&link.key);
         return Err(
             Failure::new(format!("what is stored for {link} names no torrent"))
-                .hint("look at it with `trackless dht get --key KEY --salt SALT`"),
+                .hint(format!("look at it with `trackless dht get --key {key}`")),
         );
     };
     if global.json {
