@@ -136,9 +136,15 @@ async fn interruptible(
     }
 }
 
+/// Threads of a runtime at most. Disks and the DHT have threads of their own, and a machine with a hundred
+/// cores needs no hundred more of ours.
+const WORKERS_MAX: usize = 8;
+
 /// Runs an asynchronous command on a runtime of its own.
 fn block_on(command: impl Future<Output = Result<Exit, Failure>>) -> Result<Exit, Failure> {
+    let workers = std::thread::available_parallelism().map_or(1, usize::from);
     let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(workers.min(WORKERS_MAX))
         .enable_all()
         .build()
         .map_err(|error| Failure::because("cannot start the runtime", &error))?;

@@ -28,6 +28,9 @@ use process::Usage;
 /// Memory for one item at most: its value, key, salt, signature and its place in the store.
 const ITEM_BYTES_MAX: usize = 1_500;
 
+/// Time after the start when a node that nobody answered says so: each bootstrap node was asked twice by then.
+const FIRST_LOOK: Duration = Duration::from_secs(20);
+
 /// The settings that the flags of a node mean.
 ///
 /// # Errors
@@ -89,6 +92,7 @@ pub(super) async fn run(args: NodeArgs, global: Global) -> Result<Exit, Failure>
         Some(address) => Some(listen_for_metrics(address).await?),
         None => None,
     };
+    let has_way_in = !config.bootstrap.is_empty();
     let session = start_session(config).await?;
     let Some(node) = session.dht().cloned() else {
         return Err(Failure::new("the node has no DHT"));
@@ -111,9 +115,17 @@ pub(super) async fn run(args: NodeArgs, global: Global) -> Result<Exit, Failure>
     let started = Instant::now();
     let mut ticks = interval_at(started + period, period);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut first_look = pin!(tokio::time::sleep(FIRST_LOOK));
+    let mut was_looked_at = !has_way_in;
     loop {
         tokio::select! {
             () = &mut stop => break,
+            () = &mut first_look, if !was_looked_at => {
+                was_looked_at = true;
+                if let Some(warning) = loneliness(&node.status().await) {
+                    note(&warning);
+                }
+            }
             _ = ticks.tick() => report(&node, started.elapsed(), &global).await,
         }
     }
@@ -124,6 +136,20 @@ pub(super) async fn run(args: NodeArgs, global: Global) -> Result<Exit, Failure>
         () = interrupted() => {}
     }
     Ok(Exit::Interrupted)
+}
+
+/// A warning for whoever set up a node that nobody answers.
+fn loneliness(status: &DhtStatus) -> Option<String> {
+    (status.contacts == 0).then(|| {
+        let why = status.bootstrap_failed.as_ref().map_or_else(
+            || "no bootstrap node has answered".to_owned(),
+            |reason| escape(reason).to_string(),
+        );
+        format!(
+            "warning: no contacts yet: {why}; are the names of --bootstrap right, and is UDP let through? It \
+             goes on trying"
+        )
+    })
 }
 
 /// Binds the listener of the metrics.
@@ -269,6 +295,24 @@ mod tests {
     use super::*;
     use crate::dht::Counters;
     use crate::net::dht::FamilyStatus;
+
+    #[test]
+    fn a_node_that_nobody_answered_says_why() {
+        let mut status = status();
+        let warning = loneliness(&status).unwrap();
+        assert!(
+            warning.contains("a.example:1: no\\u{a}such host"),
+            "{warning}"
+        );
+        status.bootstrap_failed = None;
+        let warning = loneliness(&status).unwrap();
+        assert!(
+            warning.contains("no bootstrap node has answered"),
+            "{warning}"
+        );
+        status.contacts = 1;
+        assert_eq!(loneliness(&status), None);
+    }
 
     fn status() -> DhtStatus {
         DhtStatus {
