@@ -3,7 +3,7 @@
 pub(in crate::cli) mod key;
 mod operation;
 mod outcome;
-mod value;
+pub(in crate::cli) mod value;
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::{Pin, pin};

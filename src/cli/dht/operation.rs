@@ -1,21 +1,17 @@
 //! The operations: what is typed becomes what the DHT is asked.
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use super::key::load_or_make;
 use super::value;
 use crate::cli::args::{DhtCommand, PutArgs};
 use crate::cli::print::{Exit, Failure};
 use crate::dht::item::{immutable_target, mutable_target};
-use crate::dht::{Item, PeerKind, PeerPort, PutOptions, SecretKey};
+use crate::dht::{Config, Item, PeerKind, PeerPort, PutOptions, SecretKey};
 use crate::id::{ID_LENGTH, InfoHash, NodeId};
 use crate::metainfo::mutable_link::{MutableLink, named_torrent, naming};
 use crate::net::clock::entropy;
 use crate::net::dht::{DhtHandle, Lookup};
-
-/// Nodes forget an item that was not put for so long (BEP 44).
-const FORGOTTEN_AFTER: Duration = Duration::from_secs(2 * 60 * 60);
 
 /// One operation in the DHT.
 #[derive(Debug)]
@@ -190,7 +186,7 @@ impl Put {
             every,
             flags: _,
         } = args;
-        if keep && every >= FORGOTTEN_AFTER {
+        if keep && every >= Config::default().item_lifetime {
             return Err(
                 Failure::new("with such an --every it would be gone between two puts")
                     .hint("nodes forget what was not put for two hours; 1h is usual")

@@ -198,7 +198,7 @@ impl Outcome {
         {
             return outdated(cas, stored);
         }
-        let stored = stored_text(stored);
+        let stored = stored_version(stored);
         if codes.contains(&302) {
             let wanted = self.seq.unwrap_or_default();
             return Failure::new(format!(
@@ -509,7 +509,7 @@ impl Outcome {
 }
 
 /// Which version is stored, as far as is known.
-fn stored_text(seq: Option<i64>) -> String {
+fn stored_version(seq: Option<i64>) -> String {
     seq.map_or_else(
         || "another version is stored".to_owned(),
         |seq| format!("the stored version has number {seq}"),
@@ -518,7 +518,7 @@ fn stored_text(seq: Option<i64>) -> String {
 
 /// Why an item was not replaced that should have been another version, given by `--cas`.
 pub(super) fn outdated(cas: i64, stored: Option<i64>) -> Failure {
-    let stored = stored_text(stored);
+    let stored = stored_version(stored);
     Failure::new(format!(
         "no node replaced the item: {stored}, and --cas is {cas}"
     ))

@@ -14,7 +14,7 @@ use crate::dht::Item;
 const FILE_MAX: u64 = 1 << 20;
 
 /// What takes the place of a value that is withdrawn: an empty text.
-pub(super) const NOTHING: &[u8] = b"0:";
+pub(in crate::cli) const NOTHING: &[u8] = b"0:";
 
 /// The bencoded value that a user means: a text, `@FILE`, or `-` for standard input.
 ///

@@ -7,6 +7,7 @@ use data_encoding::HEXLOWER;
 use serde_json::json;
 
 use crate::cli::args::Global;
+use crate::cli::dht::value::NOTHING;
 use crate::cli::print::{Failure, note, print_json};
 use crate::dht::item::mutable_target;
 use crate::dht::{Event, Item, LookupReport};
@@ -16,9 +17,6 @@ use crate::net::dht::{DhtHandle, Lookup};
 
 /// Time between two lookups while no node answers.
 const RETRY: Duration = Duration::from_secs(2);
-
-/// What stands in place of an item that was withdrawn: an empty text.
-const WITHDRAWN: &[u8] = b"0:";
 
 /// The link to the torrent that a mutable link names now. Looks as long as no node answers.
 ///
@@ -56,7 +54,7 @@ pub(super) async fn current(
     };
     let seq = item.seq();
     let Some(info_hash) = named_torrent(item.value()) else {
-        if item.value() == WITHDRAWN {
+        if item.value() == NOTHING {
             return Err(
                 Failure::new(format!("{link} was withdrawn by its publisher"))
                     .hint("it names no torrent any more; ask for another link"),
