@@ -2,7 +2,7 @@
 //!
 //! A [`Disk`] is a fixed set of threads. A [`Storage`] is the place of one torrent: jobs go in by
 //! [`Storage::submit`], completions come out of the channel it was opened with, and blocks to be
-//! sent are read by [`Storage::read`]. Inside, `worker` does the jobs, `files` knows names and
+//! sent are got by [`Storage::begin_read`]. Inside, `worker` does the jobs, `files` knows names and
 //! descriptors, `progress` what is verified, and `check` looks at what already lies there. [`hash`]
 //! serves those who make a torrent of their content, [`verify()`] those who compare content with one.
 //!
@@ -304,17 +304,6 @@ impl Storage {
         }
     }
 
-    /// Reads a block into memory.
-    ///
-    /// # Errors
-    ///
-    /// [`DiskErrorKind::Truncated`] when the file is too short, [`DiskErrorKind::Missing`] when it
-    /// is not there, and what else the system says. Bytes are never made up.
-    pub async fn read(&self, block: BlockRef) -> Result<Bytes, Arc<DiskError>> {
-        let answer = self.order_read(block).await;
-        answer.unwrap_or_else(|_| Err(error::stopped(self.shared.files.root())))
-    }
-
     /// Gets a block to be sent to a peer, without waiting. What is in the system's memory is only
     /// named; the rest is left to the reader threads.
     #[must_use]
@@ -436,7 +425,8 @@ impl PendingRead {
     ///
     /// # Errors
     ///
-    /// Those of [`Storage::read`].
+    /// [`DiskErrorKind::Truncated`] when the file is too short, [`DiskErrorKind::Missing`] when it
+    /// is not there, and what else the system says. Bytes are never made up.
     pub async fn wait(self) -> Result<Block, Arc<DiskError>> {
         match self {
             Self::InMemory(range) => Ok(Block::Range(range)),

@@ -78,7 +78,6 @@ impl Worker {
     /// Works until told to stop, or nobody is left who could give a task.
     pub(super) fn run(mut self) {
         loop {
-            self.look_ahead();
             let task = if let Some(task) = self.ahead.pop_front() {
                 Some(task)
             } else if self.checks.is_empty() {

@@ -37,7 +37,7 @@ const TURNS_PER_SECOND: u64 = 64;
 /// with headers.
 const QUANTUM_MIN: u64 = 2 << 10;
 
-/// Largest quantum, in bytes: what one vectored write of a stream takes.
+/// Largest quantum, in bytes: half of what a stream writes as one.
 const QUANTUM_MAX: u64 = 128 << 10;
 
 /// Microseconds in a second.

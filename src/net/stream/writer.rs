@@ -11,7 +11,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::{Buf, Bytes};
-use socket2::SockRef;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedWriteHalf;
@@ -218,7 +217,7 @@ impl Writer {
     /// Whether the system waits for more before it sends what does not fill a packet.
     fn cork(&self, cork: bool) {
         #[cfg(target_os = "linux")]
-        if let Err(error) = SockRef::from(self.stream.as_ref()).set_tcp_cork(cork) {
+        if let Err(error) = socket2::SockRef::from(self.stream.as_ref()).set_tcp_cork(cork) {
             tracing::debug!(%error, cork, "TCP_CORK not set");
         }
         #[cfg(not(target_os = "linux"))]
