@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::blank::Zeros;
 use super::files::Place;
+use super::lanes::{Buffers, LANES};
 use super::look::{Found, look};
 use super::reader::{Reader, run_length};
 use super::{DiskError, DiskErrorKind, Shared, Task, durable, error};
@@ -142,21 +143,25 @@ impl Turn {
         }
     }
 
-    /// Checks one piece. The last thread that finds none left concludes.
-    pub(super) fn step(&mut self) -> Step {
+    /// Checks as many pieces as are hashed at a time. The last thread that finds none left concludes.
+    pub(super) fn step(&mut self, buffers: &mut Buffers) -> Step {
         let check = &self.check;
         if self.run.is_empty() {
             let from = check.next.fetch_add(check.run, Ordering::Relaxed);
             self.run = from..(from + check.run).min(check.pieces.len());
         }
         let go_on = !check.broken.load(Ordering::Relaxed) && !check.storage.is_abandoned();
-        let next = self.run.next().filter(|_| go_on);
-        if let Some(&piece) = next.and_then(|at| check.pieces.get(at)) {
-            if let Err(error) = check.check_piece(piece, &mut self.reader) {
+        let next = self.run.by_ref().take(if go_on { LANES } else { 0 });
+        let pieces: Vec<_> = next
+            .filter_map(|at| check.pieces.get(at).copied())
+            .collect();
+        if !pieces.is_empty() {
+            if let Err(error) = check.check_pieces(&pieces, &mut self.reader, buffers) {
                 check.broken.store(true, Ordering::Relaxed);
                 check.findings().failed.get_or_insert(error);
             }
-            check.storage.checked.fetch_add(1, Ordering::Relaxed);
+            let count = u32::try_from(pieces.len()).expect("two fit");
+            check.storage.checked.fetch_add(count, Ordering::Relaxed);
             return Step::More;
         }
         // No wrap-around by asking again and again: each thread comes here once.
@@ -239,24 +244,49 @@ impl Check {
         self.findings.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Decides about one piece, and counts what that says of its files.
-    fn check_piece(&self, piece: PieceIndex, reader: &mut Reader) -> Result<(), DiskError> {
-        let outcome = match self.outcome_of(piece, reader) {
+    /// Decides about up to [`LANES`] pieces.
+    fn check_pieces(
+        &self,
+        pieces: &[PieceIndex],
+        reader: &mut Reader,
+        buffers: &mut Buffers,
+    ) -> Result<(), DiskError> {
+        let mut to_hash = Vec::with_capacity(LANES);
+        for &piece in pieces {
+            match self.outcome_of(piece, reader) {
+                Ok(None) => to_hash.push(piece),
+                Ok(Some(outcome)) => self.tally(piece, outcome),
+                Err(failed) => self.on_failed(piece, failed)?,
+            }
+        }
+        let place = |file: usize| self.found[file].place();
+        let hashes = reader.hash(&self.storage.files, buffers, &to_hash, place, |_| ());
+        for (piece, hashed) in to_hash.into_iter().zip(hashes) {
+            match hashed {
+                Ok((hash, blank)) => {
+                    let good = hash == self.storage.info.piece_hash(piece);
+                    self.tally(piece, Outcome::of(good, blank));
+                }
+                Err(failed) => self.on_failed(piece, failed)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// A piece could not be looked at; fails if that concerns more than the piece.
+    fn on_failed(&self, piece: PieceIndex, failed: DiskError) -> Result<(), DiskError> {
+        match failed.kind {
             // A file became shorter, or went away, since it was looked at.
-            Err(failed)
-                if matches!(
-                    failed.kind,
-                    DiskErrorKind::Truncated | DiskErrorKind::Missing
-                ) =>
-            {
-                Outcome::Missing
-            }
-            Err(failed) if error::is_of_one_place(&failed) => {
-                self.findings().on_unreadable(failed);
-                Outcome::Missing
-            }
-            outcome => outcome?,
-        };
+            DiskErrorKind::Truncated | DiskErrorKind::Missing => {}
+            _ if error::is_of_one_place(&failed) => self.findings().on_unreadable(failed),
+            _ => return Err(failed),
+        }
+        self.tally(piece, Outcome::Missing);
+        Ok(())
+    }
+
+    /// Counts what a piece says of its files.
+    fn tally(&self, piece: PieceIndex, outcome: Outcome) {
         let files = &self.storage.files;
         let mut findings = self.findings();
         findings.any_read |= matches!(outcome, Outcome::Good | Outcome::Bad | Outcome::Blank);
@@ -280,14 +310,17 @@ impl Check {
                 Outcome::Blank | Outcome::Untold => {}
             }
         }
-        Ok(())
     }
 
-    /// Hashes one piece, unless it is known, or part of it is not there.
-    fn outcome_of(&self, piece: PieceIndex, reader: &mut Reader) -> Result<Outcome, DiskError> {
+    /// What a piece is without hashing it, if that can be told: it is known, part of it is not there,
+    /// or nothing was ever written to it.
+    fn outcome_of(
+        &self,
+        piece: PieceIndex,
+        reader: &mut Reader,
+    ) -> Result<Option<Outcome>, DiskError> {
         let files = &self.storage.files;
         let length = self.storage.geometry().length_of(piece);
-        let wanted = self.storage.info.piece_hash(piece);
         let mut is_there = true;
         let mut is_known = true;
         for slice in files.slices(piece) {
@@ -295,16 +328,16 @@ impl Check {
             is_known &= self.found[slice.file].is_known();
         }
         if !is_there {
-            return Ok(Outcome::Missing);
+            return Ok(Some(Outcome::Missing));
         }
         if let Scope::All { clean } = self.scope
             && is_known
         {
             if self.known.contains(piece.get()) {
-                return Ok(Outcome::Good);
+                return Ok(Some(Outcome::Good));
             }
             if clean {
-                return Ok(Outcome::Untold);
+                return Ok(Some(Outcome::Untold));
             }
         }
         let place = |file: usize| self.found[file].place();
@@ -315,10 +348,10 @@ impl Check {
             }
         }
         if is_hole {
-            return Ok(Outcome::of(self.zeros.of(length) == wanted, true));
+            let good = self.zeros.of(length) == self.storage.info.piece_hash(piece);
+            return Ok(Some(Outcome::of(good, true)));
         }
-        let (hash, blank) = reader.hash(files, piece, place, |_| ())?;
-        Ok(Outcome::of(hash == wanted, blank))
+        Ok(None)
     }
 
     /// Judges and reports.

@@ -23,7 +23,7 @@ use super::resume::Resume;
 use super::space::Space;
 use super::{DiskError, DiskErrorKind, PART_SUFFIX, error};
 use crate::bitfield::Bitfield;
-use crate::metainfo::{self, BlockRef, FileSlice, Info, PieceIndex};
+use crate::metainfo::{self, BlockRef, FileSlice, Geometry, Info, PieceIndex};
 
 /// Where the bytes of a file are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -145,9 +145,14 @@ impl Files {
         self.file(file).is_pad
     }
 
+    /// How the torrent is cut.
+    pub(super) fn geometry(&self) -> &Geometry {
+        self.info.geometry()
+    }
+
     /// The parts of files that a piece covers.
     pub(super) fn slices(&self, piece: PieceIndex) -> impl Iterator<Item = FileSlice> + '_ {
-        let geometry = self.info.geometry();
+        let geometry = self.geometry();
         geometry.file_slices(piece, 0, geometry.length_of(piece))
     }
 

@@ -6,13 +6,10 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use sha1::{Digest, Sha1};
-
+use super::files::length_of;
+use super::lanes::{Buffers, LANES, hash_side_by_side};
 use super::{DiskError, DiskErrorKind, Resume, Stamp, error};
 use crate::metainfo::{Geometry, Info, PieceIndex};
-
-/// Bytes read at a time.
-const READ_LENGTH: usize = 1 << 20;
 
 /// Bytes of a SHA-1.
 const HASH_LENGTH: usize = 20;
@@ -89,69 +86,69 @@ struct HashJob<'a, P> {
 impl<P: Iterator<Item = PieceIndex>> HashJob<'_, P> {
     /// Takes pieces until none is left.
     fn run(&self) {
-        let mut buffer = vec![0; READ_LENGTH];
-        let mut open = None;
+        let mut buffers = Buffers::default();
+        let mut open = Default::default();
         while !self.stopping.load(Ordering::Relaxed) {
-            let next = self
-                .pieces
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .next();
-            let Some(piece) = next else { return };
-            match self.hash(piece, &mut buffer, &mut open) {
-                Ok(hash) => {
-                    let mut hashes = self.hashes.lock().unwrap_or_else(PoisonError::into_inner);
-                    hashes[piece.as_usize()] = hash;
-                }
-                Err(error) => {
-                    self.stopping.store(true, Ordering::Relaxed);
-                    self.failed
-                        .lock()
-                        .unwrap_or_else(PoisonError::into_inner)
-                        .get_or_insert(error);
+            let pieces: Vec<PieceIndex> = {
+                let mut pieces = self.pieces.lock().unwrap_or_else(PoisonError::into_inner);
+                pieces.by_ref().take(LANES).collect()
+            };
+            if pieces.is_empty() {
+                return;
+            }
+            let hashed = self.hash(&pieces, &mut buffers, &mut open);
+            for (piece, hash) in pieces.into_iter().zip(hashed) {
+                match hash {
+                    Ok(hash) => {
+                        let mut hashes = self.hashes.lock().unwrap_or_else(PoisonError::into_inner);
+                        hashes[piece.as_usize()] = hash;
+                    }
+                    Err(error) => {
+                        self.stopping.store(true, Ordering::Relaxed);
+                        let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+                        failed.get_or_insert(error);
+                    }
                 }
             }
         }
     }
 
-    /// Hashes a piece; the last file that was read stays `open`.
+    /// Hashes up to [`LANES`] pieces; the last file that was read for each stays `open`.
     fn hash(
         &self,
-        piece: PieceIndex,
-        buffer: &mut [u8],
-        open: &mut Option<(usize, File)>,
-    ) -> Result<[u8; HASH_LENGTH], DiskError> {
-        let mut hash = Sha1::new();
-        let length = self.geometry.length_of(piece);
-        for slice in self.geometry.file_slices(piece, 0, length) {
-            let (path, file_length) = &self.files[slice.file];
-            let file = match open {
-                Some((number, file)) if *number == slice.file => file,
-                _ => {
-                    let file = open_unchanged(path, *file_length)?;
-                    &mut open.insert((slice.file, file)).1
-                }
-            };
-            let mut offset = slice.offset;
-            let end = slice.offset + slice.length;
-            while offset < end {
-                let left = usize::try_from(end - offset).expect("part of a piece fits usize");
-                let count = left.min(buffer.len());
-                let bytes = &mut buffer[..count];
-                file.read_exact_at(bytes, offset).map_err(|failed| {
+        pieces: &[PieceIndex],
+        buffers: &mut Buffers,
+        open: &mut [Option<(usize, File)>; LANES],
+    ) -> Vec<Result<[u8; HASH_LENGTH], DiskError>> {
+        let lengths = pieces.iter().map(|&piece| self.geometry.length_of(piece));
+        let lengths: Vec<u32> = lengths.collect();
+        let fill = |lane: usize, offset: u32, bytes: &mut [u8]| {
+            let count = u32::try_from(bytes.len()).expect("part of a piece fits 32 bits");
+            let mut left = bytes;
+            for slice in self.geometry.file_slices(pieces[lane], offset, count) {
+                let (bytes, rest) = left.split_at_mut(length_of(slice));
+                left = rest;
+                let open = &mut open[lane];
+                let (path, file_length) = &self.files[slice.file];
+                let file = match open {
+                    Some((number, file)) if *number == slice.file => file,
+                    _ => {
+                        let file = open_unchanged(path, *file_length)?;
+                        &mut open.insert((slice.file, file)).1
+                    }
+                };
+                file.read_exact_at(bytes, slice.offset).map_err(|failed| {
                     if failed.kind() == std::io::ErrorKind::UnexpectedEof {
                         changed(path, DiskErrorKind::Truncated)
                     } else {
                         error::system(path, failed)
                     }
                 })?;
-                hash.update(&*bytes);
-                let count = u64::try_from(count).expect("a buffer's length fits 64 bits");
-                offset += count;
-                (self.progress)(count);
             }
-        }
-        Ok(hash.finalize().into())
+            (self.progress)(u64::from(count));
+            Ok(())
+        };
+        hash_side_by_side(&lengths, buffers, fill).collect()
     }
 }
 

@@ -46,6 +46,7 @@ mod files;
 mod finish;
 mod gather;
 pub mod hash;
+mod lanes;
 mod look;
 mod marks;
 mod names;

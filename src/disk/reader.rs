@@ -1,21 +1,19 @@
 //! Hashing pieces as they lie on disk, for checks: past the descriptors that jobs use.
 //!
-//! Invariant: a reader has at most one file open, however many a piece lies in.
+//! Invariant: a reader has at most one file open for each piece that it hashes at a time, however many
+//! these lie in.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
 use rustix::fs::Advice;
-use sha1::{Digest, Sha1};
 
 use super::DiskError;
 use super::blank::is_hole;
 use super::files::{Files, Place, length_of};
+use super::lanes::{Buffers, LANES, hash_side_by_side};
 use super::open::Access;
 use crate::metainfo::{FileSlice, PieceIndex};
-
-/// Bytes read at a time.
-const READ_LENGTH: usize = 1 << 20;
 
 /// Bytes, at least, of the neighbouring pieces that a thread takes at once. Ours: so much that the
 /// system's reading ahead, which follows each descriptor, is of use.
@@ -29,69 +27,58 @@ pub(super) fn run_length(piece_length: u32) -> u32 {
 /// Reads for one thread, of one torrent.
 #[derive(Debug, Default)]
 pub(super) struct Reader {
-    buffer: Vec<u8>,
+    /// For each of the pieces that are hashed at a time.
+    lanes: [Lane; LANES],
+}
+
+/// Reads one piece after another.
+#[derive(Debug, Default)]
+struct Lane {
     /// The file that was read last; the next piece most often lies in it.
     open: Option<(usize, Place, File)>,
 }
 
+/// The hash of a piece, and whether all of it is zeros.
+pub(super) type Hashed = ([u8; 20], bool);
+
 impl Reader {
-    /// The hash of a piece, and whether all of it is zeros. `place` says where files lie; a file
-    /// without a place is zeros. `read` is told numbers of bytes.
+    /// The hashes of up to [`LANES`] pieces. `place` says where files lie; a file without a place is
+    /// zeros. `buffers` are for what is read, and `read` is told numbers of bytes.
     ///
     /// # Errors
     ///
-    /// `Truncated` or `Missing` when bytes are not there, and what the system says.
+    /// `Truncated` or `Missing` when bytes of a piece are not there, and what the system says.
     pub(super) fn hash(
         &mut self,
         files: &Files,
-        piece: PieceIndex,
+        buffers: &mut Buffers,
+        pieces: &[PieceIndex],
         place: impl Fn(usize) -> Option<Place>,
         mut read: impl FnMut(u64),
-    ) -> Result<([u8; 20], bool), DiskError> {
-        self.buffer.resize(READ_LENGTH, 0);
-        let mut hash = Sha1::new();
-        let mut blank = true;
-        for slice in files.slices(piece) {
-            let place = place(slice.file);
-            let mut offset = slice.offset;
-            let mut left = length_of(slice);
-            while left > 0 {
-                let count = left.min(READ_LENGTH);
-                let mut buffer = std::mem::take(&mut self.buffer);
-                let bytes = &mut buffer[..count];
-                let filled = match place {
-                    Some(place) => self.fill(files, slice.file, place, bytes, offset),
-                    None => {
-                        bytes.fill(0);
-                        Ok(())
-                    }
-                };
-                hash.update(&*bytes);
-                blank = blank && bytes.iter().all(|&byte| byte == 0);
-                self.buffer = buffer;
-                filled?;
-                left -= count;
-                let count = u64::try_from(count).expect("a buffer's length fits 64 bits");
-                offset += count;
-                read(count);
+    ) -> Vec<Result<Hashed, DiskError>> {
+        let geometry = files.geometry();
+        let lengths = pieces.iter().map(|&piece| geometry.length_of(piece));
+        let lengths: Vec<u32> = lengths.collect();
+        let mut blank = [true; LANES];
+        let lanes = &mut self.lanes;
+        let fill = |lane: usize, offset: u32, bytes: &mut [u8]| {
+            let count = u32::try_from(bytes.len()).expect("part of a piece fits 32 bits");
+            let mut left = &mut *bytes;
+            for slice in geometry.file_slices(pieces[lane], offset, count) {
+                let (bytes, rest) = left.split_at_mut(length_of(slice));
+                left = rest;
+                match place(slice.file) {
+                    Some(place) => lanes[lane].fill(files, slice, place, bytes)?,
+                    None => bytes.fill(0),
+                }
             }
-        }
-        Ok((hash.finalize().into(), blank))
-    }
-
-    fn fill(
-        &mut self,
-        files: &Files,
-        file: usize,
-        place: Place,
-        bytes: &mut [u8],
-        offset: u64,
-    ) -> Result<(), DiskError> {
-        #[cfg(test)]
-        files.faults.on_read(files.root(), file, offset, bytes)?;
-        self.open(files, file, place)?
-            .read_exact_at(bytes, offset)
-            .map_err(|failed| files.read_failed(file, place, failed))
+            blank[lane] = blank[lane] && bytes.iter().all(|&byte| byte == 0);
+            read(u64::from(count));
+            Ok(())
+        };
+        let hashes: Vec<_> = hash_side_by_side(&lengths, buffers, fill).collect();
+        let hashes = hashes.into_iter().zip(blank);
+        hashes.map(|(hash, blank)| Ok((hash?, blank))).collect()
     }
 
     /// Whether nothing was ever written to a part of a file, as far as can be told.
@@ -101,7 +88,28 @@ impl Reader {
         slice: FileSlice,
         place: Place,
     ) -> Result<bool, DiskError> {
-        Ok(is_hole(self.open(files, slice.file, place)?, slice))
+        Ok(is_hole(
+            self.lanes[0].open(files, slice.file, place)?,
+            slice,
+        ))
+    }
+}
+
+impl Lane {
+    fn fill(
+        &mut self,
+        files: &Files,
+        slice: FileSlice,
+        place: Place,
+        bytes: &mut [u8],
+    ) -> Result<(), DiskError> {
+        #[cfg(test)]
+        files
+            .faults
+            .on_read(files.root(), slice.file, slice.offset, bytes)?;
+        self.open(files, slice.file, place)?
+            .read_exact_at(bytes, slice.offset)
+            .map_err(|failed| files.read_failed(slice.file, place, failed))
     }
 
     /// Opens a file, unless it is the one that is open.

@@ -9,8 +9,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::blank::Zeros;
 use super::files::{Files, Place};
+use super::lanes::{Buffers, LANES};
 use super::open::{Access, Folder, LastFolder};
-use super::reader::{Reader, run_length};
+use super::reader::{Hashed, Reader, run_length};
 use super::{DiskError, DiskErrorKind};
 use crate::metainfo::{FileSlice, Info, PieceIndex};
 
@@ -210,30 +211,71 @@ impl State<'_> {
     /// Takes pieces until none is left.
     fn run(&self) {
         let mut reader = Reader::default();
+        let mut buffers = Buffers::default();
         loop {
             let run = self.take_run();
             if run.is_empty() {
                 return;
             }
+            let mut waiting = Vec::with_capacity(LANES);
             for piece in run.filter_map(|index| self.info.geometry().piece(index)) {
                 if self.stopping.load(Ordering::Relaxed) {
                     return;
                 }
                 match self.look_at(piece, &mut reader) {
-                    Ok(Outcome::Good) => {}
-                    Ok(Outcome::Bad) => self.outcomes().bad.push(piece),
-                    Ok(Outcome::Missing) => self.outcomes().missing.push(piece),
-                    Err(failed) => {
-                        self.stopping.store(true, Ordering::Relaxed);
-                        self.outcomes().failed.get_or_insert(failed);
-                    }
+                    Ok(None) => waiting.push(piece),
+                    looked => self.note(
+                        piece,
+                        looked.map(|outcome| outcome.unwrap_or(Outcome::Good)),
+                    ),
                 }
+                if waiting.len() == LANES {
+                    self.hash(&mut waiting, &mut reader, &mut buffers);
+                }
+            }
+            self.hash(&mut waiting, &mut reader, &mut buffers);
+        }
+    }
+
+    fn note(&self, piece: PieceIndex, outcome: Result<Outcome, DiskError>) {
+        match outcome {
+            Ok(Outcome::Good) => {}
+            Ok(Outcome::Bad) => self.outcomes().bad.push(piece),
+            Ok(Outcome::Missing) => self.outcomes().missing.push(piece),
+            Err(failed) => {
+                self.stopping.store(true, Ordering::Relaxed);
+                self.outcomes().failed.get_or_insert(failed);
             }
         }
     }
 
-    /// Hashes a piece, if all of it is there.
-    fn look_at(&self, piece: PieceIndex, reader: &mut Reader) -> Result<Outcome, DiskError> {
+    /// Hashes the pieces that wait.
+    fn hash(&self, waiting: &mut Vec<PieceIndex>, reader: &mut Reader, buffers: &mut Buffers) {
+        let place = |file: usize| match self.found[file] {
+            Found::There { place, .. } => Some(place),
+            // A pad file.
+            Found::Nothing => None,
+        };
+        let hashes = reader.hash(self.files, buffers, waiting, place, self.progress);
+        for (piece, hashed) in waiting.drain(..).zip(hashes) {
+            let wanted = self.info.piece_hash(piece);
+            let judge = |(hash, _): Hashed| {
+                if hash == wanted {
+                    Outcome::Good
+                } else {
+                    Outcome::Bad
+                }
+            };
+            self.note(piece, hashed.map(judge));
+        }
+    }
+
+    /// How a piece looks, or `None` if it has to be hashed.
+    fn look_at(
+        &self,
+        piece: PieceIndex,
+        reader: &mut Reader,
+    ) -> Result<Option<Outcome>, DiskError> {
         let mut is_there = true;
         let mut is_blank = true;
         for slice in self.files.slices(piece) {
@@ -241,28 +283,18 @@ impl State<'_> {
                 || self.found[slice.file].holds(slice.offset + slice.length);
             is_blank = is_blank && is_there && self.is_blank(slice, reader)?;
         }
-        let wanted = self.info.piece_hash(piece);
         if is_there && !is_blank {
-            let place = |file: usize| match self.found[file] {
-                Found::There { place, .. } => Some(place),
-                // A pad file.
-                Found::Nothing => None,
-            };
-            let (hash, _) = reader.hash(self.files, piece, place, self.progress)?;
-            return Ok(if hash == wanted {
-                Outcome::Good
-            } else {
-                Outcome::Bad
-            });
+            return Ok(None);
         }
         // Told for a piece that is not read as well, so that the sum is right in any case.
         let length = self.info.geometry().length_of(piece);
         (self.progress)(u64::from(length));
-        Ok(if is_there && self.zeros.of(length) == wanted {
+        let is_zeros = is_there && self.zeros.of(length) == self.info.piece_hash(piece);
+        Ok(Some(if is_zeros {
             Outcome::Good
         } else {
             Outcome::Missing
-        })
+        }))
     }
 
     /// Whether nothing was ever written to a part of a file, as far as can be told.

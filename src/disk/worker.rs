@@ -15,6 +15,7 @@ use lru::LruCache;
 use sha1::{Digest, Sha1};
 
 use super::check::{Check, Step, Turn};
+use super::lanes::Buffers;
 use super::open::LastFolder;
 use super::{Shared, Task, durable, error};
 use crate::metainfo::{BlockRef, PieceIndex};
@@ -59,8 +60,10 @@ pub(super) struct Worker {
     /// Taken from `tasks`, in order.
     ahead: VecDeque<Task>,
     running: LruCache<RunningKey, Running>,
-    /// Checks this thread takes part in; one piece of the first between two tasks.
+    /// Checks this thread takes part in; some pieces of the first between two tasks.
     checks: VecDeque<Turn>,
+    /// For checks. Thousands of small ones, each with its own, would leave holes in memory.
+    check_buffers: Buffers,
     buffer: Vec<u8>,
 }
 
@@ -71,6 +74,7 @@ impl Worker {
             ahead: VecDeque::new(),
             running: LruCache::new(RUNNING_MAX),
             checks: VecDeque::new(),
+            check_buffers: Buffers::default(),
             buffer: Vec::new(),
         }
     }
@@ -108,12 +112,12 @@ impl Worker {
         }
     }
 
-    /// One piece of the first check.
+    /// Some pieces of the first check.
     fn check(&mut self) {
         let Some(mut turn) = self.checks.pop_front() else {
             return;
         };
-        match turn.step() {
+        match turn.step(&mut self.check_buffers) {
             Step::More => self.checks.push_back(turn),
             Step::Done => {}
         }
