@@ -216,7 +216,7 @@ pub(super) enum Wanted {
 #[derive(Debug)]
 pub(super) enum Command {
     Lookup(Wanted, LookupSlot),
-    Keep(InfoHash, PeerPort, PeerKind, mpsc::Sender<Event>),
+    Keep(InfoHash, PeerPort, PeerKind, mpsc::Sender<Box<Event>>),
     /// The reader of a kept torrent's events is gone.
     EndKeeping(InfoHash),
     /// Where datagrams of trackers go.
@@ -319,7 +319,8 @@ impl Lookup {
 #[derive(Debug)]
 pub struct Keeping {
     info_hash: InfoHash,
-    events: mpsc::Receiver<Event>,
+    /// In boxes: a channel keeps room for many, and thousands are kept announced.
+    events: mpsc::Receiver<Box<Event>>,
     commands: mpsc::Sender<Command>,
 }
 
@@ -329,7 +330,7 @@ impl Keeping {
     /// counted. `None` when the node stopped, refused the torrent because it keeps too many, or
     /// somebody else named the torrent. May be dropped while it waits; no event is lost by that.
     pub async fn next(&mut self) -> Option<Event> {
-        self.events.recv().await
+        self.events.recv().await.map(|event| *event)
     }
 }
 

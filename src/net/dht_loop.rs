@@ -122,7 +122,7 @@ pub(super) struct Driver {
     next_command: Option<Command>,
     lookups: BTreeMap<LookupId, LookupSlot>,
     /// Who reads the events of a torrent that is kept announced.
-    kept: BTreeMap<LookupId, (InfoHash, mpsc::Sender<Event>)>,
+    kept: BTreeMap<LookupId, (InfoHash, mpsc::Sender<Box<Event>>)>,
     resolved: mpsc::Receiver<Resolved>,
     /// Answers of the resolver that came while waiting.
     next_resolved: Option<Resolved>,
@@ -373,7 +373,7 @@ impl Driver {
             self.withdraw(*info_hash);
             return 0;
         }
-        usize::from(events.try_send(event).is_err())
+        usize::from(events.try_send(Box::new(event)).is_err())
     }
 
     fn status(&self) -> DhtStatus {

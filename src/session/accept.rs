@@ -17,7 +17,7 @@ use tokio::task::{AbortHandle, JoinSet};
 
 use super::Routes;
 use super::counters::{Count, Tally};
-use super::handle::{Command, Guest};
+use super::handle::{Command, Guest, Incoming};
 use super::places::{Places, host_of, is_far};
 use crate::net::clock::Clock;
 use crate::wire::ProtocolError;
@@ -144,7 +144,7 @@ async fn greet(
         tracing::debug!(%peer, "too many streams from there");
         return Count::RefusedAddress;
     }
-    match route.try_send(Command::Incoming { guest, accepted }) {
+    match route.try_send(Command::Incoming(Box::new(Incoming { guest, accepted }))) {
         Ok(()) => Count::Routed,
         Err(_) => {
             tracing::debug!(%peer, %info_hash, "torrent too busy for another peer");

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::net::TcpStream;
@@ -17,8 +17,11 @@ use crate::id::{Distance, InfoHash, NodeId};
 use crate::metainfo::{Info, MetainfoError, SelectionError};
 use crate::net::clock::Clock;
 use crate::peer::Accepted;
-use crate::swarm::{self, DiskError, PeerSource, State, Stats};
+use crate::swarm::{DiskError, Event, PeerSource, State, Stats};
 use crate::time::Instant;
+
+/// Events of a torrent kept for a receiver that is slow.
+const EVENTS_MAX: usize = 256;
 
 /// Distinct peers from the DHT that are counted for display; the swarm keeps no more either.
 const PEERS_COUNTED_MAX: usize = 3_000;
@@ -34,18 +37,23 @@ pub(super) struct Guest {
     pub(super) place: Place,
 }
 
+/// A peer that connected to us.
+#[derive(Debug)]
+pub(super) struct Incoming {
+    /// Its stream, read up to and including what `accepted` holds.
+    pub(super) guest: Guest,
+    /// Its handshake.
+    pub(super) accepted: Accepted,
+}
+
 /// What a torrent's task is told.
 #[derive(Debug)]
 pub(super) enum Command {
     /// Addresses somebody named.
     AddPeers(PeerSource, Vec<SocketAddr>),
-    /// A peer connected to us and its handshake names this torrent.
-    Incoming {
-        /// Its stream, read up to and including what `accepted` holds.
-        guest: Guest,
-        /// Its handshake.
-        accepted: Accepted,
-    },
+    /// A peer connected to us and its handshake names this torrent. In a box: a channel keeps room for
+    /// many commands, and most of many torrents never get one.
+    Incoming(Box<Incoming>),
     /// Try the disk again after a failure.
     RetryDisk,
     /// End.
@@ -153,6 +161,24 @@ impl TorrentStatus {
     }
 }
 
+/// What happens, for those who want to know. Takes no memory before somebody does.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Events(Arc<OnceLock<broadcast::Sender<Event>>>);
+
+impl Events {
+    /// Tells of an event; there may be nobody.
+    pub(super) fn send(&self, event: Event) {
+        if let Some(sender) = self.0.get() {
+            let _ = sender.send(event);
+        }
+    }
+
+    fn subscribe(&self) -> broadcast::Receiver<Event> {
+        let sender = self.0.get_or_init(|| broadcast::channel(EVENTS_MAX).0);
+        sender.subscribe()
+    }
+}
+
 /// A torrent of a session. Clones are cheap and speak to the same task.
 #[derive(Debug, Clone)]
 pub struct TorrentHandle {
@@ -160,7 +186,7 @@ pub struct TorrentHandle {
     pub(super) commands: mpsc::Sender<Command>,
     pub(super) status: watch::Receiver<TorrentStatus>,
     pub(super) info: watch::Receiver<Option<Arc<Info>>>,
-    pub(super) events: broadcast::Sender<swarm::Event>,
+    pub(super) events: Events,
     pub(super) clock: Clock,
     pub(super) earlier: Totals,
 }
@@ -205,7 +231,7 @@ impl TorrentHandle {
 
     /// What happens from now on. A receiver that lags behind loses the oldest events.
     #[must_use]
-    pub fn events(&self) -> broadcast::Receiver<swarm::Event> {
+    pub fn events(&self) -> broadcast::Receiver<Event> {
         self.events.subscribe()
     }
 

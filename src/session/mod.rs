@@ -33,7 +33,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Mutex, broadcast, mpsc, watch};
+use tokio::sync::{Mutex, mpsc, watch};
 use tokio::task::JoinSet;
 
 pub use config::Config;
@@ -59,7 +59,7 @@ use crate::random::Random;
 use crate::swarm::{PeerSource, PieceOrder, Torrent};
 use accept::Acceptor;
 use counters::Tally;
-use handle::Command;
+use handle::{Command, Events};
 use heard::Heard;
 use keeper::DhtSummary;
 use listen::{Bound, Kinds};
@@ -78,9 +78,6 @@ const STOP_STEP_TIMEOUT: Duration = Duration::from_millis(2_400);
 
 /// How long the stop waits for the disk to make durable what is written.
 const SYNC_TIMEOUT: Duration = Duration::from_millis(300);
-
-/// Events of a torrent kept for a receiver that is slow.
-const EVENTS_MAX: usize = 256;
 
 /// Where incoming peers of each torrent are sent.
 type Routes = watch::Sender<BTreeMap<InfoHash, mpsc::Sender<Command>>>;
@@ -312,8 +309,10 @@ impl Session {
             .send_modify(|routes| drop(routes.insert(info_hash, commands)));
         let status = task.status();
         let routes = Arc::clone(&self.routes);
+        // In a box of its own: of many torrents most only wait, and that takes less memory so.
+        let run = Box::pin(Box::new(task).run(inputs));
         tasks.spawn(async move {
-            supervise(info_hash, task.run(inputs), &routes, status).await;
+            supervise(info_hash, run, &routes, status).await;
         });
         Ok(handle)
     }
@@ -369,7 +368,7 @@ impl Session {
         let (completions, completion_inputs) = mpsc::channel(disk_jobs_max + 1);
         let (lookups, lookup_inputs) = mpsc::channel(torrent::LOOKUP_INPUTS_MAX);
         let (info_sender, info) = watch::channel(None);
-        let (events, _) = broadcast::channel(EVENTS_MAX);
+        let events = Events::default();
         let dht = DhtProgress {
             enabled: self.dht.is_some(),
             ..DhtProgress::default()

@@ -281,7 +281,7 @@ impl ResumeKeeper {
 
 impl Keeping {
     async fn run(self, mut stopped: oneshot::Receiver<()>) {
-        let mut has_info = self.keep_info().await;
+        let mut has_info = Box::pin(self.keep_info()).await;
         let mut saved = None;
         let mut looks = 0;
         loop {
@@ -295,27 +295,27 @@ impl Keeping {
             if tokio::time::timeout(GATHER, &mut stopped).await.is_ok() {
                 break;
             }
-            self.keep(&mut saved, false).await;
-            has_info = has_info || self.keep_info().await;
+            Box::pin(self.keep(&mut saved, false)).await;
+            has_info = has_info || Box::pin(self.keep_info()).await;
             looks += 1;
             if looks == LOOKS_UNTIL_MARKED {
                 looks = 0;
-                let (state, info_hash) = (Arc::clone(&self.state), self.info.info_hash());
-                blocking(move || {
+                let info_hash = self.info.info_hash();
+                let mark = move |state: &StateDir| {
                     state.mark_used(info_hash, wall_time());
                     Ok(())
-                })
-                .await;
+                };
+                Box::pin(blocking(&self.state, mark)).await;
             }
         }
-        self.keep(&mut saved, true).await;
+        Box::pin(self.keep(&mut saved, true)).await;
         self.state.forget_failures(self.info.info_hash());
     }
 
     /// Keeps the metadata; says whether that worked.
     async fn keep_info(&self) -> bool {
-        let (state, info) = (Arc::clone(&self.state), Arc::clone(&self.info));
-        blocking(move || state.save_info(&info)).await
+        let info = Arc::clone(&self.info);
+        blocking(&self.state, move |state| state.save_info(&info)).await
     }
 
     /// Makes durable what is verified, and keeps it if that is news. At the `end` it is said whether
@@ -327,7 +327,8 @@ impl Keeping {
             tracing::warn!(info_hash = %self.info.info_hash(), %error, "cannot make pieces durable");
         }
         let mut resume = self.storage.resume();
-        resume.clean &= end;
+        // Of complete content nothing can be missing, so that there is nothing to add at the end.
+        resume.clean &= end || resume.pieces.is_full();
         let stats = {
             let status = self.status.borrow();
             (status.stats.uploaded, status.stats.downloaded)
@@ -343,17 +344,27 @@ impl Keeping {
         if saved.as_ref() == Some(&kept) {
             return;
         }
-        let (state, info_hash, copy) =
-            (Arc::clone(&self.state), self.info.info_hash(), kept.clone());
-        if blocking(move || state.save_resume(info_hash, &copy)).await {
+        let (info_hash, copy) = (self.info.info_hash(), kept.clone());
+        if blocking(&self.state, move |state| {
+            state.save_resume(info_hash, &copy)
+        })
+        .await
+        {
             *saved = Some(kept);
         }
     }
 }
 
-/// Writes a state file on a thread that may wait; says whether that worked.
-async fn blocking(save: impl FnOnce() -> Result<(), super::StateError> + Send + 'static) -> bool {
-    match tokio::task::spawn_blocking(save).await {
+/// Writes a state file on a thread that may wait, when those of others are written; says whether that
+/// worked.
+async fn blocking(
+    state: &Arc<StateDir>,
+    save: impl FnOnce(&StateDir) -> Result<(), super::StateError> + Send + 'static,
+) -> bool {
+    // It is never closed. Thousands of torrents that start would else take a thread each.
+    let _turn = state.turn.acquire().await;
+    let state = Arc::clone(state);
+    match tokio::task::spawn_blocking(move || save(&state)).await {
         // The directory says what fails.
         Ok(saved) => saved.is_ok(),
         Err(error) => {

@@ -27,7 +27,7 @@ const HELPERS_MAX: usize = 16;
 #[derive(Debug)]
 pub(super) enum LookupInput {
     /// Something of the lookup under way, or of an announce.
-    Event(Event),
+    Event(Box<Event>),
     /// The lookup has ended.
     Done,
 }
@@ -35,7 +35,10 @@ pub(super) enum LookupInput {
 impl LookupInput {
     /// Whether a lookup or an announce has ended.
     pub(super) const fn is_end(&self) -> bool {
-        matches!(self, Self::Done | Self::Event(Event::Announced { .. }))
+        match self {
+            Self::Event(event) => matches!(**event, Event::Announced { .. }),
+            Self::Done => true,
+        }
     }
 }
 
@@ -121,7 +124,7 @@ impl Search {
             let mut lookup = dht.find_peers(info_hash).await;
             while let Some(event) = lookup.next().await {
                 // The receiver outlives this helper, except when the torrent ends.
-                let _ = results.send(LookupInput::Event(event)).await;
+                let _ = results.send(LookupInput::Event(Box::new(event))).await;
             }
             let _ = results.send(LookupInput::Done).await;
         });
@@ -140,30 +143,31 @@ impl Search {
         self.helpers.spawn(async move {
             let mut announces = dht.keep_announced(info_hash, port, kind).await;
             while let Some(event) = announces.next().await {
-                let _ = results.send(LookupInput::Event(event)).await;
+                let _ = results.send(LookupInput::Event(Box::new(event))).await;
             }
         });
     }
 
     /// A lookup brought something; gives the peers that it named, ourselves left out.
     pub(super) fn on_input(&mut self, now: Instant, input: LookupInput) -> Vec<SocketAddr> {
-        match input {
-            LookupInput::Event(Event::PeersFound { mut peers, .. }) => {
+        let LookupInput::Event(event) = input else {
+            self.on_done(now);
+            return Vec::new();
+        };
+        match *event {
+            Event::PeersFound { mut peers, .. } => {
                 let ours = &self.announcement.listen;
                 peers.retain(|&peer| !is_own(ours, peer));
                 self.tally.on_peers(&peers);
                 return peers;
             }
-            LookupInput::Event(Event::Step { step, .. }) => self.tally.on_step(&step),
-            LookupInput::Event(Event::LookupDone { report, .. }) => self.report = Some(report),
-            LookupInput::Event(Event::Announced { report, .. }) => self.on_announced(now, &report),
-            LookupInput::Event(
-                Event::ItemFound { .. }
-                | Event::SamplesFound { .. }
-                | Event::AddressChanged { .. }
-                | Event::TableChanged { .. },
-            ) => {}
-            LookupInput::Done => self.on_done(now),
+            Event::Step { step, .. } => self.tally.on_step(&step),
+            Event::LookupDone { report, .. } => self.report = Some(report),
+            Event::Announced { report, .. } => self.on_announced(now, &report),
+            Event::ItemFound { .. }
+            | Event::SamplesFound { .. }
+            | Event::AddressChanged { .. }
+            | Event::TableChanged { .. } => {}
         }
         Vec::new()
     }

@@ -16,6 +16,7 @@ use bytes::Bytes;
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
+use tokio::sync::Semaphore;
 
 use super::resume::Kept;
 use crate::bencode::{self, Limits};
@@ -78,6 +79,8 @@ pub struct StateDir {
     pub(super) path: PathBuf,
     /// Held while a file is written: two that write the same would share its temporary name.
     writing: Mutex<()>,
+    /// Where tasks wait until they may write, so that no threads have to.
+    pub(super) turn: Semaphore,
     /// Files that could not be kept the last time.
     failing: Mutex<BTreeSet<PathBuf>>,
     /// Holds the lock; never read.
@@ -171,6 +174,7 @@ impl StateDir {
                 path: path.to_owned(),
                 writing: Mutex::default(),
                 failing: Mutex::default(),
+                turn: Semaphore::new(1),
                 _lock: lock,
             }),
             Err(rustix::io::Errno::WOULDBLOCK) => Err(StateError::Locked {

@@ -15,12 +15,12 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use tokio::sync::{broadcast, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 
 use self::links::Links;
 use self::store::Store;
 use super::counters::Tally;
-use super::handle::{Command, Ended, Problem, TorrentStatus};
+use super::handle::{Command, Ended, Events, Incoming, Problem, TorrentStatus};
 use super::keeper::DhtSummary;
 use super::local::{ANSWERS_WITHIN, LocalNetwork, Membership};
 use super::places::Places;
@@ -80,7 +80,7 @@ pub(super) struct Senders {
 pub(super) struct Outputs {
     pub(super) status: watch::Sender<TorrentStatus>,
     pub(super) info: watch::Sender<Option<Arc<Info>>>,
-    pub(super) events: broadcast::Sender<Event>,
+    pub(super) events: Events,
 }
 
 /// What a torrent's task needs to know about the session and the user's wishes.
@@ -179,13 +179,14 @@ impl Task {
     }
 
     /// Runs until it is told to stop, nothing is left to do, or nobody is left who could tell.
-    pub(super) async fn run(mut self, mut inputs: Inputs) -> Ended {
+    pub(super) async fn run(mut self: Box<Self>, mut inputs: Inputs) -> Ended {
         if self.core.info().is_some() {
             self.on_metadata();
         }
         self.drain(&inputs.dht);
-        let mut stream_batch = Vec::with_capacity(BATCH);
-        let mut disk_batch = Vec::with_capacity(BATCH);
+        // Most torrents of many have nothing to do: they take no memory for it.
+        let mut stream_batch = Vec::new();
+        let mut disk_batch = Vec::new();
         let mut dht_is_up = true;
         while self.ending.is_none() {
             let clock = self.context.clock;
@@ -235,13 +236,13 @@ impl Task {
         }
         self.publish(self.context.clock.now(), &inputs.dht.borrow());
         let ended = self.ending.unwrap_or(Ended::Stopped);
-        self.finish(&mut inputs.completions).await;
+        Box::pin(self.finish(&mut inputs.completions)).await;
         ended
     }
 
     /// Ends streams, dials and lookups and waits for them, and for the blocks that the disk was
     /// given. Trackers are told meanwhile.
-    async fn finish(mut self, completions: &mut mpsc::Receiver<(JobId, Completion)>) {
+    async fn finish(mut self: Box<Self>, completions: &mut mpsc::Receiver<(JobId, Completion)>) {
         drop(self.membership.take());
         let now = self.context.clock.now();
         let transferred = self.transferred(now);
@@ -251,7 +252,7 @@ impl Task {
             mut search,
             mut store,
             ..
-        } = self;
+        } = *self;
         let end = async {
             links.end().await;
             search.stop().await;
@@ -332,7 +333,8 @@ impl Task {
         let now = self.context.clock.now();
         match command {
             Command::AddPeers(source, addresses) => self.core.add_peers(now, source, &addresses),
-            Command::Incoming { guest, accepted } => {
+            Command::Incoming(incoming) => {
+                let Incoming { guest, accepted } = *incoming;
                 self.on_connected(guest, Role::Accepted(accepted));
             }
             Command::RetryDisk => self.core.retry_disk(now),
@@ -496,8 +498,7 @@ impl Task {
             }
             Event::PieceVerified(_) | Event::PeerConnected { .. } => {}
         }
-        // Nobody may be listening.
-        let _ = self.outputs.events.send(event);
+        self.outputs.events.send(event);
     }
 
     /// The torrent can never go on.
