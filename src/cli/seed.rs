@@ -1,6 +1,7 @@
 //! `trackless seed`: makes files and folders available under a magnet link.
 
 mod known;
+mod many;
 #[cfg(test)]
 mod tests;
 
@@ -11,8 +12,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
 
+use self::many::Crowd;
 use super::args::{Global, SeedArgs};
 use super::create::{Options, hash_content, wrap, write_new};
 use super::interrupted;
@@ -61,6 +65,8 @@ impl Prepared {
 /// One torrent that is served.
 struct Seeding {
     torrent: TorrentHandle,
+    /// Tells when there is something new.
+    changes: watch::Receiver<TorrentStatus>,
     name: String,
     /// The link that others get it with.
     magnet: String,
@@ -91,7 +97,7 @@ pub(super) async fn run(args: SeedArgs, global: Global) -> Result<Exit, Failure>
     result
 }
 
-/// Prepares and adds each PATH, then serves until interrupted.
+/// Adds each PATH, and serves until interrupted.
 async fn serve(
     session: &Session,
     args: &SeedArgs,
@@ -100,61 +106,142 @@ async fn serve(
     mut interrupted: Pin<&mut impl Future<Output = ()>>,
 ) -> Result<Exit, Failure> {
     let clock = Clock::start();
-    let display = Display::new(global);
+    let paths = many::expand(args)?;
+    let is_alone = paths.len() == 1;
+    let mut crowd = Crowd::new(paths.len(), global, clock.now());
+    let each = crowd.for_each(global);
+    let display = Display::new(&each);
+    let (sender, mut added) = mpsc::channel(1);
+    let loader = Loader {
+        session,
+        args,
+        global: &each,
+        display: &display,
+        clock,
+    };
+    let mut loading = pin!(loader.load(paths, helpers, sender));
+    let mut is_loading = true;
     let mut all: Vec<Seeding> = Vec::new();
-    for path in &args.paths {
-        let (wanted, settings) = (path.clone(), global.clone());
-        let data = args.data.clone();
-        // Only names, sizes and times are read, so that nobody needs to interrupt it.
-        let known = tokio::task::block_in_place(|| known::prepared(path, session.state()));
-        let prepared = match known {
-            Some(known) => known,
-            None => {
-                let work = tokio::task::spawn_blocking(move || prepare(&wanted, data, &settings));
-                tokio::select! {
-                    prepared = work => prepared
-                        .map_err(|error| Failure::because("cannot read the content", &error))??,
-                    () = &mut interrupted => return Ok(Exit::Interrupted),
-                }
-            }
-        };
-        keep_torrent(session, &prepared, args, global)?;
-        let Some(one) = add(
-            session,
-            prepared,
-            args,
-            &display,
-            clock,
-            helpers,
-            interrupted.as_mut(),
-        )
-        .await?
-        else {
-            return Ok(Exit::Interrupted);
-        };
-        one.tell_seeding(session, global);
-        all.push(one);
-    }
+    let mut failed = 0;
     let mut ticks = tokio::time::interval(TICK);
-    let mut exit = Exit::Interrupted;
-    loop {
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let exit = loop {
         tokio::select! {
-            () = &mut interrupted => break,
-            _ = ticks.tick() => {}
+            () = &mut interrupted => break Exit::Interrupted,
+            () = &mut loading, if is_loading => is_loading = false,
+            Some(one) = added.recv() => match one {
+                Ok(one) => {
+                    one.tell_seeding(session, &each);
+                    all.push(one);
+                }
+                Err(failure) if is_alone => return Err(failure),
+                // The others can be seeded all the same.
+                Err(failure) => {
+                    failed += 1;
+                    display.suspend(|| failure.report(global.json));
+                }
+            },
+            _ = ticks.tick() => {
+                let now = clock.now();
+                for one in &mut all {
+                    one.update(now, &display, session, &each, &crowd);
+                }
+                crowd.update(now, &all);
+            }
         }
-        let now = clock.now();
-        for one in &mut all {
-            one.update(now, &display, session, global);
+        if !is_loading && added.is_empty() {
+            crowd.on_loaded(all.len(), failed, session);
+            if all.iter().all(|one| one.has_ended) {
+                break Exit::Failed;
+            }
         }
-        if all.iter().all(|one| one.has_ended) {
-            exit = Exit::Failed;
-            break;
-        }
-    }
+    };
     for one in &mut all {
         one.row.finish();
     }
     Ok(exit)
+}
+
+/// What it takes to add torrents, one after another, while those that are there are served.
+struct Loader<'a> {
+    session: &'a Session,
+    args: &'a SeedArgs,
+    global: &'a Global,
+    display: &'a Display,
+    clock: Clock,
+}
+
+impl Loader<'_> {
+    /// Adds all.
+    async fn load(
+        &self,
+        paths: Vec<PathBuf>,
+        helpers: &mut JoinSet<()>,
+        added: mpsc::Sender<Result<Seeding, Failure>>,
+    ) {
+        for path in paths {
+            let one = self.load_one(path, helpers).await;
+            // The receiver lives as long as this.
+            added.send(one).await.ok();
+        }
+    }
+
+    /// Prepares and adds one PATH.
+    async fn load_one(&self, path: PathBuf, helpers: &mut JoinSet<()>) -> Result<Seeding, Failure> {
+        let (session, args) = (self.session, self.args);
+        // Only names, sizes and times are read, so that nobody needs to interrupt it.
+        let known = tokio::task::block_in_place(|| known::prepared(&path, session.state()));
+        let prepared = match known {
+            Some(known) => known,
+            None => {
+                let (data, settings) = (args.data.clone(), self.global.clone());
+                let work = tokio::task::spawn_blocking(move || prepare(&path, data, &settings));
+                work.await
+                    .map_err(|error| Failure::because("cannot read the content", &error))??
+            }
+        };
+        keep_torrent(session, &prepared, args, self.global)?;
+        self.add(prepared, helpers).await
+    }
+
+    /// Starts a torrent and waits until its content was looked at.
+    async fn add(&self, prepared: Prepared, helpers: &mut JoinSet<()>) -> Result<Seeding, Failure> {
+        let session = self.session;
+        let options = prepared.add_options(self.args.peers.peer.clone());
+        let Prepared { metainfo, root, .. } = prepared;
+        let torrent = session
+            .add(Source::Info(Arc::clone(&metainfo.info)), options)
+            .await
+            .map_err(|error| Failure::because("cannot start seeding", &error))?;
+        resolve_hosts(helpers, &torrent, session.dht(), &[], &metainfo.nodes);
+        let looked_at = torrent.wait_for(|status| {
+            status.problem.is_some()
+                || matches!(
+                    status.state,
+                    State::Downloading | State::Stalled | State::Seeding | State::Failed
+                )
+        });
+        let name = metainfo.info.name().to_owned();
+        if let Some(failure) = incomplete(&name, &root, looked_at.await) {
+            torrent.stop().await;
+            return Err(failure);
+        }
+        let now = self.clock.now();
+        let mut changes = torrent.watch();
+        changes.mark_changed();
+        Ok(Seeding {
+            torrent,
+            changes,
+            name,
+            magnet: metainfo.magnet().to_string(),
+            row: self.display.row(now),
+            announce_told: false,
+            news: News::default(),
+            problem_told: None,
+            has_ended: false,
+            next_json: now,
+        })
+    }
 }
 
 /// Whether the arguments make sense, before anything is started.
@@ -174,9 +261,9 @@ fn check_arguments(args: &SeedArgs) -> Result<(), Failure> {
             ))
             .hint("`trackless get --seed` downloads it and goes on seeding"));
         }
-        if args.data.is_some() && !is_torrent(path) {
+        if args.data.is_some() && !is_torrent(path) && !path.is_dir() {
             return Err(wrong(format!(
-                "--data is for .torrent files, and {} is none",
+                "--data is for .torrent files and folders of them, and {} is neither",
                 path.display()
             ))
             .hint("leave --data away: a file or folder is seeded from where it is"));
@@ -278,52 +365,6 @@ fn keep_torrent(
     Ok(())
 }
 
-/// Starts a torrent and waits until its content was looked at; `None` when the user interrupts.
-async fn add(
-    session: &Session,
-    prepared: Prepared,
-    args: &SeedArgs,
-    display: &Display,
-    clock: Clock,
-    helpers: &mut JoinSet<()>,
-    interrupted: Pin<&mut impl Future<Output = ()>>,
-) -> Result<Option<Seeding>, Failure> {
-    let options = prepared.add_options(args.peers.peer.clone());
-    let Prepared { metainfo, root, .. } = prepared;
-    let torrent = session
-        .add(Source::Info(Arc::clone(&metainfo.info)), options)
-        .await
-        .map_err(|error| Failure::because("cannot start seeding", &error))?;
-    resolve_hosts(helpers, &torrent, session.dht(), &[], &metainfo.nodes);
-    let looked_at = torrent.wait_for(|status| {
-        status.problem.is_some()
-            || matches!(
-                status.state,
-                State::Downloading | State::Stalled | State::Seeding | State::Failed
-            )
-    });
-    let status = tokio::select! {
-        status = looked_at => status,
-        () = interrupted => return Ok(None),
-    };
-    let name = metainfo.info.name().to_owned();
-    if let Some(failure) = incomplete(&name, &root, status) {
-        return Err(failure);
-    }
-    let now = clock.now();
-    Ok(Some(Seeding {
-        torrent,
-        name,
-        magnet: metainfo.magnet().to_string(),
-        row: display.row(now),
-        announce_told: false,
-        news: News::default(),
-        problem_told: None,
-        has_ended: false,
-        next_json: now,
-    }))
-}
-
 /// Why content that was looked at cannot be seeded; `None` when it can.
 fn incomplete(name: &str, root: &Path, status: Option<TorrentStatus>) -> Option<Failure> {
     let hint = "name the folder that holds the content with --data DIR, \
@@ -390,11 +431,21 @@ impl Seeding {
     }
 
     /// Shows the latest state and tells what is new.
-    fn update(&mut self, now: Instant, display: &Display, session: &Session, global: &Global) {
-        let status = self.torrent.status();
-        if self.has_ended {
+    fn update(
+        &mut self,
+        now: Instant,
+        display: &Display,
+        session: &Session,
+        global: &Global,
+        crowd: &Crowd,
+    ) {
+        // Of many, only those of which there is news.
+        let is_new = self.changes.has_changed().unwrap_or(true);
+        if self.has_ended || (crowd.is_crowd() && !is_new) {
             return;
         }
+        self.changes.mark_unchanged();
+        let status = self.torrent.status();
         if status.ended.is_some() {
             self.has_ended = true;
             display.suspend(|| self.report_end(global));
@@ -406,10 +457,16 @@ impl Seeding {
             print_json(&progress_json(&self.torrent, &status));
         }
         self.news.tell(&self.torrent, &status, global, display);
+        let name = escape(&self.name);
+        if status.problem != self.problem_told {
+            if let Some(problem) = status.problem.as_ref().filter(|_| crowd.tells_problems()) {
+                display.suspend(|| note(&format!("{name}: {}", problem_text(problem))));
+            }
+            self.problem_told.clone_from(&status.problem);
+        }
         if global.quiet > 0 {
             return;
         }
-        let name = escape(&self.name);
         if !self.announce_told {
             if let Some(trackers) = announced_text(&status.trackers).filter(|_| !status.dht.enabled)
             {
@@ -437,12 +494,6 @@ impl Seeding {
                     ));
                 });
             }
-        }
-        if status.problem != self.problem_told {
-            if let Some(problem) = &status.problem {
-                display.suspend(|| note(&format!("{name}: {}", problem_text(problem))));
-            }
-            self.problem_told = status.problem;
         }
     }
 }

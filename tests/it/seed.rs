@@ -129,6 +129,57 @@ fn a_torrent_is_seeded_from_the_folder_that_holds_its_content() {
 }
 
 #[test]
+fn a_folder_of_torrents_is_seeded_but_for_those_whose_content_is_not_there() {
+    let home = tempfile::tempdir().unwrap();
+    let (data, torrents) = (home.path().join("data"), home.path().join("torrents"));
+    fs::create_dir(&data).unwrap();
+    fs::create_dir(&torrents).unwrap();
+    let arguments = [
+        "seed",
+        torrents.to_str().unwrap(),
+        "--data",
+        data.to_str().unwrap(),
+        "--listen",
+        "127.0.0.1:0",
+        "--bootstrap",
+        "none",
+    ];
+    let refused = run(home.path(), &arguments);
+    assert_eq!(refused.status.code(), Some(2));
+    let said = stderr(&refused);
+    assert!(said.contains("there is no .torrent file in"), "{said}");
+
+    let count = 25_u8;
+    for number in 0..count {
+        let content = data.join(format!("file {number:02}"));
+        fs::write(&content, vec![number; 20_000]).unwrap();
+        let out = torrents.join(format!("{number:02}.torrent"));
+        let create = [
+            "create",
+            content.to_str().unwrap(),
+            "-o",
+            out.to_str().unwrap(),
+        ];
+        let made = run(home.path(), &create);
+        assert_eq!(made.status.code(), Some(0), "{}", stderr(&made));
+    }
+    fs::write(torrents.join("notes.txt"), "not a torrent").unwrap();
+    fs::remove_file(data.join("file 07")).unwrap();
+    let mut seeder = Running::start(home.path(), &arguments);
+    for _ in 1..count {
+        let line = seeder.line();
+        assert!(line.starts_with("magnet:?xt=urn:btih:"), "{line}");
+        assert!(!line.contains("file%2007"), "{line}");
+    }
+    let ended = seeder.interrupt();
+    assert_eq!(ended.status.code(), Some(130));
+    let said = stderr(&ended);
+    assert!(said.contains("file 07: "), "{said}");
+    // Each of so many is not told about.
+    assert!(!said.contains("file 08"), "{said}");
+}
+
+#[test]
 fn content_that_was_seeded_before_is_not_hashed_again_unless_it_changed() {
     let home = tempfile::tempdir().unwrap();
     let content = home.path().join("content");
