@@ -158,8 +158,8 @@ pub(crate) struct PeerFlags {
 /// `trackless get`.
 #[derive(Debug, Args)]
 pub(crate) struct GetArgs {
-    /// Magnet link (in quotes), info hash (40 hexadecimal or 32 base-32 digits), or path of a
-    /// .torrent file
+    /// Magnet link (in quotes), info hash (40 hexadecimal or 32 base-32 digits), or path or web
+    /// address of a .torrent file
     #[arg(required = true, value_name = "SOURCE", value_hint = ValueHint::FilePath)]
     pub(crate) sources: Vec<String>,
     /// Folder to download into
@@ -215,7 +215,8 @@ impl GetArgs {
 /// `trackless seed`.
 #[derive(Debug, Args)]
 pub(crate) struct SeedArgs {
-    /// Files or folders to seed, or .torrent files of content that is already there
+    /// Files or folders to seed, or .torrent files of content that is already there; with --data also
+    /// folders of .torrent files
     #[arg(required = true, value_name = "PATH", value_hint = ValueHint::AnyPath)]
     pub(crate) paths: Vec<PathBuf>,
     /// For .torrent files: the folder that holds the content under its own name

@@ -46,14 +46,15 @@ struct Downloads<'a> {
 pub(super) async fn run(args: GetArgs, global: Global) -> Result<Exit, Failure> {
     let mut stop = pin!(interrupted());
     let deadline = args.timeout.map(|timeout| Instant::now() + timeout);
-    let mut wanted = Vec::new();
-    let mut links = Vec::new();
-    for text in &args.sources {
-        match show::mutable_link(text)? {
-            Some(link) => links.push(link),
-            None => wanted.push(Wanted::read(text, args.files.as_ref())?),
-        }
-    }
+    let (mut wanted, links) = tokio::select! {
+        read = read_sources(&args) => read?,
+        () = &mut stop => return Err(Failure::interrupted("nothing was written")),
+        () = wait_until(deadline) => return Err(Failure::new(
+            "gave up: the .torrent file was not fetched in time",
+        )
+        .hint("give it more time with --timeout")
+        .exit(Exit::TimedOut)),
+    };
     if !args.list {
         make_folder(&args.output)?;
     }
@@ -96,6 +97,19 @@ pub(super) async fn run(args: GetArgs, global: Global) -> Result<Exit, Failure> 
     helpers.shutdown().await;
     stop_session(session).await;
     result
+}
+
+/// Reads each SOURCE; links that name keys come by themselves.
+async fn read_sources(args: &GetArgs) -> Result<(Vec<Wanted>, Vec<MutableLink>), Failure> {
+    let mut wanted = Vec::new();
+    let mut links = Vec::new();
+    for text in &args.sources {
+        match show::mutable_link(text)? {
+            Some(link) => links.push(link),
+            None => wanted.push(Wanted::read(text, args.files.as_ref()).await?),
+        }
+    }
+    Ok((wanted, links))
 }
 
 /// Waits until there is no time left; forever when there is no limit.

@@ -33,19 +33,16 @@ impl Source {
     /// It is none of these, or the file cannot be read or is no acceptable torrent.
     pub(super) fn read(text: &str) -> Result<Self, Failure> {
         let path = Path::new(text);
-        let begins_with = |scheme: &str| {
-            text.get(..scheme.len())
-                .is_some_and(|start| start.eq_ignore_ascii_case(scheme))
-        };
-        let is_link = begins_with("magnet:");
+        let is_link = begins_with(text, "magnet:");
         if !is_link && path.exists() {
             return read_torrent(path).map(|metainfo| Self::Metainfo(Box::new(metainfo)));
         }
-        if begins_with("http://") || begins_with("https://") {
+        if is_web_address(text) {
             return Err(Failure::new(format!(
-                "cannot fetch {text}: web addresses are not supported"
+                "{} is on the web, and this command reads files only",
+                shorten(text, 80)
             ))
-            .hint("download the .torrent file first and give its path")
+            .hint("`trackless get --metadata-only URL` fetches a .torrent file")
             .exit(Exit::Usage));
         }
         Magnet::parse(text).map(Self::Magnet).map_err(|error| {
@@ -62,6 +59,16 @@ impl Source {
             .exit(Exit::Usage)
         })
     }
+}
+
+/// Whether text is the address of something on the web.
+pub(super) fn is_web_address(text: &str) -> bool {
+    begins_with(text, "http://") || begins_with(text, "https://")
+}
+
+fn begins_with(text: &str, scheme: &str) -> bool {
+    text.get(..scheme.len())
+        .is_some_and(|start| start.eq_ignore_ascii_case(scheme))
 }
 
 /// What to do about a path of a .torrent file that is not there.
@@ -499,7 +506,7 @@ mod tests {
         check_refused("who knows", "no magnet link, no info hash");
         check_refused("magnet:", "bad magnet link");
         check_refused("magnet:?dn=x", "bad magnet link");
-        check_refused("HTTPS://x/y.torrent", "web addresses are not supported");
+        check_refused("HTTPS://x/y.torrent", "is on the web");
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! one call; [`dht`] runs a [`crate::dht::Node`]
 //! on a thread of its own; [`peer`] dials and accepts; [`stream`] moves the bytes of streams,
 //! at most as fast as [`limit`] allows; [`page`] serves one text over HTTP; [`tracker`] and
-//! [`udp_tracker`] ask trackers, whose [`names`] are looked up in threads; [`lsd`] finds peers in the local network; [`clock`] is the only place
+//! [`udp_tracker`] ask trackers, whose [`names`] are looked up in threads; [`fetch`] gets a file by its URL; [`lsd`] finds peers in the local network; [`clock`] is the only place
 //! that asks the operating system for time and randomness.
 //!
 //! Invariant: nothing here decides what to say to whom. A loop hands one input to a core, drains
@@ -14,6 +14,7 @@ pub mod batch;
 pub mod clock;
 pub mod dht;
 mod dht_loop;
+pub mod fetch;
 pub mod limit;
 pub mod lsd;
 pub mod names;

@@ -119,7 +119,7 @@ fn wrong_arguments_exit_with_2() {
         &["get", NOBODY, "--no-such-flag"],
         &["get", NOBODY, "--timeout", "soon"],
         &["get", "not a source"],
-        &["get", "http://127.0.0.1/x.torrent"],
+        &["show", "http://127.0.0.1/x.torrent"],
         &[
             "get",
             NOBODY,

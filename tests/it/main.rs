@@ -18,3 +18,4 @@ mod node;
 mod seed;
 mod tidy;
 mod tracker;
+mod web;

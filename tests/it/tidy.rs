@@ -70,7 +70,7 @@ const BLOCK_READS: [&str; 4] = [
 /// What commands use that need no session (`create` hashes files, `node` and `dht` run a DHT loop
 /// alone), and the plain values in which a session reports. No core is among them: a command drives
 /// none.
-const COMMANDS: [&str; 27] = [
+const COMMANDS: [&str; 28] = [
     "disk::Resume",
     "disk::Verification",
     "disk::hash",
@@ -91,6 +91,7 @@ const COMMANDS: [&str; 27] = [
     "dht::item",
     "krpc::ContactInfo",
     "net::clock",
+    "net::fetch",
     "net::dht",
     "net::page",
     "net::udp",

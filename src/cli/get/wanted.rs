@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
+use crate::bencode::Limits;
 use crate::cli::args::GetArgs;
-use crate::cli::print::Failure;
+use crate::cli::print::{Failure, shorten};
 use crate::cli::show;
 use crate::metainfo::{FileRule, FileSelection, Info, Magnet, Metainfo};
+use crate::net::fetch::fetch;
 use crate::session::{AddOptions, Source};
 
 /// One SOURCE, read.
@@ -51,9 +53,14 @@ impl Wanted {
     ///
     /// # Errors
     ///
-    /// As [`show::Source::read`].
-    pub(super) fn read(text: &str, files: Option<&FileSelection>) -> Result<Self, Failure> {
-        Ok(match show::Source::read(text)? {
+    /// As [`show::Source::read`], and what is said of a web address that does not lead to a torrent.
+    pub(super) async fn read(text: &str, files: Option<&FileSelection>) -> Result<Self, Failure> {
+        let source = if show::is_web_address(text) {
+            show::Source::Metainfo(Box::new(download(text).await?))
+        } else {
+            show::Source::read(text)?
+        };
+        Ok(match source {
             show::Source::Magnet(magnet) => Self::of_magnet(magnet, files),
             show::Source::Metainfo(metainfo) => Self {
                 name: metainfo.info.name().to_owned(),
@@ -132,23 +139,40 @@ fn select_only(magnet: &Magnet) -> FileSelection {
     }
 }
 
+/// Fetches a .torrent file from the web.
+async fn download(url: &str) -> Result<Metainfo, Failure> {
+    let what = || shorten(url, 120);
+    let bytes = fetch(url, Limits::METAINFO.length_max)
+        .await
+        .map_err(|error| {
+            Failure::because(format!("cannot fetch {}", what()), &error)
+                .hint("download the .torrent file by other means and give its path")
+        })?;
+    Metainfo::parse(&bytes).map_err(|error| {
+        Failure::because(format!("{} is no .torrent file", what()), &error)
+            .hint("it may be a page about one: give the address of the file itself")
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     const LINK: &str = "magnet:?xt=urn:btih:0123456789abcdef0123456789abcdef01234567&so=0,3-5";
 
-    #[test]
-    fn a_link_selects_files_unless_the_user_does() {
-        let wanted = Wanted::read(LINK, None).unwrap();
+    #[tokio::test]
+    async fn a_link_selects_files_unless_the_user_does() {
+        let wanted = Wanted::read(LINK, None).await.unwrap();
         assert_eq!(wanted.files, FileSelection::parse("0,3-5").unwrap());
         let own = FileSelection::parse("7").unwrap();
-        assert_eq!(Wanted::read(LINK, Some(&own)).unwrap().files, own);
+        assert_eq!(Wanted::read(LINK, Some(&own)).await.unwrap().files, own);
     }
 
-    #[test]
-    fn trackers_of_a_link_come_along() {
-        let wanted = Wanted::read(&format!("{LINK}&tr=http://t/a&ws=http://w/"), None).unwrap();
+    #[tokio::test]
+    async fn trackers_of_a_link_come_along() {
+        let wanted = Wanted::read(&format!("{LINK}&tr=http://t/a&ws=http://w/"), None)
+            .await
+            .unwrap();
         assert_eq!(wanted.around.trackers, [["http://t/a"]]);
         assert_eq!(wanted.around.web_seeds, ["http://w/"]);
         assert!(wanted.info().is_none());
