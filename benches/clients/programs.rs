@@ -1,13 +1,13 @@
 //! How each program seeds and downloads.
 
-use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::net::TcpStream;
+use std::path::Path;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::lab::{Lab, PATIENCE, Program};
+use crate::content::{Lot, bytes_in};
+use crate::lab::{Lab, Need, PATIENCE, Program, run};
 
 /// The interpreter the distribution's libtorrent belongs to.
 const PYTHON: &str = "/usr/bin/python3";
@@ -18,12 +18,14 @@ const SCRIPT: &str = concat!(
     "/tests/interop/libtorrent_peer.py"
 );
 
-/// The host of each side.
-const SEEDER: u8 = 20;
-const DOWNLOADER: u8 = 21;
+/// The host of the tracker.
+const TRACKER: u8 = 10;
 
-/// The content's name.
-const NAME: &str = "content.bin";
+/// The port of everybody.
+const PORT: u16 = 6881;
+
+/// Time between two looks at what should come to be.
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// A program that is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,280 +33,216 @@ pub(crate) enum Client {
     Trackless,
     Libtorrent,
     Aria2,
+    Rtorrent,
 }
 
 impl Client {
-    /// All of them, in the order of the table.
-    pub(crate) const ALL: [Self; 3] = [Self::Trackless, Self::Libtorrent, Self::Aria2];
-
     /// Its name.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Trackless => "trackless",
             Self::Libtorrent => "libtorrent",
             Self::Aria2 => "aria2",
+            Self::Rtorrent => "rtorrent",
+        }
+    }
+
+    /// Whether it is on this machine.
+    pub(crate) fn is_here(self) -> bool {
+        match self {
+            Self::Trackless => true,
+            Self::Libtorrent => run(PYTHON, &["-c", "import libtorrent"]),
+            Self::Aria2 => run("aria2c", &["--version"]),
+            Self::Rtorrent => run("rtorrent", &["-h"]),
         }
     }
 }
 
-/// Where content lies, and what is moved.
-pub(crate) struct Place<'a> {
-    lab: &'a Lab,
-    folder: tempfile::TempDir,
-    torrent: String,
-    magnet: String,
+/// What no table can do without.
+pub(crate) const NEEDS: [Need; 2] = [
+    ("python3-libtorrent", || Client::Libtorrent.is_here()),
+    ("opentracker", || Path::new("/usr/bin/opentracker").exists()),
+];
+
+/// The URL that torrents carry.
+pub(crate) fn tracker_url(lab: &Lab) -> String {
+    format!("http://{}/announce", lab.at(TRACKER, PORT))
 }
 
-impl<'a> Place<'a> {
-    /// Makes the content and its torrent.
-    pub(crate) fn prepare(lab: &'a Lab, mebibytes: u64) -> Self {
-        let memory = Path::new("/dev/shm");
-        // Twice the content, and what the programs keep beside it.
-        let has_room = fs::create_dir_all(memory).is_ok()
-            && rustix::fs::statvfs(memory)
-                .is_ok_and(|at| (at.f_bavail * at.f_frsize) >> 20 > 2 * mebibytes + 256);
-        let folder = if has_room {
-            tempfile::tempdir_in(memory).unwrap()
-        } else {
-            println!("/dev/shm has too little room: files are on disk");
-            tempfile::tempdir().unwrap()
-        };
-        let content = folder.path().join("original").join(NAME);
-        fs::create_dir(content.parent().unwrap()).unwrap();
-        write_noise(&content, mebibytes);
-        let torrent = folder.path().join("content.torrent");
-        let torrent = torrent.to_str().unwrap().to_owned();
-        let create = [
-            "create",
-            content.to_str().unwrap(),
-            "--piece-length",
-            "256KiB",
-        ];
-        let binary = Path::new(env!("CARGO_BIN_EXE_trackless"));
-        let mut all = create.to_vec();
-        all.extend(["-o", &torrent, "--json"]);
-        let mut create = lab.start("create", binary, &all);
-        let line = create.wait_for("the result", |line| line.contains("info_hash"));
-        create.wait();
-        let result: serde_json::Value = serde_json::from_str(&line).unwrap();
-        let magnet = format!(
-            "magnet:?xt=urn:btih:{}",
-            result["info_hash"].as_str().unwrap()
-        );
-        Self {
-            lab,
-            folder,
-            torrent,
-            magnet,
+/// Starts a tracker for this torrent alone.
+pub(crate) fn tracker(lot: &Lot<'_>) -> Program {
+    let folder = lot.kept(TRACKER);
+    // The distribution's build serves what it is told only, and reads that in its root folder.
+    std::fs::write(folder.join("whitelist"), format!("{}\n", lot.info_hash)).unwrap();
+    let (ip, port) = (lot.lab.address(TRACKER), PORT.to_string());
+    let mut all = vec!["-i", &ip, "-p", &port, "-P", &port];
+    all.extend(["-d", folder.to_str().unwrap(), "-w", "whitelist"]);
+    let program = Path::new("/usr/bin/opentracker");
+    let tracker = lot.lab.start("opentracker", program, &all);
+    wait_until(lot.lab, "the tracker's answer", "/scrape", "d5:files");
+    tracker
+}
+
+/// Waits until the tracker knows so many seeds.
+pub(crate) fn wait_for_seeds(lot: &Lot<'_>, count: u8) {
+    let digits: Vec<&str> = (0..20)
+        .map(|at| &lot.info_hash[2 * at..2 * at + 2])
+        .collect();
+    let path = format!("/scrape?info_hash=%{}", digits.join("%"));
+    wait_until(lot.lab, "seeds", &path, &format!("8:completei{count}e"));
+}
+
+fn wait_until(lab: &Lab, what: &str, path: &str, answer: &str) {
+    let deadline = Instant::now() + PATIENCE;
+    let ask = || {
+        let mut stream = TcpStream::connect(lab.at(TRACKER, PORT))?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        write!(stream, "GET {path} HTTP/1.0\r\n\r\n")?;
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer)?;
+        std::io::Result::Ok(String::from_utf8_lossy(&answer).into_owned())
+    };
+    lab.inside(|| {
+        while !ask().unwrap_or_default().contains(answer) {
+            assert!(Instant::now() < deadline, "waited for {what} in vain");
+            std::thread::sleep(POLL_INTERVAL);
         }
-    }
+    });
+}
 
-    fn original(&self) -> PathBuf {
-        self.folder.path().join("original")
-    }
-
-    fn fetched(&self) -> PathBuf {
-        self.folder.path().join("fetched")
-    }
-
-    /// Starts a seeder and waits until it can be found.
-    pub(crate) fn seed(&self, client: Client) -> Program {
-        let original = self.original();
-        let data = original.to_str().unwrap();
-        let mut seeder = match client {
-            Client::Trackless => {
-                let arguments = ["seed", &self.torrent, "--data", data];
-                self.trackless(SEEDER, &arguments)
-            }
-            Client::Libtorrent => self.libtorrent(
-                SEEDER,
-                &["seed", "--torrent", &self.torrent, "--output", data],
-            ),
-            Client::Aria2 => {
-                let arguments = [
-                    "--bt-seed-unverified=true",
-                    "--check-integrity=false",
-                    "--seed-ratio=0.0",
-                ];
-                self.aria2(SEEDER, &original, &arguments, &self.torrent)
-            }
-        };
-        if matches!(client, Client::Trackless) {
-            seeder.wait_for("the magnet link", |line| line.contains("magnet:"));
+/// Starts a seeder.
+pub(crate) fn seed(lot: &Lot<'_>, client: Client, host: u8) -> Program {
+    let original = lot.original();
+    let data = original.to_str().unwrap();
+    match client {
+        Client::Trackless => {
+            let arguments = ["seed", &lot.torrent, "--data", data, "--no-dht"];
+            trackless(lot, host, &arguments)
         }
-        self.wait_until_announced();
-        seeder
-    }
-
-    /// Asks the DHT until it names a peer.
-    fn wait_until_announced(&self) {
-        let hash = self.magnet.rsplit_once(':').unwrap().1;
-        for _ in 0..300 {
+        Client::Libtorrent => libtorrent(
+            lot,
+            host,
+            &["seed", "--torrent", &lot.torrent, "--output", data],
+        ),
+        Client::Aria2 => {
             let arguments = [
-                "dht",
-                "get-peers",
-                hash,
-                "--json",
-                "--bootstrap",
-                &self.lab.entry(),
+                "--bt-seed-unverified=true",
+                "--check-integrity=false",
+                "--seed-ratio=0.0",
             ];
-            let listen = self.lab.at(30, 0);
-            let mut all = arguments.to_vec();
-            all.extend(["--listen", &listen]);
-            let binary = Path::new(env!("CARGO_BIN_EXE_trackless"));
-            let mut ask = self.lab.start("get-peers", binary, &all);
-            let line = ask.wait_for("the result", |line| line.contains("\"result\""));
-            if line.contains(&self.lab.address(SEEDER)) {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(100));
+            aria2(lot, host, &original, &arguments)
         }
-        panic!("the seeder never announced itself");
-    }
-
-    /// Starts a downloader.
-    pub(crate) fn download(&self, client: Client) -> Program {
-        let _ = fs::remove_dir_all(self.fetched());
-        fs::create_dir(self.fetched()).unwrap();
-        let fetched = self.fetched();
-        let output = fetched.to_str().unwrap();
-        match client {
-            Client::Trackless => self.trackless(DOWNLOADER, &["get", &self.magnet, "-o", output]),
-            Client::Libtorrent => {
-                let arguments = ["get", "--magnet", &self.magnet, "--output", output];
-                self.libtorrent(DOWNLOADER, &arguments)
-            }
-            Client::Aria2 => self.aria2(DOWNLOADER, &fetched, &["--seed-time=0"], &self.magnet),
-        }
-    }
-
-    /// Watches for the first MiB of content; gives the seconds that passed until then.
-    pub(crate) fn watch_arrival(&self, started: Instant) -> JoinHandle<f64> {
-        let folder = self.fetched();
-        std::thread::spawn(move || {
-            let is_there = |entry: fs::DirEntry| {
-                // What is set aside is not there yet.
-                entry
-                    .metadata()
-                    .is_ok_and(|file| file.blocks() * 512 >= 1 << 20)
-            };
-            let deadline = started + PATIENCE;
-            while Instant::now() < deadline {
-                let mut entries = fs::read_dir(&folder).unwrap().map_while(Result::ok);
-                if entries.any(is_there) {
-                    break;
-                }
-                std::thread::sleep(Duration::from_millis(5));
-            }
-            started.elapsed().as_secs_f64()
-        })
-    }
-
-    /// Waits until the content is there, as the program itself says.
-    pub(crate) fn wait_until_done(&self, client: Client, program: &mut Program) {
-        match client {
-            Client::Trackless | Client::Aria2 => program.wait(),
-            Client::Libtorrent => {
-                program.wait_for("the end of the download", |line| line.contains("\"done\""));
-            }
-        }
-    }
-
-    /// Ends a downloader that is done and goes on seeding.
-    pub(crate) fn finish(&self, client: Client, program: &mut Program) {
-        if matches!(client, Client::Libtorrent) {
-            program.finish();
-        }
-    }
-
-    /// Checks that what came is what was sent.
-    pub(crate) fn compare(&self) {
-        let mut pair =
-            [self.original(), self.fetched()].map(|folder| File::open(folder.join(NAME)).unwrap());
-        let mut buffers = [vec![0; 1 << 20], vec![0; 1 << 20]];
-        loop {
-            let read = read_full(&mut pair[0], &mut buffers[0]);
-            assert_eq!(
-                read,
-                read_full(&mut pair[1], &mut buffers[1]),
-                "other length"
-            );
-            assert!(buffers[0][..read] == buffers[1][..read], "other content");
-            if read == 0 {
-                return;
-            }
-        }
-    }
-
-    fn trackless(&self, host: u8, arguments: &[&str]) -> Program {
-        let entry = self.lab.entry();
-        let mut all = arguments.to_vec();
-        all.extend(["--bootstrap", &entry]);
-        // Each run is a first run.
-        let _ = fs::remove_dir_all(self.lab.folder(&format!("state-{host}")));
-        self.lab.trackless(host, &all)
-    }
-
-    fn libtorrent(&self, host: u8, arguments: &[&str]) -> Program {
-        let (listen, entry) = (self.lab.at(host, 6881), self.lab.entry());
-        let mut all = vec![SCRIPT, arguments[0], "--listen", &listen, "--dht", &entry];
-        all.extend(&arguments[1..]);
-        self.lab.start("libtorrent", Path::new(PYTHON), &all)
-    }
-
-    fn aria2(&self, host: u8, folder: &Path, arguments: &[&str], source: &str) -> Program {
-        let address = self.lab.address(host);
-        let table = self.folder.path().join(format!("dht-{host}.dat"));
-        let own = [
-            "--no-conf=true".to_owned(),
-            format!("--interface={address}"),
-            "--listen-port=6881".to_owned(),
-            format!("--dir={}", folder.display()),
-            "--bt-enable-lpd=false".to_owned(),
-            "--enable-peer-exchange=false".to_owned(),
-            "--enable-dht=true".to_owned(),
-            "--enable-dht6=false".to_owned(),
-            format!("--dht-entry-point={}", self.lab.entry()),
-            "--dht-listen-port=6881".to_owned(),
-            format!("--dht-listen-addr={address}"),
-            format!("--dht-file-path={}", table.display()),
-            "--disable-ipv6=true".to_owned(),
-            "--async-dns=false".to_owned(),
-            "--file-allocation=none".to_owned(),
-            "--bt-min-crypto-level=plain".to_owned(),
-        ];
-        let mut all: Vec<&str> = own.iter().map(String::as_str).collect();
-        all.extend(arguments);
-        all.push(source);
-        self.lab.start("aria2", Path::new("aria2c"), &all)
+        Client::Rtorrent => rtorrent(lot, host, &original),
     }
 }
 
-/// Bytes that do not compress.
-fn write_noise(path: &Path, mebibytes: u64) {
-    let mut file = File::create(path).unwrap();
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    let mut buffer = vec![0; 1 << 20];
-    for _ in 0..mebibytes {
-        for chunk in buffer.chunks_exact_mut(8) {
-            // xorshift64: any non-zero state has a period of 2^64 - 1.
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            chunk.copy_from_slice(&state.to_le_bytes());
+/// Starts a downloader; if it is not `alone` it goes on seeding, where it can.
+pub(crate) fn download(lot: &Lot<'_>, client: Client, host: u8, alone: bool) -> Program {
+    let fetched = lot.fetched(host);
+    let output = fetched.to_str().unwrap();
+    match client {
+        Client::Trackless => {
+            let mut all = vec!["get", &lot.torrent, "-o", output, "--json", "--no-dht"];
+            if !alone {
+                all.push("--seed");
+            }
+            trackless(lot, host, &all)
         }
-        file.write_all(&buffer).unwrap();
+        Client::Libtorrent => libtorrent(
+            lot,
+            host,
+            &["get", "--torrent", &lot.torrent, "--output", output],
+        ),
+        Client::Aria2 => aria2(lot, host, &fetched, &["--seed-time=0"]),
+        Client::Rtorrent => unreachable!("it only seeds here"),
     }
 }
 
-/// Reads until the buffer is full or the file ends.
-fn read_full(file: &mut File, buffer: &mut [u8]) -> usize {
-    let mut filled = 0;
-    while filled < buffer.len() {
-        match file.read(&mut buffer[filled..]).unwrap() {
-            0 => break,
-            read => filled += read,
+/// Waits until the content is there, as the program itself says: by its end, if it is `alone` and
+/// ends.
+pub(crate) fn wait_until_done(client: Client, program: &mut Program, alone: bool) {
+    match client {
+        Client::Trackless if !alone => {
+            program.wait_for("the end of the download", |line| line.contains("\"done\""));
         }
+        Client::Libtorrent => {
+            program.wait_for("the end of the download", |line| line.contains("\"done\""));
+        }
+        Client::Trackless | Client::Aria2 | Client::Rtorrent => program.wait(),
     }
-    filled
+}
+
+/// Ends a downloader that is done and goes on seeding.
+pub(crate) fn finish(client: Client, program: &mut Program) {
+    if matches!(client, Client::Libtorrent) {
+        program.finish();
+    }
+}
+
+/// Watches for the first MiB of content; gives the seconds that passed until then.
+pub(crate) fn watch_arrival(lot: &Lot<'_>, host: u8, started: Instant) -> JoinHandle<f64> {
+    let folder = lot.fetched(host);
+    std::thread::spawn(move || {
+        let deadline = started + PATIENCE;
+        while Instant::now() < deadline && bytes_in(&folder, 1 << 20) < 1 << 20 {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        started.elapsed().as_secs_f64()
+    })
+}
+
+fn trackless(lot: &Lot<'_>, host: u8, arguments: &[&str]) -> Program {
+    let mut all = arguments.to_vec();
+    all.push("--no-lsd");
+    // Each run is a first run.
+    let _ = std::fs::remove_dir_all(lot.lab.folder(&format!("state-{host}")));
+    lot.lab.trackless(host, &all)
+}
+
+/// Starts libtorrent without a DHT.
+pub(crate) fn libtorrent(lot: &Lot<'_>, host: u8, arguments: &[&str]) -> Program {
+    let listen = lot.lab.at(host, PORT);
+    let mut all = vec![SCRIPT, arguments[0], "--listen", &listen, "--dht", "none"];
+    all.extend(&arguments[1..]);
+    lot.lab.start("libtorrent", Path::new(PYTHON), &all)
+}
+
+fn aria2(lot: &Lot<'_>, host: u8, folder: &Path, arguments: &[&str]) -> Program {
+    let own = [
+        "--no-conf=true".to_owned(),
+        format!("--interface={}", lot.lab.address(host)),
+        format!("--listen-port={PORT}"),
+        format!("--dir={}", folder.display()),
+        "--bt-enable-lpd=false".to_owned(),
+        "--enable-dht=false".to_owned(),
+        "--enable-dht6=false".to_owned(),
+        "--disable-ipv6=true".to_owned(),
+        "--async-dns=false".to_owned(),
+        "--file-allocation=none".to_owned(),
+        "--bt-min-crypto-level=plain".to_owned(),
+    ];
+    let mut all: Vec<&str> = own.iter().map(String::as_str).collect();
+    all.extend(arguments);
+    all.push(&lot.torrent);
+    lot.lab.start("aria2", Path::new("aria2c"), &all)
+}
+
+fn rtorrent(lot: &Lot<'_>, host: u8, folder: &Path) -> Program {
+    let kept = lot.kept(host);
+    let settings = [
+        "system.daemon.set=true".to_owned(),
+        format!("network.bind_address.set={}", lot.lab.address(host)),
+        format!("network.port_range.set={PORT}-{PORT}"),
+        "network.port_random.set=no".to_owned(),
+        "dht.mode.set=disable".to_owned(),
+        "protocol.encryption.set=none".to_owned(),
+        format!("directory.default.set={}", folder.display()),
+        format!("session.path.set={}", kept.display()),
+    ];
+    let mut all = vec!["-n"];
+    for setting in &settings {
+        all.extend(["-o", setting]);
+    }
+    all.push(&lot.torrent);
+    lot.lab.start("rtorrent", Path::new("rtorrent"), &all)
 }

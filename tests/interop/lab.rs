@@ -358,6 +358,20 @@ impl Program {
         self.wait_within(PATIENCE);
     }
 
+    /// Waits until it closed its output, which is as good as its end.
+    #[allow(dead_code, reason = "the benchmark measures by it")]
+    pub(crate) fn wait_for_end(&mut self) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.lines.recv_timeout(left) {
+                Ok(Line::Output(line) | Line::Error(line)) => self.said.push(line),
+                Err(RecvTimeoutError::Timeout) => self.give_up("its end", "it goes on"),
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    }
+
     /// Like `wait`, with another patience.
     pub(crate) fn wait_within(&mut self, patience: Duration) {
         let deadline = Instant::now() + patience;

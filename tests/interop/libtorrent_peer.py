@@ -5,6 +5,7 @@ Prints one JSON object a line on standard output and ends when standard input is
     libtorrent_peer.py seed --listen IP:PORT --dht IP:PORT --content PATH --piece-length N [--hybrid]
     libtorrent_peer.py seed --listen IP:PORT --dht IP:PORT --torrent FILE --output DIR
     libtorrent_peer.py get  --listen IP:PORT --dht IP:PORT --magnet LINK --output DIR
+    libtorrent_peer.py get  --listen IP:PORT --dht IP:PORT --torrent FILE --output DIR
 
 Everything that could reach beyond the addresses given is off: local discovery, port mapping, the
 built-in DHT routers. The DHT is entered at the one address named; with `--dht none` it is off too. With
@@ -67,11 +68,12 @@ def add_seed(session, args):
     return session.add_torrent(params)
 
 def add_torrent(session, args):
-    """Seeds what a .torrent file describes, without looking whether it is there."""
+    """Adds what a .torrent file describes; to seed it, without looking whether it is there."""
     params = lt.add_torrent_params()
     params.ti = lt.torrent_info(args.torrent)
     params.save_path = args.output
-    params.flags |= lt.torrent_flags.seed_mode
+    if args.mode == "seed":
+        params.flags |= lt.torrent_flags.seed_mode
     params.flags &= ~lt.torrent_flags.paused
     return session.add_torrent(params)
 
@@ -124,10 +126,10 @@ def main():
     parser.add_argument("--output")
     args = parser.parse_args()
     session = make_session(args.listen, args.dht, args.peers_by)
-    if args.mode == "get":
-        handle = add_magnet(session, args)
-    elif args.torrent:
+    if args.torrent:
         handle = add_torrent(session, args)
+    elif args.mode == "get":
+        handle = add_magnet(session, args)
     else:
         handle = add_seed(session, args)
         info_hash = str(handle.info_hashes().v1)
