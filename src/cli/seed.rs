@@ -14,6 +14,7 @@ use serde_json::json;
 use tokio::task::JoinSet;
 
 use super::args::{Global, SeedArgs};
+use super::bounds::{Bounds, tell_stopped};
 use super::create::{Options, hash_content, wrap, write_new};
 use super::interrupted;
 use super::node::session_config;
@@ -58,6 +59,15 @@ impl Prepared {
     }
 }
 
+/// Why a torrent is no longer served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// It was seeded as much as was asked for.
+    Enough,
+    /// It ended by itself.
+    Failed,
+}
+
 /// One torrent that is served.
 struct Seeding {
     torrent: TorrentHandle,
@@ -68,8 +78,8 @@ struct Seeding {
     announce_told: bool,
     news: News,
     problem_told: Option<Problem>,
-    /// It ended by itself, and that was told.
-    has_ended: bool,
+    /// That it is over, and that was told.
+    end: Option<End>,
     next_json: Instant,
 }
 
@@ -145,9 +155,11 @@ async fn serve(
         let now = clock.now();
         for one in &mut all {
             one.update(now, &display, session, global);
+            one.end_if_enough(args.bounds(), &display, global, helpers);
         }
-        if all.iter().all(|one| one.has_ended) {
-            exit = Exit::Failed;
+        if all.iter().all(|one| one.end.is_some()) {
+            let is_enough = all.iter().all(|one| one.end == Some(End::Enough));
+            exit = if is_enough { Exit::Done } else { Exit::Failed };
             break;
         }
     }
@@ -288,7 +300,10 @@ async fn add(
     helpers: &mut JoinSet<()>,
     interrupted: Pin<&mut impl Future<Output = ()>>,
 ) -> Result<Option<Seeding>, Failure> {
-    let options = prepared.add_options(args.peers.peer.clone());
+    let options = AddOptions {
+        super_seed: args.super_seed,
+        ..prepared.add_options(args.peers.peer.clone())
+    };
     let Prepared { metainfo, root, .. } = prepared;
     let torrent = session
         .add(Source::Info(Arc::clone(&metainfo.info)), options)
@@ -319,7 +334,7 @@ async fn add(
         announce_told: false,
         news: News::default(),
         problem_told: None,
-        has_ended: false,
+        end: None,
         next_json: now,
     }))
 }
@@ -389,14 +404,36 @@ impl Seeding {
             .report_with(global.json, json!({"info_hash": info_hash}));
     }
 
+    /// Ends it if it was seeded as much as was asked for, and says so.
+    fn end_if_enough(
+        &mut self,
+        bounds: Bounds,
+        display: &Display,
+        global: &Global,
+        helpers: &mut JoinSet<()>,
+    ) {
+        let status = self.torrent.status();
+        if self.end.is_some() || !bounds.are_reached(&status, self.torrent.earlier()) {
+            return;
+        }
+        self.end = Some(End::Enough);
+        self.row.finish();
+        display.suspend(|| tell_stopped(&self.torrent, &self.name, &status, global));
+        let torrent = self.torrent.clone();
+        helpers.spawn(async move {
+            // Nobody waits for the reason.
+            let _ = torrent.stop().await;
+        });
+    }
+
     /// Shows the latest state and tells what is new.
     fn update(&mut self, now: Instant, display: &Display, session: &Session, global: &Global) {
         let status = self.torrent.status();
-        if self.has_ended {
+        if self.end.is_some() {
             return;
         }
         if status.ended.is_some() {
-            self.has_ended = true;
+            self.end = Some(End::Failed);
             display.suspend(|| self.report_end(global));
             return;
         }
