@@ -27,6 +27,7 @@ pub mod seeds;
 pub mod statistics;
 pub mod time;
 pub mod trace;
+pub mod tracker;
 pub mod watch;
 pub mod world;
 

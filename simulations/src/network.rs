@@ -46,6 +46,8 @@ pub enum Happening {
     WakeDht(HostId),
     /// The wake-up of a host's torrent.
     WakeTorrent(HostId),
+    /// The wake-up of what asks trackers for a host.
+    WakeAnnouncer(HostId),
     /// A dial reaches the host that is dialled.
     Open(PipeId),
     /// The dialler learns that its stream is open.

@@ -7,25 +7,27 @@
 //! memory and no hash order has a part in it.
 
 use std::collections::VecDeque;
-use std::net::SocketAddrV4;
+use std::net::{SocketAddr, SocketAddrV4};
 use std::rc::Rc;
 
+use trackless::announce::TrackerList;
 use trackless::dht::{self, Node, Snapshot};
-use trackless::id::NodeId;
-use trackless::swarm::{self, DialError, Torrent};
+use trackless::id::{NodeId, PeerId};
+use trackless::swarm::{self, DialError, PeerSource, Torrent};
 use trackless::time::Instant;
 
 use crate::adversary::{NodeConduct, PeerConduct};
 use crate::churn::Departure;
 use crate::control::ControlNode;
 use crate::disk::SimDisk;
-use crate::host::{ControlHost, DhtHost, Host, HostId, SwarmHost};
+use crate::host::{AnnouncerHost, ControlHost, DhtHost, Host, HostId, SwarmHost};
 use crate::link::{AccessRates, Impairments, PartsPerMillion};
 use crate::network::{Happening, Network};
 use crate::pipe::{PipeEnd, Side};
 use crate::seeds::Seeds;
 use crate::time::alarm::Ring;
 use crate::time::{Alarm, Queue, QueueKind};
+use crate::tracker::Tracker;
 use crate::watch::{Watch, Watcher, describe};
 
 /// What a scenario is told.
@@ -51,6 +53,13 @@ pub enum Notice {
         host: HostId,
         /// Whether it wants some.
         wanted: bool,
+    },
+    /// A tracker answered.
+    TrackerPeers {
+        /// Whose announce.
+        host: HostId,
+        /// Peers that it names.
+        peers: Vec<SocketAddr>,
     },
     /// Something the scenario planned is due.
     Task(u64),
@@ -134,6 +143,22 @@ impl World {
         self.torrent(host, |_, _| ());
     }
 
+    /// Starts a tracker on a host. A host that was away is back.
+    pub fn start_tracker(&mut self, host: HostId) {
+        self.come(host);
+        let random = self.network.seeds().stream("tracker", host.0.into());
+        self.hosts[host.as_usize()].tracker = Some(Box::new(Tracker::new(random)));
+    }
+
+    /// Has trackers asked for the torrent of a host, which must be there, from the next command on
+    /// ([`World::announcer`]); `peer_id` is who it is in it.
+    pub fn start_announcer(&mut self, host: HostId, peer_id: PeerId, trackers: &[SocketAddr]) {
+        let info_hash = self.torrent_of(host).info_hash();
+        let network = &self.network;
+        let announcer = AnnouncerHost::new(host, info_hash, peer_id, trackers, network);
+        self.hosts[host.as_usize()].announcer = Some(Box::new(announcer));
+    }
+
     /// Makes the DHT node of a host an adversary; nothing if it has none.
     pub fn corrupt_dht(&mut self, host: HostId, conduct: NodeConduct) {
         if let Some(dht) = self.hosts[host.as_usize()].dht.as_deref_mut() {
@@ -162,7 +187,7 @@ impl World {
         left.departures += 1;
         left.is_away = true;
         let (dht, swarm) = (left.dht.take(), left.swarm.take());
-        left.control = None;
+        (left.control, left.announcer, left.tracker) = (None, None, None);
         left.alarm = Alarm::default();
         let mut kept = dht.map(|dht| dht.node().snapshot());
         match departure {
@@ -280,6 +305,38 @@ impl World {
         self.swarm(host, |swarm, _| command(swarm.torrent_mut(), now))
     }
 
+    /// Tells the torrent of a host of peers, now; nothing if it has no torrent.
+    pub fn add_peers(&mut self, host: HostId, source: PeerSource, peers: &[SocketAddr]) {
+        self.torrent(host, |torrent, now| torrent.add_peers(now, source, peers));
+    }
+
+    /// Gives the list of trackers of a host a command, now, and announces what is due; nothing if it asks none.
+    pub fn announcer<R>(
+        &mut self,
+        host: HostId,
+        command: impl FnOnce(&mut TrackerList, Instant) -> R,
+    ) -> Option<R> {
+        let now = self.network.now();
+        self.with_announcer(host, |announcer, _| command(announcer.list_mut(), now))
+    }
+
+    fn with_announcer<R>(
+        &mut self,
+        host: HostId,
+        input: impl FnOnce(&mut AnnouncerHost, &mut Network) -> R,
+    ) -> Option<R> {
+        let Host {
+            announcer, swarm, ..
+        } = &mut self.hosts[host.as_usize()];
+        let announcer = announcer.as_deref_mut()?;
+        let result = input(announcer, &mut self.network);
+        let now = self.network.now();
+        let transferred = swarm.as_deref().map(|swarm| swarm.transferred(now));
+        let transferred = transferred.unwrap_or_default();
+        announcer.drain(transferred, &mut self.network, &mut self.notices);
+        Some(result)
+    }
+
     /// Plans a task of the scenario's own.
     pub fn plan(&mut self, at: Instant, task: u64) {
         self.network.agenda.plan(at, Happening::Task(task));
@@ -318,6 +375,9 @@ impl World {
             Notice::WantsPeers { host, wanted } => {
                 watcher.tell(now, *host, || format!("wants peers: {wanted}"));
             }
+            Notice::TrackerPeers { host, peers } => {
+                watcher.tell(now, *host, || format!("a tracker named {peers:?}"));
+            }
             Notice::Task(_) => {}
         }
     }
@@ -340,6 +400,9 @@ impl World {
             Happening::WakeDht(host) => self.wake_dht(host),
             Happening::WakeTorrent(host) => {
                 self.swarm(host, SwarmHost::handle_wake);
+            }
+            Happening::WakeAnnouncer(host) => {
+                self.with_announcer(host, AnnouncerHost::handle_wake);
             }
             Happening::Open(pipe) => {
                 let host = self.network.pipe(pipe).host(Side::Acceptor);
@@ -399,6 +462,20 @@ impl World {
             });
         }
         let host = &mut self.hosts[to.as_usize()];
+        if let Some(tracker) = host.tracker.as_deref_mut() {
+            let now = self.network.now();
+            if let Some(answer) = tracker.handle_datagram(now, from, payload) {
+                self.network.send_datagram(to, from.into(), answer.into());
+            }
+            return;
+        }
+        let asks = |announcer: &AnnouncerHost| announcer.is_tracker(from.into());
+        if host.announcer.as_deref().is_some_and(asks) {
+            self.with_announcer(to, |announcer, network| {
+                announcer.handle_datagram(network.now(), from.into(), payload);
+            });
+            return;
+        }
         if let Some(dht) = host.dht.as_deref_mut() {
             dht.handle_datagram(&mut self.network, from.into(), payload);
             dht.drain(&mut host.alarm, &mut self.network, &mut self.notices);

@@ -3,7 +3,8 @@
 //! All tiers are asked, each for itself: the first of a tier that answers is asked from then on and moves
 //! to its front. One that does not answer within a few seconds is not waited for: the next of its tier
 //! is asked beside it. For a private torrent ([`TrackerList::keep_to_one`]) one tracker at a time is asked,
-//! tier by tier, and the next only when it fails (BEP 27).
+//! tier by tier, and the next only when it fails (BEP 27). Those that know of us already, because a magnet link
+//! does not say that its torrent is private, are told at once that we leave.
 //!
 //! What fails while nobody in the world is heard may be our own network's fault: it is tried again when
 //! somebody is heard, and where a tracker could not even be looked for, that does not count against it.
@@ -11,9 +12,13 @@
 //! Invariant: each tracker has at most one announce under way, and what failed is tried again after a
 //! pause that doubles, up to half an hour.
 
+mod tier;
+
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use self::tier::{Failing, Tier};
 use super::tracker::{Answer, PEERS_WANTED, TrackerError, TrackerEvent};
 use super::tracker_url::TrackerUrl;
 use crate::random::Random;
@@ -23,17 +28,8 @@ use crate::time::Instant;
 /// within a second.
 const PATIENCE: Duration = Duration::from_secs(4);
 
-/// First pause after a tier failed; it doubles.
-const RETRY_MIN: Duration = Duration::from_secs(15);
-
 /// First pause after a tracker refused: it is alive and means it.
 const REFUSED_RETRY_MIN: Duration = Duration::from_secs(60);
-
-/// Longest pause after a tier failed.
-const RETRY_MAX: Duration = Duration::from_secs(30 * 60);
-
-/// Longest pause while nothing can be reached from here: the network comes back.
-const LOCAL_RETRY_MAX: Duration = Duration::from_secs(45);
 
 /// Announces under way at most. Ours: a link with a hundred trackers costs no more sockets than that,
 /// and twenty dead ones do not hold up a good one.
@@ -110,46 +106,6 @@ struct Tracker {
     status: TrackerStatus,
 }
 
-/// A tier of trackers that stand for one another.
-#[derive(Debug)]
-struct Tier {
-    /// Who is asked first.
-    order: Vec<usize>,
-    /// When a round is due: while peers are wanted, and otherwise.
-    wanted_at: Instant,
-    regular_at: Instant,
-    /// How many of `order` were asked in the round under way, and when the next one is asked.
-    round: Option<(usize, Instant)>,
-    failed_rounds: u32,
-    /// Rounds in a row that failed because nothing can be reached from here.
-    local_rounds: u32,
-    /// The last round failed while nobody was heard.
-    waits_for_network: bool,
-    /// How the round under way fails, if it does.
-    failing: Failing,
-}
-
-/// What the failures of a round say of the next one.
-#[derive(Debug, Clone, Copy)]
-struct Failing {
-    /// The first pause.
-    retry_min: Duration,
-    /// Trackers could not even be looked for, while nobody was heard.
-    is_local: bool,
-    /// One failed while nobody was heard.
-    is_unheard: bool,
-}
-
-impl Default for Failing {
-    fn default() -> Self {
-        Self {
-            retry_min: RETRY_MIN,
-            is_local: false,
-            is_unheard: false,
-        }
-    }
-}
-
 /// The trackers of one torrent.
 #[derive(Debug)]
 pub struct TrackerList {
@@ -160,6 +116,9 @@ pub struct TrackerList {
     is_complete: bool,
     /// All of them are one tier, of which one is asked at a time.
     keeps_to_one: bool,
+    /// Those that are to be told that we leave, and since when.
+    farewells: BTreeSet<usize>,
+    farewell_at: Instant,
 }
 
 impl TrackerList {
@@ -172,6 +131,8 @@ impl TrackerList {
             wants_peers: false,
             is_complete: false,
             keeps_to_one: false,
+            farewells: BTreeSet::new(),
+            farewell_at: now,
         };
         for (tier, urls) in tiers.iter().enumerate() {
             let mut order = Vec::new();
@@ -194,8 +155,8 @@ impl TrackerList {
     }
 
     /// The torrent is private: from now on one tracker is asked at a time, in the order of the tiers, and
-    /// another only when that fails. The one that answered, or else is asked already, comes first. Gives those
-    /// whose announces are given up.
+    /// another only when that fails. The one that answered, or else is asked already, comes first; others that know
+    /// of us are told that we leave. Gives those whose announces are given up.
     pub fn keep_to_one(&mut self, now: Instant) -> Vec<TrackerId> {
         let order = self.tiers.iter().flat_map(|tier| &tier.order);
         let mut order: Vec<usize> = order.copied().collect();
@@ -221,7 +182,11 @@ impl TrackerList {
             if tracker.asked.take().is_some() {
                 given_up.push(TrackerId(index));
             }
+            if tracker.has_started {
+                self.farewells.insert(index);
+            }
         }
+        self.farewell_at = now;
         order.splice(0..0, first);
         let (wanted_at, regular_at) = timers.unwrap_or((now, now));
         let mut tier = Tier::new(order, wanted_at, regular_at);
@@ -230,6 +195,37 @@ impl TrackerList {
         }
         self.tiers = vec![tier];
         given_up
+    }
+
+    /// A tracker answered an announce that was given up, so it knows of us: it is told that we leave, unless it is
+    /// asked again by now.
+    pub fn on_late_answer(&mut self, now: Instant, id: TrackerId) {
+        let tracker = self.trackers.get_mut(id.0);
+        if let Some(tracker) = tracker.filter(|tracker| !tracker.is_asked()) {
+            tracker.has_started = true;
+            self.farewells.insert(id.0);
+            self.farewell_at = now;
+        }
+    }
+
+    /// An announce that says that we leave, to make now; [`TrackerList::on_left`] when that is done.
+    pub fn poll_farewell(&mut self) -> Option<Due> {
+        while let Some(index) = self.farewells.pop_first() {
+            let tracker = self.trackers.get(index);
+            let tracker = tracker.filter(|tracker| !tracker.is_asked());
+            if let Some(due) = tracker.and_then(|tracker| tracker.farewell(TrackerId(index))) {
+                return Some(due);
+            }
+        }
+        None
+    }
+
+    /// A tracker was told that we leave: it does not know of us any more, unless it is asked again by now.
+    pub fn on_left(&mut self, id: TrackerId) {
+        let tracker = self.trackers.get_mut(id.0);
+        if let Some(tracker) = tracker.filter(|tracker| !tracker.is_asked()) {
+            tracker.has_started = false;
+        }
     }
 
     /// The tracker that is asked first, once it has answered.
@@ -418,22 +414,21 @@ impl TrackerList {
     /// from then on.
     pub fn stop(&mut self) -> Vec<Due> {
         self.tiers.clear();
+        self.farewells.clear();
         let known = |(index, tracker): (usize, &Tracker)| {
-            let may_know = tracker.has_started || tracker.asked.is_some();
-            Some(Due {
-                tracker: TrackerId(index),
-                url: Arc::clone(tracker.url.as_ref().filter(|_| may_know)?),
-                event: TrackerEvent::Stopped,
-                peers_wanted: 0,
-                tracker_id: tracker.tracker_id.clone(),
-            })
+            let may_know = tracker.has_started || tracker.is_asked();
+            tracker.farewell(TrackerId(index)).filter(|_| may_know)
         };
         self.trackers.iter().enumerate().filter_map(known).collect()
     }
 
-    /// When [`TrackerList::poll_due`] next has something, unless somebody answers before.
+    /// When [`TrackerList::poll_due`] or [`TrackerList::poll_farewell`] next has something, unless somebody
+    /// answers before.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
+        if !self.farewells.is_empty() {
+            return Some(self.farewell_at);
+        }
         if self.is_full() {
             return None;
         }
@@ -509,6 +504,17 @@ impl Tracker {
         })
     }
 
+    /// The announce that says that we leave.
+    fn farewell(&self, tracker: TrackerId) -> Option<Due> {
+        Some(Due {
+            tracker,
+            url: Arc::clone(self.url.as_ref()?),
+            event: TrackerEvent::Stopped,
+            peers_wanted: 0,
+            tracker_id: self.tracker_id.clone(),
+        })
+    }
+
     fn on_answer(&mut self, event: TrackerEvent, is_complete: bool, answer: &Answer) {
         self.has_started = true;
         if event == TrackerEvent::Completed {
@@ -526,55 +532,6 @@ impl Tracker {
         status.completed = answer.completed;
         status.failure = None;
         status.warning.clone_from(&answer.warning);
-    }
-}
-
-impl Tier {
-    fn new(order: Vec<usize>, wanted_at: Instant, regular_at: Instant) -> Self {
-        Self {
-            order,
-            wanted_at,
-            regular_at,
-            round: None,
-            failed_rounds: 0,
-            local_rounds: 0,
-            waits_for_network: false,
-            failing: Failing::default(),
-        }
-    }
-
-    fn due_at(&self, wants_peers: bool) -> Instant {
-        if wants_peers {
-            self.wanted_at.min(self.regular_at)
-        } else {
-            self.regular_at
-        }
-    }
-
-    /// Whether one of its trackers is being asked.
-    fn is_waiting(&self, trackers: &[Tracker]) -> bool {
-        let mut asked = self.order.iter().filter_map(|&index| trackers.get(index));
-        asked.any(|tracker| tracker.asked.is_some())
-    }
-
-    /// All of its trackers were asked in vain.
-    fn on_round_failed(&mut self, now: Instant) {
-        self.round = None;
-        let Failing {
-            retry_min,
-            is_local,
-            is_unheard,
-        } = self.failing;
-        self.waits_for_network = is_unheard;
-        let (rounds, retry_max) = if is_local {
-            (&mut self.local_rounds, LOCAL_RETRY_MAX)
-        } else {
-            (&mut self.failed_rounds, RETRY_MAX)
-        };
-        let pause = retry_min.saturating_mul(2u32.pow((*rounds).min(16)));
-        let pause = pause.min(retry_max);
-        *rounds = rounds.saturating_add(1);
-        (self.wanted_at, self.regular_at) = (now + pause, now + pause);
     }
 }
 

@@ -11,6 +11,7 @@ use clap::builder::ValueHint;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
+use super::bounds::Bounds;
 use super::units;
 use crate::metainfo::FileSelection;
 pub(crate) use dht::{DhtCommand, PutArgs};
@@ -206,6 +207,14 @@ pub(crate) struct GetArgs {
 }
 
 impl GetArgs {
+    /// Until when torrents go on after their download.
+    pub(crate) fn bounds(&self) -> Bounds {
+        Bounds {
+            ratio: self.seed_ratio,
+            time: self.seed_time,
+        }
+    }
+
     /// Whether torrents go on after their download.
     pub(crate) fn is_seeding(&self) -> bool {
         self.seed || self.seed_ratio.is_some() || self.seed_time.is_some()
@@ -225,12 +234,32 @@ pub(crate) struct SeedArgs {
     /// Also write the .torrent file here (one PATH only)
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) torrent_out: Option<PathBuf>,
+    /// Show each peer only what it is to fetch, until a whole copy is with others (super-seeding,
+    /// BEP 16): for content that nobody else has, over a slow line
+    #[arg(long)]
+    pub(crate) super_seed: bool,
+    /// Stop when so many times the content was sent, in earlier runs and this one. Above 0
+    #[arg(long, value_name = "N", value_parser = units::ratio, allow_negative_numbers = true)]
+    pub(crate) seed_ratio: Option<f64>,
+    /// Stop after so long in this run: 90s, 15m, 2h. With --seed-ratio, what comes first ends it
+    #[arg(long, value_name = "DURATION", value_parser = units::duration)]
+    pub(crate) seed_time: Option<Duration>,
     /// Flags of the node.
     #[command(flatten)]
     pub(crate) node: NodeFlags,
     /// Flags of the transfer.
     #[command(flatten)]
     pub(crate) peers: PeerFlags,
+}
+
+impl SeedArgs {
+    /// Until when torrents are seeded.
+    pub(crate) fn bounds(&self) -> Bounds {
+        Bounds {
+            ratio: self.seed_ratio,
+            time: self.seed_time,
+        }
+    }
 }
 
 /// `trackless node`.

@@ -5,6 +5,7 @@
 //! error.
 
 mod args;
+mod bounds;
 mod completions;
 mod create;
 mod demo;

@@ -2,6 +2,7 @@
 
 mod known;
 mod many;
+mod one;
 #[cfg(test)]
 mod tests;
 
@@ -11,34 +12,29 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::json;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
 use self::many::Crowd;
+use self::one::{End, Seeding};
 use super::args::{Global, SeedArgs};
 use super::create::{Options, hash_content, wrap, write_new};
 use super::interrupted;
 use super::node::session_config;
-use super::print::{Exit, Failure, count, escape, note, print_json, print_line, shorten, size};
-use super::progress::{Display, Row, problem_text, progress_json};
+use super::print::{Exit, Failure, count, note, shorten};
+use super::progress::{Display, problem_text};
 use super::show::read_torrent;
 use super::start::{resolve_hosts, start_session, stop_session};
-use super::trackers::{News, announced_text};
 use crate::disk::Resume;
 use crate::disk::hash::collect;
 use crate::metainfo::{Magnet, Metainfo};
 use crate::net::clock::Clock;
-use crate::session::{AddOptions, Problem, Session, Source, TorrentHandle, TorrentStatus};
+use crate::session::{AddOptions, Session, Source, TorrentStatus};
 use crate::swarm::State;
-use crate::time::Instant;
 
 /// Time between two looks at everything.
 const TICK: Duration = Duration::from_millis(500);
-
-/// Time between two progress lines in JSON.
-const JSON_INTERVAL: Duration = Duration::from_secs(1);
 
 /// One PATH, ready to be seeded.
 struct Prepared {
@@ -60,23 +56,6 @@ impl Prepared {
             ..AddOptions::default()
         }
     }
-}
-
-/// One torrent that is served.
-struct Seeding {
-    torrent: TorrentHandle,
-    /// Tells when there is something new.
-    changes: watch::Receiver<TorrentStatus>,
-    name: String,
-    /// The link that others get it with.
-    magnet: String,
-    row: Row,
-    announce_told: bool,
-    news: News,
-    problem_told: Option<Problem>,
-    /// It ended by itself, and that was told.
-    has_ended: bool,
-    next_json: Instant,
 }
 
 /// Runs the command.
@@ -123,6 +102,7 @@ async fn serve(
     let mut is_loading = true;
     let mut all: Vec<Seeding> = Vec::new();
     let mut failed = 0;
+    let mut ending = JoinSet::new();
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let exit = loop {
@@ -145,19 +125,21 @@ async fn serve(
                 let now = clock.now();
                 for one in &mut all {
                     one.update(now, &display, session, &each, &crowd);
+                    one.end_if_enough(args.bounds(), &display, &each, &mut ending);
                 }
                 crowd.update(now, &all);
             }
         }
         if !is_loading && added.is_empty() {
             crowd.on_loaded(all.len(), failed, session);
-            if all.iter().all(|one| one.has_ended) {
-                break Exit::Failed;
+            if all.iter().all(|one| one.end.is_some()) {
+                let is_enough = failed == 0 && all.iter().all(|one| one.end == Some(End::Enough));
+                break if is_enough { Exit::Done } else { Exit::Failed };
             }
         }
     };
     for one in &mut all {
-        one.row.finish();
+        one.finish();
     }
     Ok(exit)
 }
@@ -207,7 +189,10 @@ impl Loader<'_> {
     /// Starts a torrent and waits until its content was looked at.
     async fn add(&self, prepared: Prepared, helpers: &mut JoinSet<()>) -> Result<Seeding, Failure> {
         let session = self.session;
-        let options = prepared.add_options(self.args.peers.peer.clone());
+        let options = AddOptions {
+            super_seed: self.args.super_seed,
+            ..prepared.add_options(self.args.peers.peer.clone())
+        };
         let Prepared { metainfo, root, .. } = prepared;
         let torrent = session
             .add(Source::Info(Arc::clone(&metainfo.info)), options)
@@ -227,20 +212,14 @@ impl Loader<'_> {
             return Err(failure);
         }
         let now = self.clock.now();
-        let mut changes = torrent.watch();
-        changes.mark_changed();
-        Ok(Seeding {
+        let magnet = metainfo.magnet().to_string();
+        Ok(Seeding::new(
             torrent,
-            changes,
             name,
-            magnet: metainfo.magnet().to_string(),
-            row: self.display.row(now),
-            announce_told: false,
-            news: News::default(),
-            problem_told: None,
-            has_ended: false,
-            next_json: now,
-        })
+            magnet,
+            self.display.row(now),
+            now,
+        ))
     }
 }
 
@@ -387,113 +366,4 @@ fn incomplete(name: &str, root: &Path, status: Option<TorrentStatus>) -> Option<
         root.display()
     );
     Some(Failure::new(message).hint(hint))
-}
-
-impl Seeding {
-    /// The first line: the magnet link, or its JSON form.
-    fn tell_seeding(&self, session: &Session, global: &Global) {
-        let Some(info) = self.torrent.info() else {
-            return;
-        };
-        let magnet = &self.magnet;
-        let listen: Vec<String> = session
-            .listen_addresses()
-            .iter()
-            .map(ToString::to_string)
-            .collect();
-        if global.json {
-            print_json(&json!({
-                "event": "seeding",
-                "info_hash": self.torrent.info_hash().to_string(),
-                "name": info.name(),
-                "magnet": magnet,
-                "listen": listen,
-            }));
-            return;
-        }
-        print_line(magnet);
-        if global.quiet == 0 {
-            let total = size(info.geometry().total_length());
-            note(&format!(
-                "seeding {} ({total}) at {}",
-                escape(&self.name),
-                listen.join(", ")
-            ));
-        }
-    }
-
-    /// Says that it is no longer served, although nobody stopped it.
-    fn report_end(&self, global: &Global) {
-        let info_hash = self.torrent.info_hash().to_string();
-        Failure::new(format!("{}: it is no longer seeded", self.name))
-            .hint("start it again. Log lines (-v) help to find the mistake in this program")
-            .report_with(global.json, json!({"info_hash": info_hash}));
-    }
-
-    /// Shows the latest state and tells what is new.
-    fn update(
-        &mut self,
-        now: Instant,
-        display: &Display,
-        session: &Session,
-        global: &Global,
-        crowd: &Crowd,
-    ) {
-        // Of many, only those of which there is news.
-        let is_new = self.changes.has_changed().unwrap_or(true);
-        if self.has_ended || (crowd.is_crowd() && !is_new) {
-            return;
-        }
-        self.changes.mark_unchanged();
-        let status = self.torrent.status();
-        if status.ended.is_some() {
-            self.has_ended = true;
-            display.suspend(|| self.report_end(global));
-            return;
-        }
-        self.row.update(now, &self.name, &status);
-        if global.json && now >= self.next_json {
-            self.next_json = now + JSON_INTERVAL;
-            print_json(&progress_json(&self.torrent, &status));
-        }
-        self.news.tell(&self.torrent, &status, global, display);
-        let name = escape(&self.name);
-        if status.problem != self.problem_told {
-            if let Some(problem) = status.problem.as_ref().filter(|_| crowd.tells_problems()) {
-                display.suspend(|| note(&format!("{name}: {}", problem_text(problem))));
-            }
-            self.problem_told.clone_from(&status.problem);
-        }
-        if global.quiet > 0 {
-            return;
-        }
-        if !self.announce_told {
-            if let Some(trackers) = announced_text(&status.trackers).filter(|_| !status.dht.enabled)
-            {
-                self.announce_told = true;
-                display.suspend(|| note(&format!("{name}: announced at {trackers}")));
-            } else if status.dht.stored > 0 {
-                self.announce_told = true;
-                let nodes = count(status.dht.stored.into(), "DHT node");
-                display.suspend(|| note(&format!("{name}: announced at {nodes}")));
-            } else if status.dht.no_way_in {
-                self.announce_told = true;
-                let why = if status.dht.enabled {
-                    "there is no node to start from (--bootstrap HOST:PORT)"
-                } else {
-                    "it is not used"
-                };
-                let port = session
-                    .listen_addresses()
-                    .first()
-                    .map_or(0, |address| address.port());
-                display.suspend(|| {
-                    note(&format!(
-                        "{name}: nobody can find it through the DHT: {why}. Others can be given \
-                         this machine's address with --peer IP:{port}"
-                    ));
-                });
-            }
-        }
-    }
 }

@@ -92,8 +92,8 @@ pub(crate) fn ratio(text: &str) -> Result<f64, String> {
     match text.trim().parse::<f64>() {
         // Some programs take it for "no limit" and others for "at once": nobody shall guess.
         Ok(0.0) => Err(
-            "a ratio of 0 says nothing: leave it away to seed not at all, or use --seed to seed \
-             without end"
+            "a ratio of 0 says nothing: leave it away for no such bound; with `get`, use --seed \
+             to seed without end"
                 .to_owned(),
         ),
         Ok(ratio) if ratio.is_finite() && ratio > 0.0 => Ok(ratio),

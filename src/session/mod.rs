@@ -56,7 +56,7 @@ use crate::net::limit::Limits;
 use crate::net::tracker::Trackers;
 use crate::net::udp_tracker::UdpTrackers;
 use crate::random::Random;
-use crate::swarm::{PeerSource, PieceOrder, Torrent};
+use crate::swarm::{PeerSource, PieceOrder, Seeding, Torrent};
 use accept::Acceptor;
 use counters::Tally;
 use handle::{Command, Events};
@@ -150,6 +150,9 @@ pub struct AddOptions {
     pub files: FileSelection,
     /// Fetch pieces in their order instead of the rarest first.
     pub sequential: bool,
+    /// Show each peer only what it is to fetch, until a copy is out (BEP 16). Needs content that is complete
+    /// when the torrent is started.
+    pub super_seed: bool,
     /// End as soon as the metadata is known ([`Ended::MetadataKnown`]): the disk is not touched, and
     /// nothing is announced in the DHT or the local network; trackers are asked as ever. [`TorrentHandle::info`] has it.
     pub metadata_only: bool,
@@ -332,6 +335,9 @@ impl Session {
         let mut config = self.config.torrent(peer_id, port, &self.limits);
         if options.sequential {
             config.order = PieceOrder::Sequential;
+        }
+        if options.super_seed {
+            config.seeding = Seeding::Super;
         }
         let disk_jobs_max = config.disk_jobs_max;
         let random = Random::from_entropy(entropy());

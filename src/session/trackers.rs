@@ -164,6 +164,13 @@ struct Open {
     failure: Option<TrackerError>,
 }
 
+/// An announce under way from several addresses that says that we leave.
+#[derive(Debug)]
+struct Farewell {
+    left: usize,
+    is_told: bool,
+}
+
 /// The trackers of one torrent.
 pub(super) struct Announcer {
     shared: Shared,
@@ -182,6 +189,10 @@ pub(super) struct Announcer {
     /// Whether the torrent is private, and which tracker it keeps to once that has answered.
     is_private: bool,
     current: Option<TrackerId>,
+    /// The last announce before it was known to be private.
+    public_announces: u64,
+    /// Announces under way that say that we leave.
+    farewells: BTreeMap<u64, Farewell>,
     helpers: JoinSet<Reply>,
     external: BTreeSet<IpAddr>,
     peers: BTreeSet<SocketAddr>,
@@ -209,6 +220,8 @@ impl Announcer {
             announces: 0,
             is_private: false,
             current: None,
+            public_announces: 0,
+            farewells: BTreeMap::new(),
             helpers: JoinSet::new(),
             external: BTreeSet::new(),
             peers: BTreeSet::new(),
@@ -222,9 +235,11 @@ impl Announcer {
         announcer
     }
 
-    /// The torrent is private: its trackers are asked one at a time from now on.
+    /// The torrent is private: its trackers are asked one at a time from now on, and those that are left hear
+    /// of it.
     pub(super) fn set_private(&mut self, now: Instant) {
         self.is_private = true;
+        self.public_announces = self.announces;
         for given_up in self.list.keep_to_one(now) {
             self.open.remove(&given_up);
         }
@@ -244,6 +259,13 @@ impl Announcer {
                 self.turn = Some(self.shared.places.wait());
                 break;
             };
+            if let Some(farewell) = self.list.poll_farewell() {
+                let left = self.ask(farewell, transferred, place);
+                let is_told = false;
+                self.farewells
+                    .insert(self.announces, Farewell { left, is_told });
+                continue;
+            }
             let Some(one) = self.list.poll_due(now) else {
                 continue;
             };
@@ -329,6 +351,7 @@ impl Announcer {
         let mut open = is_open.then(|| self.open.remove(&id)).flatten();
         let left = open.as_ref().map_or(0, |open| open.left.saturating_sub(1));
         let mut found = Found::default();
+        self.on_farewell_reply(&reply);
         match reply.result {
             Ok(answer) => {
                 tracing::debug!(%info_hash, url = reply.url, peers = answer.peers.len(), "tracker answered");
@@ -342,6 +365,8 @@ impl Announcer {
                 // A private torrent has left those that it gave up.
                 if !self.is_private || self.current == Some(id) {
                     found.peers = self.on_answer(answer);
+                } else if reply.number <= self.public_announces {
+                    self.list.on_late_answer(now, id);
                 }
                 open = None;
             }
@@ -372,6 +397,21 @@ impl Announcer {
         }
         self.refresh();
         found
+    }
+
+    /// A reply that may be to an announce which says that we leave.
+    fn on_farewell_reply(&mut self, reply: &Reply) {
+        let Some(farewell) = self.farewells.get_mut(&reply.number) else {
+            return;
+        };
+        farewell.is_told |= reply.result.is_ok();
+        farewell.left = farewell.left.saturating_sub(1);
+        if farewell.left == 0 {
+            if farewell.is_told {
+                self.list.on_left(reply.tracker);
+            }
+            self.farewells.remove(&reply.number);
+        }
     }
 
     fn on_failure(&mut self, now: Instant, id: TrackerId, failure: &TrackerError) {

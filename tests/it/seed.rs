@@ -1,8 +1,14 @@
 //! Seeding with the built command: what it prints, what it keeps, what it refuses.
 
 use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 
-use crate::command::{Running, run, start_seeder_with, stderr, stdout, text};
+use trackless::id::InfoHash;
+
+use crate::command::{
+    PATIENCE, Running, run, start_seeder, start_seeder_with, stderr, stdout, text,
+};
 
 #[test]
 fn the_magnet_link_is_the_first_line_and_the_torrent_is_kept() {
@@ -232,4 +238,86 @@ fn a_second_process_on_one_state_directory_is_told_what_to_do() {
         "{}",
         stderr(&second)
     );
+}
+
+/// Message ids of BEP 3.
+const HAVE: u8 = 4;
+const BITFIELD: u8 = 5;
+
+/// Connects as a stranger that has nothing; gives the first message that says what the seeder has: its id and
+/// what follows.
+fn first_shown(magnet: &str) -> (u8, Vec<u8>) {
+    let (_, address) = magnet.split_once("x.pe=").unwrap();
+    let (_, hash) = magnet.split_once("btih:").unwrap();
+    let hash: InfoHash = hash[..40].parse().unwrap();
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let hello = [
+        b"\x13BitTorrent protocol",
+        &[0; 8][..],
+        hash.as_bytes(),
+        &[7; 20],
+    ]
+    .concat();
+    stream.write_all(&hello).unwrap();
+    stream.read_exact(&mut [0; 68]).unwrap();
+    loop {
+        let mut length = [0; 4];
+        stream.read_exact(&mut length).unwrap();
+        let mut message = vec![0; usize::try_from(u32::from_be_bytes(length)).unwrap()];
+        stream.read_exact(&mut message).unwrap();
+        if let Some((&id, rest)) = message.split_first()
+            && [HAVE, BITFIELD].contains(&id)
+        {
+            return (id, rest.to_vec());
+        }
+    }
+}
+
+#[test]
+fn a_super_seed_shows_a_stranger_single_pieces_and_gives_a_download_everything() {
+    let home = tempfile::tempdir().unwrap();
+    let content = home.path().join("content");
+    fs::write(&content, vec![6; 1 << 20]).unwrap();
+    let plain = home.path().join("plain");
+    let (seeder, magnet) = start_seeder(&plain, &content, &["--no-dht"]);
+    let (id, pieces) = first_shown(&magnet);
+    assert_eq!((id, pieces[0]), (BITFIELD, 0xff));
+    assert_eq!(seeder.interrupt().status.code(), Some(130));
+
+    let flags = ["--no-dht", "--super-seed"];
+    let (seeder, magnet) = start_seeder(&home.path().join("super"), &content, &flags);
+    let (id, piece) = first_shown(&magnet);
+    assert_eq!((id, piece.len()), (HAVE, 4));
+    let target = home.path().join("target");
+    let get = ["get", &magnet, "-o", target.to_str().unwrap()];
+    let flags = ["--listen", "127.0.0.1:0", "--no-dht", "--timeout", "50s"];
+    let got = run(&home.path().join("getter"), &[&get[..], &flags].concat());
+    assert_eq!(got.status.code(), Some(0), "{}", stderr(&got));
+    assert_eq!(fs::read(target.join("content")).unwrap(), vec![6; 1 << 20]);
+    assert_eq!(seeder.interrupt().status.code(), Some(130));
+}
+
+#[test]
+fn seeding_ends_by_itself_with_its_bound() {
+    let home = tempfile::tempdir().unwrap();
+    let content = home.path().join("content");
+    fs::write(&content, vec![7; 50_000]).unwrap();
+    let arguments = ["seed", content.to_str().unwrap(), "--listen", "127.0.0.1:0"];
+    let flags = [
+        "--bootstrap",
+        "none",
+        "--seed-ratio",
+        "9",
+        "--seed-time",
+        "100ms",
+    ];
+    let ended = run(home.path(), &[&arguments[..], &flags].concat());
+    assert_eq!(ended.status.code(), Some(0), "{}", stderr(&ended));
+    assert!(stderr(&ended).contains("seeded for"), "{}", stderr(&ended));
+    let ended = run(home.path(), &[&arguments[..], &flags, &["--json"]].concat());
+    let printed = stdout(&ended);
+    let last = printed.lines().last().unwrap();
+    assert_eq!(text(last, "event"), "stopped");
+    assert_eq!(text(last, "uploaded_total"), "0");
 }

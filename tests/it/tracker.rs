@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crate::command::{Running, finish, run, run_quick, stderr, stdout, text, trackless};
+use crate::command::{PATIENCE, Running, finish, run, run_quick, stderr, stdout, text, trackless};
 
 /// What a tracker knows.
 #[derive(Default)]
@@ -131,13 +131,24 @@ fn torrent(home: &Path, tracker: &str) -> (String, String) {
 
 /// The same with so many bytes and several tiers of one tracker each.
 fn torrent_of(home: &Path, length: usize, trackers: &[&str]) -> (String, String) {
+    torrent_with(home, length, trackers, &[])
+}
+
+/// The same with more flags.
+fn torrent_with(
+    home: &Path,
+    length: usize,
+    trackers: &[&str],
+    more: &[&'static str],
+) -> (String, String) {
     let content = home.join("content.bin");
     fs::write(&content, vec![5; length]).unwrap();
     let torrent = home.join("content.torrent");
     let (content, torrent) = (content.to_str().unwrap(), torrent.to_str().unwrap());
     let flags = trackers.iter().flat_map(|url| ["--tracker", *url]);
     let arguments = ["create", content, "-o", torrent, "--json"];
-    let arguments: Vec<&str> = arguments.into_iter().chain(flags).collect();
+    let more = more.iter().copied();
+    let arguments: Vec<&str> = arguments.into_iter().chain(flags).chain(more).collect();
     let made = run(home, &arguments);
     assert_eq!(made.status.code(), Some(0), "{}", stderr(&made));
     (torrent.to_owned(), text(stdout(&made).trim(), "magnet"))
@@ -178,6 +189,11 @@ fn wait_for_answer(command: &mut Running, tracker: &Tracker) {
 
 /// Starts to download without the DHT into a folder of its own.
 fn start_get(home: &Path, magnet: &str) -> (Running, PathBuf) {
+    start_get_with(home, magnet, &[])
+}
+
+/// The same with more flags.
+fn start_get_with(home: &Path, magnet: &str, flags: &[&str]) -> (Running, PathBuf) {
     let target = home.join("target");
     let folder = target.to_str().unwrap();
     let arguments = ["get", magnet, "--no-dht", "--json", "--timeout", "50s"];
@@ -189,7 +205,7 @@ fn start_get(home: &Path, magnet: &str) -> (Running, PathBuf) {
         "--listen",
         "127.0.0.1:0",
     ];
-    let getter = Running::start(home, &[&arguments[..], &more].concat());
+    let getter = Running::start(home, &[&arguments[..], &more, flags].concat());
     (getter, target)
 }
 
@@ -300,6 +316,50 @@ fn a_magnet_link_is_fetched_with_nothing_but_its_tracker() {
     assert_eq!(events, ["started", "completed", "stopped"]);
     // It had everything from the start.
     assert_eq!(tracker.events(seeder_port), ["started", "stopped"]);
+}
+
+#[test]
+fn a_torrent_that_proves_to_be_private_leaves_all_trackers_but_one_at_once() {
+    let home = tempfile::tempdir().unwrap();
+    let trackers = [Tracker::start(), Tracker::start()];
+    let urls = trackers.each_ref().map(Tracker::url);
+    let urls = urls.each_ref().map(String::as_str);
+    let (torrent, magnet) = torrent_with(home.path(), 300_000, &urls, &["--private"]);
+    let (mut seeder, seeder_port) = start_seeder(home.path(), &torrent);
+    wait_for_answer(&mut seeder, &trackers[0]);
+    let (mut getter, target) = start_get_with(home.path(), &magnet, &["--seed"]);
+    getter.line_with(&["\"event\":\"done\""]);
+    assert_eq!(
+        fs::read(target.join("content.bin")).unwrap(),
+        vec![5; 300_000]
+    );
+    let told = |tracker: &Tracker| {
+        let known = tracker.known.lock().unwrap();
+        let of_getter = |query: &&String| {
+            value(query, "port").is_some_and(|port| port != seeder_port.to_string())
+        };
+        let queries = known.queries.iter().filter(of_getter);
+        let events = queries.filter_map(|query| value(query, "event"));
+        events.collect::<Vec<_>>()
+    };
+    let deadline = std::time::Instant::now() + PATIENCE;
+    let left = loop {
+        let has_left = |tracker: &Tracker| told(tracker) == ["started", "stopped"];
+        if let Some(left) = trackers.iter().position(has_left) {
+            break left;
+        }
+        assert!(std::time::Instant::now() < deadline, "none was left");
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    assert_eq!(getter.interrupt().status.code(), Some(130));
+    // It may hear it again at the end, if what it answered was not read yet.
+    let mut heard = told(&trackers[left]);
+    heard.dedup();
+    assert_eq!(heard, ["started", "stopped"]);
+    assert_eq!(
+        told(&trackers[1 - left]),
+        ["started", "completed", "stopped"]
+    );
 }
 
 #[test]

@@ -3,17 +3,20 @@
 //! Invariant: a host gives a core the one input that happened, drains the core, and queues at most
 //! one live wake-up for it, as the drivers of the real node do.
 
+pub mod announcer;
 pub mod control;
 pub mod dht;
 pub mod swarm;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
+pub use announcer::AnnouncerHost;
 pub use control::ControlHost;
 pub use dht::DhtHost;
 pub use swarm::SwarmHost;
 
 use crate::time::Alarm;
+use crate::tracker::Tracker;
 
 /// UDP port of each host's DHT node.
 pub const DATAGRAM_PORT: u16 = 6881;
@@ -104,6 +107,10 @@ pub struct Host {
     pub alarm: Alarm,
     /// Its torrent, if it has one.
     pub swarm: Option<Box<SwarmHost>>,
+    /// What asks trackers for that torrent, if any are asked.
+    pub announcer: Option<Box<AnnouncerHost>>,
+    /// The tracker that it runs, if it runs one.
+    pub tracker: Option<Box<Tracker>>,
     /// How often it has left.
     pub departures: u32,
     /// Whether it has left and not come back: nobody refuses a dial.

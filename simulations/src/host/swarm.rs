@@ -6,10 +6,12 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
+use trackless::announce::Transferred;
 use trackless::bitfield::Bitfield;
 use trackless::peer::{self, Incoming, Role, Transmit};
 use trackless::swarm::{Action, Completion, ConnectionId, Event, Job, JobId};
 use trackless::swarm::{Reason, Torrent, Transport};
+use trackless::time::Instant;
 
 use super::HostId;
 use crate::adversary::{PeerConduct, PeerMalice};
@@ -78,6 +80,23 @@ impl SwarmHost {
     #[must_use]
     pub const fn torrent(&self) -> &Torrent {
         &self.torrent
+    }
+
+    /// How far it is, as trackers are told. What is missing is not counted: they tell apart only whether
+    /// anything is.
+    #[must_use]
+    pub fn transferred(&self, now: Instant) -> Transferred {
+        let stats = self.torrent.stats(now);
+        let has_all = self.torrent.have().is_some_and(Bitfield::is_full);
+        let length = self
+            .torrent
+            .info()
+            .map(|info| info.geometry().total_length());
+        Transferred {
+            uploaded: stats.uploaded,
+            downloaded: stats.downloaded,
+            left: if has_all { 0 } else { length.unwrap_or(1) },
+        }
     }
 
     /// Pieces that the core counts as verified and whose bytes are wrong.

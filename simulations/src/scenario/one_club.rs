@@ -268,7 +268,7 @@ impl Run {
                     }
                 }
                 Notice::Swarm { host, event } => self.on_event(host, &event),
-                Notice::Dht { .. } => {}
+                Notice::Dht { .. } | Notice::TrackerPeers { .. } => {}
             }
         }
     }

@@ -380,3 +380,55 @@ fn a_torrent_that_proves_to_be_private_waits_for_the_first_that_is_asked() {
     list.handle_failure(at(30), first[0].2, &TrackerError::TimedOut, Network::Up);
     assert_eq!(names(&due(&mut list, 30)), ["b"]);
 }
+
+/// The names of those that are told that we leave.
+fn farewells(list: &mut TrackerList) -> Vec<String> {
+    let told = std::iter::from_fn(|| list.poll_farewell());
+    told.map(|due| {
+        assert_eq!(due.event, TrackerEvent::Stopped);
+        due.url.host().to_owned()
+    })
+    .collect()
+}
+
+#[test]
+fn a_torrent_that_proves_to_be_private_leaves_the_trackers_that_know_of_it_at_once() {
+    let mut list = list(&[&["a"], &["b"], &["c"]]);
+    let first = due(&mut list, 0);
+    for one in &first[..2] {
+        list.handle_answer(at(1), one.2, &answer());
+    }
+    assert!(farewells(&mut list).is_empty());
+    assert_eq!(list.keep_to_one(at(2)), [first[2].2]);
+    assert_eq!(list.poll_timeout(), Some(at(2)));
+    assert_eq!(farewells(&mut list), ["b.example"]);
+    list.on_left(first[1].2);
+    // The one that was given up answers after all.
+    list.on_late_answer(at(3), first[2].2);
+    assert_eq!(list.poll_timeout(), Some(at(3)));
+    assert_eq!(farewells(&mut list), ["c.example"]);
+    assert_eq!(list.poll_timeout(), Some(at(1_801)));
+    // Whom we left we come to as a stranger.
+    let kept = due(&mut list, 1_801);
+    list.handle_failure(at(1_802), kept[0].2, &TrackerError::TimedOut, Network::Up);
+    let next = due(&mut list, 1_802);
+    assert_eq!(
+        (next[0].0.as_str(), next[0].1),
+        ("b", TrackerEvent::Started)
+    );
+    // At the end those hear of it that may know of us, also those for which it is not sure that they were told.
+    let told: Vec<_> = list.stop().into_iter().map(|due| due.tracker).collect();
+    assert_eq!(told, [0, 1, 2].map(TrackerId));
+}
+
+#[test]
+fn a_tracker_that_is_asked_again_is_not_left() {
+    let mut list = list(&[&["a"], &["b"]]);
+    let first = due(&mut list, 0);
+    list.keep_to_one(at(1));
+    list.handle_failure(at(2), first[0].2, &TrackerError::TimedOut, Network::Up);
+    assert_eq!(names(&due(&mut list, 2)), ["b"]);
+    list.on_late_answer(at(3), first[1].2);
+    assert!(farewells(&mut list).is_empty());
+    assert_eq!(list.poll_timeout(), None);
+}

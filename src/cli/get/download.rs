@@ -9,11 +9,12 @@ use serde_json::json;
 use super::wanted::Wanted;
 use super::{metadata, trouble};
 use crate::cli::args::{GetArgs, Global};
+use crate::cli::bounds::tell_stopped;
 use crate::cli::print::{Failure, duration, escape, note, print_json, print_line, rate, size};
 use crate::cli::progress::{Display, Row, problem_text, progress_json};
 use crate::cli::trackers::News;
 use crate::metainfo::{FileSelection, Info};
-use crate::session::{Ended, Problem, TorrentHandle, TorrentStatus, Totals};
+use crate::session::{Ended, Problem, TorrentHandle, TorrentStatus};
 use crate::swarm::{State, Stats};
 use crate::time::Instant;
 
@@ -95,10 +96,12 @@ impl Download {
                     return;
                 }
                 self.tell_problem(&status, display);
-                if is_enough(&status, self.torrent.earlier(), args) {
+                if args.bounds().are_reached(&status, self.torrent.earlier()) {
                     self.row.finish();
                     self.stage = Stage::Done;
-                    display.suspend(|| self.tell_stopped(&status, global));
+                    display.suspend(|| {
+                        tell_stopped(&self.torrent, &self.name, &status, global);
+                    });
                 }
             }
             Stage::Done | Stage::Failed => {}
@@ -170,7 +173,7 @@ impl Download {
                 let failure = trouble::interrupted(&self.name, &status, &args.output);
                 self.report(&failure, global);
             }
-            Stage::Seeding => self.tell_stopped(&status, global),
+            Stage::Seeding => tell_stopped(&self.torrent, &self.name, &status, global),
             Stage::Done | Stage::Failed => {}
         }
     }
@@ -242,33 +245,6 @@ impl Download {
         }
     }
 
-    /// Says that it is no longer served.
-    fn tell_stopped(&self, status: &TorrentStatus, global: &Global) {
-        let uploaded = status.stats.uploaded;
-        let total = self.torrent.earlier().uploaded.saturating_add(uploaded);
-        let time = status.seeding_for.unwrap_or_default();
-        if global.json {
-            print_json(&json!({
-                "event": "stopped",
-                "info_hash": self.torrent.info_hash().to_string(),
-                "uploaded": uploaded,
-                "uploaded_total": total,
-                "seconds": time.as_secs_f64(),
-            }));
-        } else if global.quiet == 0 {
-            let mut text = format!(
-                "{}: seeded for {}, {} sent",
-                escape(&self.name),
-                duration(time),
-                size(uploaded)
-            );
-            if total > uploaded {
-                text.push_str(&format!(", {} with earlier runs", size(total)));
-            }
-            note(&text);
-        }
-    }
-
     /// Says once what holds the download up and may pass.
     fn tell_problem(&mut self, status: &TorrentStatus, display: &Display) {
         // The same problem after another try is no news.
@@ -280,22 +256,6 @@ impl Download {
             self.problem_told.clone_from(&status.problem);
         }
     }
-}
-
-/// Whether a torrent was seeded as much as was asked for; with two bounds, the first one counts. The
-/// ratio counts what was sent in `earlier` runs too, the time does not.
-fn is_enough(status: &TorrentStatus, earlier: Totals, args: &GetArgs) -> bool {
-    let stats = &status.stats;
-    let uploaded = earlier.uploaded.saturating_add(stats.uploaded);
-    let by_time = match (args.seed_time, status.seeding_for) {
-        (Some(wanted), Some(time)) => time >= wanted,
-        (Some(_) | None, _) => false,
-    };
-    let by_ratio = args.seed_ratio.is_some_and(|ratio| {
-        // A fraction of a byte is of no importance.
-        uploaded as f64 >= ratio * stats.bytes_wanted as f64
-    });
-    by_time || by_ratio
 }
 
 /// How the content came: fetched, found on disk, or both. `chosen` is how much of it there is; whole
@@ -350,56 +310,7 @@ fn file_paths(info: &Info, files: &FileSelection, output: &Path) -> Vec<String> 
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
-
     use super::*;
-    use crate::cli::args::{Arguments, Command};
-    use crate::session::DhtProgress;
-
-    fn args(flags: &str) -> GetArgs {
-        let line = format!("trackless get x {flags}");
-        let arguments = Arguments::try_parse_from(line.split_whitespace()).unwrap();
-        let Command::Get(args) = arguments.command else {
-            panic!("another command");
-        };
-        *args
-    }
-
-    #[test]
-    fn seeding_ends_with_the_first_bound_that_is_reached() {
-        let stats = Stats {
-            bytes_wanted: 1_000,
-            uploaded: 1_499,
-            ..Stats::default()
-        };
-        let mut status = TorrentStatus::new(State::Seeding, stats, DhtProgress::default());
-        status.seeding_for = Some(Duration::from_secs(60));
-        let ends = |status: &TorrentStatus, flags: &str| {
-            is_enough(status, Totals::default(), &args(flags))
-        };
-        assert!(!ends(&status, "--seed"));
-        assert!(!ends(&status, "--seed-ratio 1.5"));
-        assert!(!ends(&status, "--seed-ratio 1.5 --seed-time 61s"));
-        assert!(ends(&status, "--seed-ratio 1.5 --seed-time 1m"));
-        status.stats.uploaded = 1_500;
-        assert!(ends(&status, "--seed-ratio 1.5 --seed-time 2h"));
-    }
-
-    #[test]
-    fn what_earlier_runs_sent_counts_for_the_ratio() {
-        let stats = Stats {
-            bytes_wanted: 1_000,
-            uploaded: 400,
-            ..Stats::default()
-        };
-        let status = TorrentStatus::new(State::Seeding, stats, DhtProgress::default());
-        let earlier = |uploaded| Totals {
-            uploaded,
-            downloaded: 1_000,
-        };
-        assert!(!is_enough(&status, earlier(599), &args("--seed-ratio 1")));
-        assert!(is_enough(&status, earlier(600), &args("--seed-ratio 1")));
-    }
 
     #[track_caller]
     fn check_closing(chosen: u64, downloaded: u64, expected: &str) {

@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{Seeding, is_torrent};
+use super::is_torrent;
+use super::one::Seeding;
 use crate::cli::args::{Global, SeedArgs};
 use crate::cli::print::{Exit, Failure, count, note, number, rate};
 use crate::session::Session;

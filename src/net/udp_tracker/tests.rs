@@ -31,7 +31,7 @@ async fn tracker_at(here: IpAddr, peer: &[u8]) -> SocketAddr {
             let answer = if length == 16 {
                 answer(&9u64.to_be_bytes())
             } else {
-                assert_eq!(request[98..], *b"\x02\x09/announce");
+                assert_eq!(url_data(&request[98..]), path().as_bytes());
                 answer(&answer_rest)
             };
             let mut wrong = answer.clone();
@@ -44,6 +44,23 @@ async fn tracker_at(here: IpAddr, peer: &[u8]) -> SocketAddr {
         }
     });
     address
+}
+
+/// Path and query of the tracker's URL: more than one option holds.
+fn path() -> String {
+    format!("/announce?key={}", "k".repeat(300))
+}
+
+/// The data of all options, which are of one kind (BEP 41, `URLData`).
+fn url_data(mut options: &[u8]) -> Vec<u8> {
+    let mut data = Vec::new();
+    while let [2, length, rest @ ..] = options {
+        let (part, behind) = rest.split_at(usize::from(*length));
+        data.extend_from_slice(part);
+        options = behind;
+    }
+    assert!(options.is_empty(), "{options:?}");
+    data
 }
 
 fn request() -> Request {
@@ -68,7 +85,7 @@ async fn announce(dht: Option<DhtHandle>, host: &str, port: u16) -> Outcome {
 async fn announce_from(here: IpAddr, dht: Option<DhtHandle>, host: &str, port: u16) -> Outcome {
     let (trackers, run) = UdpTrackers::new(dht, Clock::start(), entropy());
     let running = tokio::spawn(run);
-    let url = TrackerUrl::parse(&format!("udp://{host}:{port}/announce")).unwrap();
+    let url = TrackerUrl::parse(&format!("udp://{host}:{port}{}", path())).unwrap();
     let trackers = Trackers::new(trackers);
     let outcome = trackers.announce(here, &url, &request()).await;
     drop(trackers);

@@ -196,7 +196,7 @@ impl Study {
         match notice {
             Notice::Task(task) => self.start(Task::decode(task)),
             Notice::Dht { host, event } => self.on_event(host, event),
-            Notice::Swarm { .. } | Notice::WantsPeers { .. } => {}
+            Notice::Swarm { .. } | Notice::WantsPeers { .. } | Notice::TrackerPeers { .. } => {}
         }
     }
 

@@ -15,6 +15,24 @@ use crate::disk::SimDisk;
 use crate::host::{HostId, STREAM_PORT};
 use crate::seeds::Seeds;
 
+/// By what those with the torrent find each other.
+#[derive(Debug, Clone)]
+pub(super) struct Discovery {
+    /// They take part in the DHT.
+    pub(super) dht: bool,
+    /// They tell each other of peers.
+    pub(super) pex: bool,
+    /// They announce to these.
+    pub(super) trackers: Vec<SocketAddr>,
+    /// The address that the magnet link names.
+    pub(super) known: Option<SocketAddr>,
+}
+
+/// Who a host is in the torrent.
+pub(super) fn peer_id(host: HostId, seeds: Seeds) -> PeerId {
+    PeerId::new(seeds.stream("peer id", host.0.into()).bytes())
+}
+
 /// What somebody is there for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Part {
@@ -27,20 +45,21 @@ pub(super) enum Part {
 }
 
 impl Part {
-    /// Its torrent and disk.
+    /// Its torrent and disk, as `discovery` has it find others.
     pub(super) fn torrent(
         self,
         host: HostId,
         info: &Arc<Info>,
+        discovery: &Discovery,
         seeds: Seeds,
         now: Instant,
     ) -> (Torrent, SimDisk) {
         let index = u64::from(host.0);
         let random = seeds.stream("torrent", index);
-        let peer_id = PeerId::new(seeds.stream("peer id", index).bytes());
         let config = swarm::Config {
             listen_port: Some(STREAM_PORT),
-            ..swarm::Config::new(peer_id)
+            pex: discovery.pex,
+            ..swarm::Config::new(peer_id(host, seeds))
         };
         match self {
             Self::Seed | Self::Liar => {
@@ -48,7 +67,8 @@ impl Part {
                 (torrent, SimDisk::full())
             }
             Self::Joiner => {
-                let magnet = Magnet::new(info.info_hash());
+                let mut magnet = Magnet::new(info.info_hash());
+                magnet.peers.extend(discovery.known);
                 let torrent = Torrent::from_magnet(config, &magnet, random, now);
                 (torrent, SimDisk::empty())
             }
@@ -70,6 +90,8 @@ pub(super) struct Member {
     pub(super) host: HostId,
     pub(super) part: Part,
     pub(super) schedule: Schedule,
+    /// Its torrent wants peers.
+    pub(super) wants_peers: bool,
     /// The lookup under way.
     pub(super) under_way: Option<LookupId>,
     /// It can serve something and is not announced yet.
@@ -92,6 +114,7 @@ impl Member {
             host,
             part,
             schedule: Schedule::new(announce::Config::default(), Instant::ZERO),
+            wants_peers: false,
             under_way: None,
             has_content: false,
             kept: None,

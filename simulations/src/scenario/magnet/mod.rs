@@ -4,32 +4,37 @@
 //! and announces it. Then newcomers start, each with the address of one node and a magnet link: they
 //! join the DHT, find peers, fetch the metadata, and download. Nothing is told to anybody that the
 //! cores do not find by themselves; when to search and announce is decided by the shipping
-//! schedule.
+//! schedule. Settings take sources of peers away and add others: a tracker, which the shipping list of trackers
+//! asks, peers that tell of peers, the address of the seed in the link.
 //!
-//! Invariant: lookups come from the schedule of each member only, announces from its node.
+//! Invariant: lookups come from the schedule of each member only, announces from its node and its list of
+//! trackers.
 
+mod measure;
 mod member;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use trackless::bitfield::Bitfield;
 use trackless::dht::{self, PeerKind, PeerPort};
 use trackless::metainfo::Info;
 use trackless::random::Random;
+use trackless::swarm::{Event, PeerSource, State};
 use trackless::time::Instant;
 
-use self::member::{Member, Part};
+use self::member::{Discovery, Member, Part};
+use super::settings::SWITCH;
 use super::swarm::crowd;
 use super::swarm::{DAY, RATE_MAX, setting};
 use super::{Context, Kind, Outcome, Setting, SettingError, Settings, Unit};
+use crate::churn::Departure;
 use crate::host::{DATAGRAM_PORT, HostId, STREAM_PORT};
 use crate::link::{AccessRates, PartsPerMillion};
 use crate::nat::{NatConfig, NatKind, PortRule};
-use crate::plot::{Chart, Shape};
-use crate::report::Metrics;
 use crate::seeds::Seeds;
-use crate::statistics::{Series, count, share};
+use crate::statistics::Series;
 use crate::world::{Notice, World};
 
 /// The experiment.
@@ -40,7 +45,7 @@ pub(super) const KIND: Kind = Kind {
     simulate,
 };
 
-static SETTINGS: [Setting; 13] = [
+static SETTINGS: [Setting; 18] = [
     setting(
         "nodes",
         "200",
@@ -132,10 +137,53 @@ static SETTINGS: [Setting; 13] = [
         (1, DAY),
         "virtual time after the first newcomer at which the run ends",
     ),
+    setting(
+        "dht",
+        "on",
+        SWITCH,
+        (0, 1),
+        "those with the torrent take part in the DHT",
+    ),
+    setting(
+        "pex",
+        "on",
+        SWITCH,
+        (0, 1),
+        "they tell each other of peers (BEP 11)",
+    ),
+    setting(
+        "tracker",
+        "off",
+        SWITCH,
+        (0, 1),
+        "there is a tracker (BEP 15), and they announce to it",
+    ),
+    setting(
+        "tracker_dies",
+        "24h",
+        Unit::Duration,
+        (0, DAY),
+        "virtual time after the first newcomer at which the tracker falls silent",
+    ),
+    setting(
+        "seed_known",
+        "off",
+        SWITCH,
+        (0, 1),
+        "the magnet link names the address of the seed (x.pe)",
+    ),
 ];
 
 /// From the announce of the seed to the first newcomer: far more than an announce takes.
 const HEAD_START: Duration = Duration::from_secs(60);
+
+/// Who named peers, as the core counts them, and the metric of each.
+const SOURCES: [(&str, &str); 4] = [
+    ("dht", "peers_by_dht"),
+    ("tracker", "peers_by_tracker"),
+    ("pex", "peers_by_pex"),
+    ("incoming", "peers_by_dial"),
+];
 
 /// Times after its start at which it is looked how many peers a newcomer knows, in seconds.
 const LOOKS: [(u32, &str); 3] = [
@@ -154,17 +202,6 @@ const NAT_KINDS: [(u32, NatKind); 4] = [
     (35, NatKind::FullCone),
 ];
 
-/// What a newcomer lives through, in order: a name for its chart, and its moment.
-type Phase = (&'static str, fn(&Member) -> Option<Instant>);
-
-/// The phases from start to end.
-const PHASES: [Phase; 4] = [
-    ("first peer", |member| member.first_peer),
-    ("metadata", |member| member.metadata),
-    ("first piece", |member| member.first_piece),
-    ("complete", |member| member.completed),
-];
-
 /// Something planned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Task {
@@ -174,6 +211,8 @@ enum Task {
     Begin(HostId),
     /// Something may be due by the schedule of a host.
     Wake(HostId),
+    /// The tracker falls silent.
+    Die(HostId),
     /// It is looked at how many peers a host knows, for the time of this index.
     Look(HostId, usize),
 }
@@ -184,7 +223,8 @@ impl Task {
             Self::Join(host) => (0, host),
             Self::Begin(host) => (1, host),
             Self::Wake(host) => (2, host),
-            Self::Look(host, look) => (3 + u64::try_from(look).expect("a small index"), host),
+            Self::Die(host) => (3, host),
+            Self::Look(host, look) => (4 + u64::try_from(look).expect("a small index"), host),
         };
         kind << 32 | u64::from(host.0)
     }
@@ -196,7 +236,8 @@ impl Task {
             0 => Self::Join(host),
             1 => Self::Begin(host),
             2 => Self::Wake(host),
-            look => Self::Look(host, usize::try_from(look - 3).expect("a small index")),
+            3 => Self::Die(host),
+            look => Self::Look(host, usize::try_from(look - 4).expect("a small index")),
         }
     }
 }
@@ -212,6 +253,10 @@ struct Run {
     joiners: u32,
     /// Peers known at each of [`LOOKS`].
     known: [Series; LOOKS.len()],
+    /// Peers that each of [`SOURCES`] named, at the last of [`LOOKS`].
+    named: [Series; SOURCES.len()],
+    /// By what they find each other.
+    discovery: Discovery,
 }
 
 fn simulate(settings: &Settings, context: &Context) -> Result<Outcome, SettingError> {
@@ -225,6 +270,13 @@ fn simulate(settings: &Settings, context: &Context) -> Result<Outcome, SettingEr
         members: BTreeMap::new(),
         joiners: settings.count("joiners"),
         known: std::array::from_fn(|_| Series::default()),
+        named: std::array::from_fn(|_| Series::default()),
+        discovery: Discovery {
+            dht: settings.is_on("dht"),
+            pex: settings.is_on("pex"),
+            trackers: Vec::new(),
+            known: None,
+        },
     };
     run.populate(settings, warmup);
     run.run(end);
@@ -257,7 +309,12 @@ impl Run {
             let host = self.world.add_host(rates(settings.value("seed_up")));
             let part = if number == 0 { Part::Seed } else { Part::Liar };
             self.members.insert(host, Member::new(host, part));
-            self.plan(Instant::ZERO + warmup / 4, Task::Join(host));
+            if part == Part::Seed && settings.is_on("seed_known") {
+                self.discovery.known = Some(host.address(STREAM_PORT));
+            }
+            if self.discovery.dht {
+                self.plan(Instant::ZERO + warmup / 4, Task::Join(host));
+            }
             self.plan(Instant::ZERO + warmup, Task::Begin(host));
         }
         let first = Instant::ZERO + warmup + HEAD_START;
@@ -267,6 +324,13 @@ impl Run {
             self.members.insert(host, Member::new(host, Part::Joiner));
             let at = first + settings.duration("arrival").mul_f64(arrivals.unit());
             self.plan(at, Task::Begin(host));
+        }
+        if settings.is_on("tracker") {
+            // The last host, so that all others are where they are without it.
+            let host = self.world.add_host(AccessRates::FAST);
+            self.world.start_tracker(host);
+            self.discovery.trackers.push(host.address(DATAGRAM_PORT));
+            self.plan(first + settings.duration("tracker_dies"), Task::Die(host));
         }
     }
 
@@ -328,13 +392,21 @@ impl Run {
                     let now = self.world.now();
                     if let Some(member) = self.members.get_mut(&host) {
                         member.schedule.set_wants_peers(now, wanted);
+                        member.wants_peers = wanted;
                     }
+                    self.tell_trackers(host);
                     self.start_due(host);
+                }
+                Notice::TrackerPeers { host, peers } => {
+                    self.world.add_peers(host, PeerSource::Tracker, &peers)
                 }
                 Notice::Swarm { host, event } => {
                     let now = self.world.now();
                     if let Some(member) = self.members.get_mut(&host) {
                         member.on_event(now, &event);
+                    }
+                    if matches!(event, Event::Checked { .. } | Event::Completed) {
+                        self.tell_trackers(host);
                     }
                     self.start_due(host);
                 }
@@ -347,9 +419,16 @@ impl Run {
             Task::Join(host) => self.join(host),
             Task::Begin(host) => self.begin(host),
             Task::Wake(host) => self.start_due(host),
+            Task::Die(host) => drop(self.world.leave(host, Departure::Crash)),
             Task::Look(host, look) => {
                 let stats = self.world.torrent_of(host).stats(self.world.now());
                 self.known[look].add(f64::from(stats.peers_known));
+                if look + 1 == LOOKS.len() {
+                    for (named, (source, _)) in self.named.iter_mut().zip(SOURCES) {
+                        let by_it = stats.sources.get(source).copied();
+                        named.add(f64::from(by_it.unwrap_or_default()));
+                    }
+                }
             }
         }
     }
@@ -370,9 +449,12 @@ impl Run {
         };
         member.begin(now);
         let part = member.part;
-        let (torrent, disk) = part.torrent(host, &self.info, self.seeds, now);
+        let discovery = &self.discovery;
+        let (torrent, disk) = part.torrent(host, &self.info, discovery, self.seeds, now);
         if part == Part::Joiner {
-            self.join(host);
+            if self.discovery.dht {
+                self.join(host);
+            }
             for (look, (seconds, _)) in LOOKS.iter().enumerate() {
                 let at = now + Duration::from_secs(u64::from(*seconds));
                 self.plan(at, Task::Look(host, look));
@@ -382,6 +464,29 @@ impl Run {
         if let Some(conduct) = part.conduct() {
             self.world.corrupt_torrent(host, conduct);
         }
+    }
+
+    /// Trackers are asked from now on, if there are any, and hear what the torrent of a host lacks. While it looks
+    /// at its disk it announces nothing.
+    fn tell_trackers(&mut self, host: HostId) {
+        let torrent = self.world.torrent_of(host);
+        let trackers = &self.discovery.trackers;
+        let (Some(member), false) = (self.members.get(&host), trackers.is_empty()) else {
+            return;
+        };
+        if torrent.state() == State::Checking {
+            return;
+        }
+        let has_all = torrent.have().is_some_and(Bitfield::is_full);
+        let wants_peers = member.wants_peers;
+        if self.world.host(host).announcer.is_none() {
+            let peer_id = member::peer_id(host, self.seeds);
+            self.world.start_announcer(host, peer_id, trackers);
+        }
+        self.world.announcer(host, |list, now| {
+            list.set_wants_peers(wants_peers);
+            list.set_complete(now, has_all);
+        });
     }
 
     /// Does what is due by a host's schedule, and plans to look at it again.
@@ -415,65 +520,9 @@ impl Run {
         };
         let peers = member.on_dht(now, event);
         if !peers.is_empty() {
-            self.world.torrent(host, |torrent, now| {
-                torrent.add_peers(now, trackless::swarm::PeerSource::Dht, &peers);
-            });
+            self.world.add_peers(host, PeerSource::Dht, &peers);
         }
         self.start_due(host);
-    }
-
-    fn measure(&self) -> Metrics {
-        let names: [[&'static str; 2]; PHASES.len()] = [
-            ["first_peer_p50", "first_peer_p95"],
-            ["metadata_p50", "metadata_p95"],
-            ["first_piece_p50", "first_piece_p95"],
-            ["complete_p50", "complete_p95"],
-        ];
-        let mut metrics = Metrics::default();
-        let all = u64::from(self.joiners);
-        let finished = u64::try_from(self.finished()).expect("a count fits 64 bits");
-        metrics.add("completed", share(finished, all));
-        let hidden = self
-            .joiners()
-            .filter(|member| self.world.network().nat_kind(member.host) != NatKind::Open);
-        metrics.add("joiners_behind_nat", count(hidden.count()));
-        for ((_, moment), [p50, p95]) in PHASES.iter().zip(names) {
-            let times = self.times(*moment);
-            metrics.add(p50, times.percentile(50));
-            metrics.add(p95, times.percentile(95));
-        }
-        metrics.add("complete_max", self.times(|member| member.completed).max());
-        for (known, (_, name)) in self.known.iter().zip(LOOKS) {
-            metrics.add(name, known.mean());
-        }
-        let totals = self.world.network().totals();
-        metrics.add("datagrams_filtered", share(totals.filtered, totals.sent));
-        metrics
-    }
-
-    /// Times from each newcomer's start to a phase, in seconds.
-    fn times(&self, moment: fn(&Member) -> Option<Instant>) -> Series {
-        let mut series = Series::default();
-        for member in self.joiners() {
-            if let (Some(began), Some(at)) = (member.began, moment(member)) {
-                series.add_duration(at.saturating_since(began));
-            }
-        }
-        series
-    }
-
-    fn chart(&self) -> Chart {
-        let chart = Chart::new(
-            "phases",
-            "From the magnet link to the file",
-            "seconds since the start of a newcomer",
-            "share of those that got there",
-        );
-        PHASES.iter().fold(chart, |chart, (label, moment)| {
-            let mut points = vec![(0.0, 0.0)];
-            points.extend(self.times(*moment).distribution());
-            chart.with(label, Shape::Steps, points)
-        })
     }
 }
 
@@ -488,6 +537,7 @@ mod tests {
             Task::Join(host),
             Task::Begin(host),
             Task::Wake(host),
+            Task::Die(host),
             Task::Look(host, 2),
         ] {
             assert_eq!(Task::decode(task.encode()), task);

@@ -182,7 +182,7 @@ impl Crowd {
                 },
                 Notice::WantsPeers { host, wanted } => self.on_wants_peers(host, wanted),
                 Notice::Swarm { host, event } => self.on_event(host, &event),
-                Notice::Dht { .. } => {}
+                Notice::Dht { .. } | Notice::TrackerPeers { .. } => {}
             }
             self.dismiss_seed();
             let idle = self.world.now().saturating_since(self.last_progress);
