@@ -31,86 +31,19 @@ use crate::id::NodeId;
 use crate::krpc::{ContactInfo, Family};
 use crate::time::Instant;
 
+mod candidate;
 mod leads;
 #[cfg(test)]
 mod tests;
 
+pub(super) use self::candidate::Storage;
+use self::candidate::{Candidate, State};
 use self::leads::{Leads, Namer, Namers};
 
 /// Queries of one walk for each node it wants to find: 12, so 96 for the 8 closest. Ours: five
 /// times what a walk takes among ten thousand nodes; without a limit, a liar who names ever closer
 /// nodes keeps it going.
 const QUERIES_PER_NODE: usize = 12;
-
-/// What is known of a candidate.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
-    /// Not asked.
-    New,
-    /// Asked; counts as in flight.
-    Asked,
-    /// Asked, and past its soft time-out.
-    Stalled,
-    /// Asked a second time after the first soft time-out; counts neither as in flight nor among the
-    /// closest, but is waited for.
-    AskedAgain,
-    /// Asked a second time, and past that time-out too.
-    StalledAgain,
-    /// Has answered.
-    Answered,
-    /// Did not answer, answered with an error, or is not who it was said to be.
-    Failed,
-}
-
-impl State {
-    /// Whether its first answer is overdue.
-    const fn is_overdue(self) -> bool {
-        match self {
-            Self::Stalled | Self::AskedAgain | Self::StalledAgain => true,
-            Self::New | Self::Asked | Self::Answered | Self::Failed => false,
-        }
-    }
-}
-
-/// A node that may be close to the target.
-#[derive(Debug)]
-struct Candidate {
-    info: ContactInfo,
-    /// 1 for a contact of our table, else one more than the node that named it.
-    hop: u32,
-    state: State,
-    /// Its id follows from its address, or that does not matter.
-    is_bound: bool,
-    /// Write token it gave.
-    token: Option<Box<[u8]>>,
-    /// It has the item that is looked for.
-    holds: bool,
-    /// It was asked twice before its answer came.
-    is_late: bool,
-    /// Who named it; nobody named a contact of our table.
-    namers: Namers,
-}
-
-/// A node at which something may be stored.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Storage<'a> {
-    pub(super) info: ContactInfo,
-    /// The write token it gave.
-    pub(super) token: &'a [u8],
-    /// It has a version of the item.
-    pub(super) holds: bool,
-}
-
-impl Candidate {
-    /// What it takes to store something there.
-    fn storage(&self) -> Option<Storage<'_>> {
-        Some(Storage {
-            info: self.info,
-            token: self.token.as_deref()?,
-            holds: self.holds,
-        })
-    }
-}
 
 /// Where a walk stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
