@@ -12,14 +12,18 @@ pub(super) enum State {
     Asked,
     /// Asked, and past its soft time-out.
     Stalled,
+    /// Asked once, and its time is over.
+    Silent,
     /// Asked a second time after the first soft time-out; counts neither as in flight nor among the
     /// closest, but is waited for.
     AskedAgain,
     /// Asked a second time, and past that time-out too.
     StalledAgain,
+    /// Asked a second time, and its time is over.
+    GivenUp,
     /// Has answered.
     Answered,
-    /// Did not answer, answered with an error, or is not who it was said to be.
+    /// Answered with an error, or is not who it was said to be.
     Failed,
 }
 
@@ -27,8 +31,34 @@ impl State {
     /// Whether its first answer is overdue.
     pub(super) const fn is_overdue(self) -> bool {
         match self {
-            Self::Stalled | Self::AskedAgain | Self::StalledAgain => true,
+            Self::Stalled
+            | Self::Silent
+            | Self::AskedAgain
+            | Self::StalledAgain
+            | Self::GivenUp => true,
             Self::New | Self::Asked | Self::Answered | Self::Failed => false,
+        }
+    }
+
+    /// Whether it was asked once and may be asked a second time.
+    pub(super) const fn is_asked_once(self) -> bool {
+        match self {
+            Self::Stalled | Self::Silent => true,
+            Self::New
+            | Self::Asked
+            | Self::AskedAgain
+            | Self::StalledAgain
+            | Self::GivenUp
+            | Self::Answered
+            | Self::Failed => false,
+        }
+    }
+
+    /// Whether nothing is expected of it any more, if it is not asked a second time.
+    pub(super) const fn is_gone(self) -> bool {
+        match self {
+            Self::Silent | Self::StalledAgain | Self::GivenUp | Self::Failed => true,
+            Self::New | Self::Asked | Self::Stalled | Self::AskedAgain | Self::Answered => false,
         }
     }
 }
@@ -48,6 +78,8 @@ pub(super) struct Candidate {
     pub(super) holds: bool,
     /// It was asked twice before its answer came.
     pub(super) is_late: bool,
+    /// When it did not answer, those that named it were not believed.
+    pub(super) is_doubtful: bool,
     /// Who named it; nobody named a contact of our table.
     pub(super) namers: Namers,
 }
