@@ -144,6 +144,15 @@ impl Exchange {
         self.write(table, ask, &transaction);
     }
 
+    /// Sends a query a second time, anew if the first is not in flight any more; `false` when too many others are.
+    pub(super) fn ask_again(&mut self, now: Instant, table: &LocalTable, ask: &Ask<'_>) -> bool {
+        let Some(stalled) = self.rpc.find(table.id, &ask.to, ask.purpose).copied() else {
+            return self.query(now, table, ask);
+        };
+        self.resend(now, table, ask, &stalled);
+        true
+    }
+
     fn write(&mut self, table: &LocalTable, ask: &Ask<'_>, transaction: &[u8]) {
         let query = Query {
             id: table.own(),

@@ -147,6 +147,18 @@ impl Rpc {
             .any(|pending| pending.local == local && pending.to == *address)
     }
 
+    /// The query in flight that asks this address for the same thing.
+    pub(super) fn find(
+        &self,
+        local: LocalId,
+        to: &SocketAddr,
+        purpose: Purpose,
+    ) -> Option<&Pending> {
+        self.pending.iter().find(|pending| {
+            pending.local == local && pending.to == *to && pending.purpose == purpose
+        })
+    }
+
     /// Whether a query with this transaction id is in flight, wherever it went.
     pub(super) fn is_open(&self, transaction: &[u8]) -> bool {
         self.pending

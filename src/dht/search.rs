@@ -236,56 +236,59 @@ impl Node {
             seq: lookup.collected.known_seq(),
             price: lookup.price(),
         };
-        let mut queries = 0;
+        let mut sent = Sent::default();
         for walk in &mut walks {
-            queries += self.step_walk(now, &header, walk);
+            self.step_walk(now, &header, walk, &mut sent);
         }
         let lookup = &mut self.lookups.active[index];
         lookup.walks = walks;
-        lookup.report.queries = lookup.report.queries.saturating_add(queries);
+        let report = &mut lookup.report;
+        report.queries = report.queries.saturating_add(sent.queries);
+        report.resent = report.resent.saturating_add(sent.again);
+        report.timed_out = report.timed_out.saturating_sub(sent.revived);
         let is_failed_ping = matches!(lookup.kind, Kind::Ping(_)) && lookup.report.queries == 0;
         if lookup.is_done() || is_failed_ping {
             self.end(now, index);
         }
     }
 
-    /// Lets one walk ask whom it wants to. Returns how many queries it sent.
-    fn step_walk(&mut self, now: Instant, header: &Header, walk: &mut Walk) -> u32 {
-        let mut sent = 0;
+    /// Lets one walk ask whom it wants to, and counts what it sends.
+    fn step_walk(&mut self, now: Instant, header: &Header, walk: &mut Walk, sent: &mut Sent) {
         if walk.phase != Phase::Searching {
-            return sent;
+            return;
         }
         let Some(table) = self.tables.get(usize::from(walk.local.0)) else {
             walk.phase = Phase::Done;
-            return sent;
+            return;
         };
         loop {
             match walk.next() {
-                Next::Wait => return sent,
+                Next::Wait => return,
                 Next::Ask(contact) => {
                     if header.price.is_patient && self.exchange.rpc.is_half_full(false) {
                         self.has_patient = true;
-                        return sent;
+                        return;
                     }
                     if !self.exchange.rpc.is_full()
                         && let Err(at) = self.exchange.pace(now, &contact.address, header.price)
                     {
                         self.paced_until = self.paced_until.into_iter().chain([at]).min();
-                        return sent;
+                        return;
                     }
-                    let ask = Ask {
-                        to: contact.address,
-                        id: Some(contact.id),
-                        method: header.kind.method(header.target, header.seq),
-                        want: header.want,
-                        purpose: Purpose::Search(header.id),
-                    };
-                    if !self.exchange.query(now, table, &ask) {
+                    if !self.exchange.query(now, table, &header.ask(&contact)) {
                         self.is_starved = true;
-                        return sent;
+                        return;
                     }
                     walk.on_asked(contact.address);
-                    sent += 1;
+                    sent.queries += 1;
+                }
+                Next::AskAgain(contact) => {
+                    if !self.exchange.ask_again(now, table, &header.ask(&contact)) {
+                        self.is_starved = true;
+                        return;
+                    }
+                    sent.revived += u32::from(walk.on_asked_again(contact.address));
+                    sent.again += 1;
                 }
                 Next::Finished => break,
             }
@@ -311,7 +314,7 @@ impl Node {
         } else {
             Phase::Done
         };
-        sent + open
+        sent.queries += open;
     }
 
     /// Ends a lookup.
@@ -420,14 +423,20 @@ impl Node {
         let Some(lookup) = self.lookups.get(id) else {
             return;
         };
-        let Some(hop) = lookup
-            .walk(pending.local)
-            .and_then(|walk| walk.on_failed(pending.to))
-        else {
+        let Some(walk) = lookup.walk(pending.local) else {
+            return;
+        };
+        let is_silent = *failure == Failure::TimedOut;
+        let hop = if is_silent {
+            walk.on_silent(pending.to)
+        } else {
+            walk.on_failed(pending.to)
+        };
+        let Some(hop) = hop else {
             return;
         };
         lookup.dirty = true;
-        lookup.report.timed_out += u32::from(*failure == Failure::TimedOut);
+        lookup.report.timed_out += u32::from(is_silent);
         let asked = pending.contact().unwrap_or(ContactInfo {
             id: lookup.target,
             address: pending.to,
@@ -446,33 +455,20 @@ impl Node {
         let (Purpose::Search(id) | Purpose::Announce(id)) = pending.purpose else {
             return;
         };
-        let want = self.want_joining();
         let Some(lookup) = self.lookups.get(id) else {
             return;
         };
         lookup.dirty = true;
-        let (kind, target, want) = (lookup.kind, lookup.target, lookup.want(want));
-        let (putting, seq) = (lookup.collected.putting(), lookup.collected.known_seq());
+        let (kind, putting) = (lookup.kind, lookup.collected.putting());
         let Some(walk) = lookup.walk(pending.local) else {
             return;
         };
+        if pending.purpose == Purpose::Search(id) {
+            return walk.on_stalled(pending.to);
+        }
         let Some(table) = self.tables.get(usize::from(pending.local.0)) else {
             return;
         };
-        let ask = Ask {
-            to: pending.to,
-            id: pending.id,
-            method: kind.method(target, seq),
-            want,
-            purpose: pending.purpose,
-        };
-        if pending.purpose == Purpose::Search(id) {
-            if walk.phase == Phase::Searching && walk.on_stalled(pending.to) {
-                self.exchange.resend(now, table, &ask, pending);
-                lookup.report.resent += 1;
-            }
-            return;
-        }
         // Who answered the search is there, so it is the datagram that is missing.
         let storage = walk.storage(pending.to).filter(|_| !pending.is_resent);
         let local_port = table.address.port();
@@ -481,9 +477,11 @@ impl Node {
             .and_then(|storage| storing_method(kind, putting.as_deref(), local_port, storage));
         if let Some(method) = method {
             let ask = Ask {
+                to: pending.to,
+                id: pending.id,
                 method,
                 want: Want::default(),
-                ..ask
+                purpose: pending.purpose,
             };
             self.exchange.resend(now, table, &ask, pending);
             lookup.report.resent += 1;
@@ -534,6 +532,17 @@ impl Node {
     }
 }
 
+/// What a step of a lookup sent.
+#[derive(Debug, Clone, Copy, Default)]
+struct Sent {
+    /// Queries, each counted once.
+    queries: u32,
+    /// Queries that were sent a second time.
+    again: u32,
+    /// Of these, those that had been given up.
+    revived: u32,
+}
+
 /// What the queries of one lookup have in common.
 #[derive(Debug, Clone)]
 struct Header {
@@ -546,6 +555,19 @@ struct Header {
     /// The version of the item that is known already.
     seq: Option<i64>,
     price: Price,
+}
+
+impl Header {
+    /// The query of the search.
+    fn ask(&self, contact: &ContactInfo) -> Ask<'_> {
+        Ask {
+            to: contact.address,
+            id: Some(contact.id),
+            method: self.kind.method(self.target, self.seq),
+            want: self.want,
+            purpose: Purpose::Search(self.id),
+        }
+    }
 }
 
 /// Why a query did not succeed.

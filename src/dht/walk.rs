@@ -6,8 +6,8 @@
 //! the closest have answered.
 //!
 //! A datagram may get lost, so a candidate that would be one of the closest is asked a second time
-//! when it has passed its soft time-out. The others are asked meanwhile as if it was gone, and its
-//! second chance is short.
+//! when it has passed its soft time-out, or later, when it comes among them because closer ones stay
+//! silent. The others are asked meanwhile as if it was gone, and its second chance is short.
 //!
 //! Nobody's word is taken for more than it is worth: one answer adds two buckets of candidates at
 //! most, each address is asked once, each global IP too, of each global network only a few are, and
@@ -22,6 +22,7 @@
 use std::net::SocketAddr;
 
 use super::config::{Config, LocalId};
+use super::estimate::Sighting;
 use super::host::Network;
 use super::local_table::LocalTable;
 use super::routing_table::Choice;
@@ -31,86 +32,19 @@ use crate::id::NodeId;
 use crate::krpc::{ContactInfo, Family};
 use crate::time::Instant;
 
+mod candidate;
 mod leads;
 #[cfg(test)]
 mod tests;
 
+pub(super) use self::candidate::Storage;
+use self::candidate::{Candidate, State};
 use self::leads::{Leads, Namer, Namers};
 
 /// Queries of one walk for each node it wants to find: 12, so 96 for the 8 closest. Ours: five
 /// times what a walk takes among ten thousand nodes; without a limit, a liar who names ever closer
 /// nodes keeps it going.
 const QUERIES_PER_NODE: usize = 12;
-
-/// What is known of a candidate.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
-    /// Not asked.
-    New,
-    /// Asked; counts as in flight.
-    Asked,
-    /// Asked, and past its soft time-out.
-    Stalled,
-    /// Asked a second time after the first soft time-out; counts neither as in flight nor among the
-    /// closest, but is waited for.
-    AskedAgain,
-    /// Asked a second time, and past that time-out too.
-    StalledAgain,
-    /// Has answered.
-    Answered,
-    /// Did not answer, answered with an error, or is not who it was said to be.
-    Failed,
-}
-
-impl State {
-    /// Whether its first answer is overdue.
-    const fn is_overdue(self) -> bool {
-        match self {
-            Self::Stalled | Self::AskedAgain | Self::StalledAgain => true,
-            Self::New | Self::Asked | Self::Answered | Self::Failed => false,
-        }
-    }
-}
-
-/// A node that may be close to the target.
-#[derive(Debug)]
-struct Candidate {
-    info: ContactInfo,
-    /// 1 for a contact of our table, else one more than the node that named it.
-    hop: u32,
-    state: State,
-    /// Its id follows from its address, or that does not matter.
-    is_bound: bool,
-    /// Write token it gave.
-    token: Option<Box<[u8]>>,
-    /// It has the item that is looked for.
-    holds: bool,
-    /// It was asked twice before its answer came.
-    is_late: bool,
-    /// Who named it; nobody named a contact of our table.
-    namers: Namers,
-}
-
-/// A node at which something may be stored.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Storage<'a> {
-    pub(super) info: ContactInfo,
-    /// The write token it gave.
-    pub(super) token: &'a [u8],
-    /// It has a version of the item.
-    pub(super) holds: bool,
-}
-
-impl Candidate {
-    /// What it takes to store something there.
-    fn storage(&self) -> Option<Storage<'_>> {
-        Some(Storage {
-            info: self.info,
-            token: self.token.as_deref()?,
-            holds: self.holds,
-        })
-    }
-}
 
 /// Where a walk stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -133,6 +67,8 @@ pub(super) enum Phase {
 pub(super) enum Next {
     /// Ask this candidate.
     Ask(ContactInfo),
+    /// Ask this candidate a second time: what is lost may have been the datagram.
+    AskAgain(ContactInfo),
     /// Wait for answers.
     Wait,
     /// The search is over.
@@ -226,11 +162,31 @@ impl Walk {
     /// If nobody answered yet, it waits for the stalled ones too. False leads count when there are
     /// not enough others.
     pub(super) fn next(&self) -> Next {
+        if let Some(overdue) = self.overdue() {
+            return Next::AskAgain(overdue);
+        }
         match self.choose(false) {
             (Next::Finished, false) => self.choose(true).0,
             (Next::Finished, true) => self.probe().map_or(Next::Finished, Next::Ask),
             (next, _) => next,
         }
+    }
+
+    /// The closest candidate that did not answer the first time and would be one of the closest.
+    fn overdue(&self) -> Option<ContactInfo> {
+        let mut closer = 0;
+        for candidate in &self.candidates {
+            if closer >= self.wanted {
+                break;
+            }
+            // Who was doubted in the beginning may have been cleared since.
+            let is_doubtful = || candidate.is_doubtful && self.leads.are_doubtful(candidate.namers);
+            if candidate.state.is_asked_once() && !is_doubtful() {
+                return Some(candidate.info);
+            }
+            closer += usize::from(!candidate.state.is_gone());
+        }
+        None
     }
 
     /// The farthest false lead among the closest whose namers have had no second chance: who lies names what
@@ -277,7 +233,12 @@ impl Walk {
                 State::New if may_ask => return (Next::Ask(candidate.info), true),
                 State::New => in_flight > 0,
                 State::Asked | State::Answered => true,
-                State::AskedAgain | State::Stalled | State::StalledAgain | State::Failed => false,
+                State::AskedAgain
+                | State::Stalled
+                | State::Silent
+                | State::StalledAgain
+                | State::GivenUp
+                | State::Failed => false,
             };
             has_answered |= candidate.state == State::Answered;
             waits |= candidate.state == State::AskedAgain
@@ -321,6 +282,14 @@ impl Walk {
         }
     }
 
+    /// A candidate is asked a second time. Returns whether it was given up before.
+    pub(super) fn on_asked_again(&mut self, address: SocketAddr) -> bool {
+        let before = self
+            .find(address)
+            .map(|candidate| std::mem::replace(&mut candidate.state, State::AskedAgain));
+        before == Some(State::Silent)
+    }
+
     /// A candidate answered. Returns its hop, `None` when it is no candidate.
     pub(super) fn on_answer(
         &mut self,
@@ -359,35 +328,42 @@ impl Walk {
         self.set_state(info.address, State::Answered);
     }
 
-    /// A candidate passed its soft time-out. Returns whether it is to be asked a second time: if it
-    /// would be one of the closest, because what is lost may have been the datagram.
-    pub(super) fn on_stalled(&mut self, address: SocketAddr) -> bool {
-        let mut closer = 0;
-        let wanted = self.wanted;
-        for candidate in &mut self.candidates {
-            if candidate.info.address != address {
-                let is_gone = matches!(candidate.state, State::Failed | State::StalledAgain);
-                closer += usize::from(!is_gone);
-                continue;
-            }
-            let before = candidate.state;
-            candidate.state = match before {
-                State::Asked if closer < wanted && !self.leads.are_doubtful(candidate.namers) => {
-                    State::AskedAgain
-                }
-                State::Asked => State::Stalled,
-                State::AskedAgain => State::StalledAgain,
-                state => state,
-            };
-            if before == State::Asked {
+    /// A candidate passed its soft time-out.
+    pub(super) fn on_stalled(&mut self, address: SocketAddr) {
+        let mut known = self.candidates.iter_mut();
+        let Some(candidate) = known.find(|known| known.info.address == address) else {
+            return;
+        };
+        match candidate.state {
+            State::Asked => {
+                candidate.state = State::Stalled;
+                candidate.is_doubtful = self.leads.are_doubtful(candidate.namers);
                 self.leads.on_silence(candidate.namers);
             }
-            return candidate.state == State::AskedAgain;
+            State::AskedAgain => candidate.state = State::StalledAgain,
+            State::New
+            | State::Stalled
+            | State::Silent
+            | State::StalledAgain
+            | State::GivenUp
+            | State::Answered
+            | State::Failed => {}
         }
-        false
     }
 
-    /// A candidate failed. Returns its hop.
+    /// The time of a candidate is over. Returns its hop.
+    pub(super) fn on_silent(&mut self, address: SocketAddr) -> Option<u32> {
+        self.on_stalled(address);
+        let candidate = self.find(address)?;
+        candidate.state = match candidate.state {
+            State::Stalled => State::Silent,
+            State::StalledAgain => State::GivenUp,
+            state => state,
+        };
+        Some(candidate.hop)
+    }
+
+    /// A candidate answered with an error, or is not who it was said to be. Returns its hop.
     pub(super) fn on_failed(&mut self, address: SocketAddr) -> Option<u32> {
         let candidate = self.find(address)?;
         let before = candidate.state;
@@ -428,11 +404,18 @@ impl Walk {
         self.chosen(|_| true).map(|candidate| candidate.info)
     }
 
-    /// Ids of all nodes that answered, closest first, whatever they are good for, and whether each
-    /// was asked twice.
-    pub(super) fn nearest(&self) -> impl Iterator<Item = (&NodeId, bool)> {
-        self.answered()
-            .map(|candidate| (&candidate.info.id, candidate.is_late))
+    /// Ids of all nodes that were asked, closest first, whatever they are good for, and what came of it.
+    pub(super) fn nearest(&self) -> impl Iterator<Item = (&NodeId, Sighting)> {
+        self.candidates.iter().filter_map(|candidate| {
+            let sighting = match candidate.state {
+                State::Answered if candidate.is_late => Sighting::Late,
+                State::Answered => Sighting::Prompt,
+                State::Stalled | State::Silent => Sighting::SilentOnce,
+                State::AskedAgain | State::StalledAgain | State::GivenUp => Sighting::SilentTwice,
+                State::New | State::Asked | State::Failed => return None,
+            };
+            Some((&candidate.info.id, sighting))
+        })
     }
 
     /// Hop of the closest node that answered, with its distance.
@@ -461,7 +444,9 @@ impl Walk {
             .iter()
             .filter(|candidate| match candidate.state {
                 State::Asked | State::Stalled | State::AskedAgain | State::StalledAgain => true,
-                State::New | State::Answered | State::Failed => false,
+                State::New | State::Silent | State::GivenUp | State::Answered | State::Failed => {
+                    false
+                }
             })
             .map(|candidate| (candidate.info, candidate.hop))
     }
@@ -555,6 +540,7 @@ impl Walk {
             token: None,
             holds: false,
             is_late: false,
+            is_doubtful: false,
             namers: Namers::only(namer),
         };
         self.candidates.insert(place, candidate);
@@ -576,7 +562,10 @@ impl Walk {
             if other.ip() == address.ip() {
                 return true;
             }
-            neighbours += usize::from(known.state != State::Failed);
+            neighbours += usize::from(!matches!(
+                known.state,
+                State::Silent | State::GivenUp | State::Failed
+            ));
         }
         neighbours >= self.network_max
     }

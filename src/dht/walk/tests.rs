@@ -36,6 +36,16 @@ fn ask(walk: &mut Walk) -> Vec<u8> {
     asked
 }
 
+/// Asks as many a second time as the walk wants to, and returns their distances.
+fn ask_again(walk: &mut Walk) -> Vec<u8> {
+    let mut asked = Vec::new();
+    while let Next::AskAgain(contact) = walk.next() {
+        walk.on_asked_again(contact.address);
+        asked.push(contact.id.as_bytes()[19]);
+    }
+    asked
+}
+
 fn answer(walk: &mut Walk, distance: u8) {
     let info = node(distance);
     walk.on_answer(info.address, info.id, Some(&[distance]));
@@ -102,8 +112,9 @@ fn a_stalled_candidate_gives_its_place_to_another_and_blocks_nothing() {
     }
     assert_eq!(ask(&mut walk), [1, 2, 3, 4]);
     for distance in 1..=3 {
-        assert!(walk.on_stalled(node(distance).address), "asked again");
+        walk.on_stalled(node(distance).address);
     }
+    assert_eq!(ask_again(&mut walk), [1, 2, 3]);
     assert_eq!(ask(&mut walk), [5, 6, 7]);
     for distance in 4..=11 {
         answer(&mut walk, distance);
@@ -115,9 +126,9 @@ fn a_stalled_candidate_gives_its_place_to_another_and_blocks_nothing() {
         "for a second answer of the closest"
     );
     for distance in 1..=3 {
-        assert!(!walk.on_stalled(node(distance).address), "only once");
+        walk.on_stalled(node(distance).address);
     }
-    assert_eq!(walk.next(), Next::Finished);
+    assert_eq!(walk.next(), Next::Finished, "each is asked twice at most");
     assert_eq!(walk.unanswered().count(), 3);
 }
 
@@ -129,6 +140,7 @@ fn a_late_answer_still_counts_while_the_walk_goes_on() {
     name(&mut walk, 1..=4);
     ask(&mut walk);
     walk.on_stalled(node(1).address);
+    assert_eq!(ask_again(&mut walk), [1]);
     answer(&mut walk, 1);
     assert_eq!(walk.closest().next(), Some(node(1)));
 }
@@ -138,8 +150,53 @@ fn a_candidate_that_is_not_among_the_closest_is_asked_once() {
     let mut walk = walk(&Config::default());
     ask(&mut walk);
     name(&mut walk, 1..=8);
-    assert!(!walk.on_stalled(node(200).address));
-    assert!(!walk.on_stalled(node(8).address), "nobody asked it");
+    walk.on_stalled(node(200).address);
+    assert!(ask_again(&mut walk).is_empty());
+    walk.on_stalled(node(8).address);
+    assert!(ask_again(&mut walk).is_empty(), "nobody asked it");
+}
+
+#[test]
+fn a_candidate_that_comes_among_the_closest_later_is_asked_a_second_time_then() {
+    for is_given_up in [false, true] {
+        let mut walk = walk(&Config::default());
+        ask(&mut walk);
+        name(&mut walk, 20..=29);
+        answer(&mut walk, 200);
+        assert_eq!(ask(&mut walk), [20, 21, 22, 23]);
+        for distance in 1..=8 {
+            let namer = ([10, 0, 1, distance], 1).into();
+            walk.on_named([node(distance)].into_iter(), namer, 3);
+        }
+        walk.on_stalled(node(20).address);
+        if is_given_up {
+            walk.on_silent(node(20).address);
+        }
+        assert!(ask_again(&mut walk).is_empty(), "eight are closer");
+        for distance in 21..=23 {
+            answer(&mut walk, distance);
+        }
+        for distance in 1..=8 {
+            ask(&mut walk);
+            if distance > 1 {
+                answer(&mut walk, distance);
+            }
+        }
+        walk.on_stalled(node(1).address);
+        assert_eq!(ask_again(&mut walk), [1]);
+        walk.on_stalled(node(1).address);
+        assert_eq!(
+            ask_again(&mut walk),
+            [20],
+            "one of the eight was silent twice"
+        );
+        assert_eq!(walk.next(), Next::Wait);
+        answer(&mut walk, 20);
+        assert_eq!(walk.next(), Next::Finished);
+        let sighting = |distance| walk.nearest().find(|(id, _)| **id == node(distance).id);
+        assert_eq!(sighting(20), Some((&node(20).id, Sighting::Late)));
+        assert_eq!(sighting(1), Some((&node(1).id, Sighting::SilentTwice)));
+    }
 }
 
 #[test]
@@ -150,6 +207,7 @@ fn a_second_answer_counts_like_a_first() {
     name(&mut walk, 1..=8);
     ask(&mut walk);
     walk.on_stalled(node(1).address);
+    assert_eq!(ask_again(&mut walk), [1]);
     for distance in 2..=8 {
         ask(&mut walk);
         answer(&mut walk, distance);
@@ -165,8 +223,11 @@ fn as_long_as_nobody_answered_stalled_candidates_are_waited_for() {
     let mut walk = walk(&Config::default());
     ask(&mut walk);
     walk.on_stalled(node(200).address);
+    assert_eq!(ask_again(&mut walk), [200]);
     assert_eq!(walk.next(), Next::Wait);
-    walk.on_failed(node(200).address);
+    walk.on_stalled(node(200).address);
+    assert_eq!(walk.next(), Next::Wait);
+    walk.on_silent(node(200).address);
     assert_eq!(walk.next(), Next::Finished);
 }
 
