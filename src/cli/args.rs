@@ -308,7 +308,7 @@ pub(crate) struct CreateArgs {
     #[arg(long, value_name = "SIZE", value_parser = units::size)]
     pub(crate) piece_length: Option<u64>,
     /// Tracker URL; each flag is a tier, commas separate trackers of one tier
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", value_parser = units::tracker_tier)]
     pub(crate) tracker: Vec<String>,
     /// Web seed URL (BEP 19). Repeatable
     #[arg(long, value_name = "URL", value_delimiter = ',')]

@@ -15,8 +15,11 @@ use crate::session::{DhtProgress, Problem, TorrentHandle, TorrentStatus};
 use crate::swarm::{State, Stats};
 use crate::time::Instant;
 
-/// Time between two lines where there is no terminal.
-const LINE_INTERVAL: Duration = Duration::from_secs(5);
+/// Least time between two lines where there is no terminal, and until the first.
+const LINE_INTERVAL_MIN: Duration = Duration::from_secs(5);
+
+/// Longest time between two lines while the state stays the same: a journal is kept for weeks.
+const LINE_INTERVAL_MAX: Duration = Duration::from_secs(5 * 60);
 
 /// Reasons listed for peers that failed.
 const REASONS_MAX: usize = 4;
@@ -40,8 +43,43 @@ pub(super) struct Row {
     bar: Option<ProgressBar>,
     /// Whether the bar has the style of a transfer.
     is_transfer: bool,
-    lines: bool,
-    next_line: Instant,
+    lines: Option<Lines>,
+}
+
+/// When the next line is due where there is no terminal: after a change of state, and else ever more seldom.
+#[derive(Debug)]
+struct Lines {
+    /// Nothing is told before.
+    earliest: Instant,
+    /// When something is told even if nothing has changed.
+    latest: Instant,
+    interval: Duration,
+    told: Option<State>,
+}
+
+impl Lines {
+    fn new(now: Instant) -> Self {
+        let first = now + LINE_INTERVAL_MIN;
+        Self {
+            earliest: first,
+            latest: first,
+            interval: LINE_INTERVAL_MIN,
+            told: None,
+        }
+    }
+
+    /// Whether a line is due; then it counts as told.
+    fn is_due(&mut self, now: Instant, state: State) -> bool {
+        let has_changed = self.told.is_some_and(|told| told != state);
+        if now < self.earliest || (now < self.latest && !has_changed) {
+            return false;
+        }
+        self.interval = (self.interval * 2).min(LINE_INTERVAL_MAX);
+        self.earliest = now + LINE_INTERVAL_MIN;
+        self.latest = now + self.interval;
+        self.told = Some(state);
+        true
+    }
 }
 
 impl Display {
@@ -64,12 +102,10 @@ impl Display {
             bar.enable_steady_tick(Duration::from_millis(200));
             bar
         });
-        let next_line = now + LINE_INTERVAL;
         Row {
             bar,
             is_transfer: false,
-            lines: self.lines,
-            next_line,
+            lines: self.lines.then(|| Lines::new(now)),
         }
     }
 
@@ -127,8 +163,11 @@ impl Row {
             bar.set_prefix(short_name(name, transfer));
             bar.set_message(describe(status));
         }
-        if self.lines && now >= self.next_line {
-            self.next_line = now + LINE_INTERVAL;
+        let mut lines = self.lines.as_mut();
+        if lines
+            .as_mut()
+            .is_some_and(|lines| lines.is_due(now, status.state))
+        {
             let percent = match (status.state, status.checking) {
                 (State::Checking, Some((done, all))) => percent(done.into(), all.into()),
                 (State::Downloading, _) => {
@@ -145,7 +184,7 @@ impl Row {
         if let Some(bar) = self.bar.take() {
             bar.finish_and_clear();
         }
-        self.lines = false;
+        self.lines = None;
     }
 }
 
@@ -482,6 +521,29 @@ mod tests {
             &status,
             "10s left, 1.0 MiB/s, 1 peer, 10.0 MiB of 20.0 MiB, 40 of 80 pieces",
         );
+    }
+
+    #[test]
+    fn lines_come_with_changes_of_state_and_else_ever_more_seldom() {
+        let mut lines = Lines::new(Instant::ZERO);
+        let mut told = Vec::new();
+        for seconds in 0..3600 {
+            let state = match seconds {
+                0..1000 => State::Downloading,
+                1000.. => State::Seeding,
+            };
+            if lines.is_due(Instant::ZERO + Duration::from_secs(seconds), state) {
+                told.push(seconds);
+            }
+        }
+        assert_eq!(told[..8], [5, 15, 35, 75, 155, 315, 615, 915]);
+        assert_eq!(told[8..11], [1000, 1300, 1600]);
+        let mut wavering = Lines::new(Instant::ZERO);
+        let told = (0..100).filter(|seconds| {
+            let state = [State::Stalled, State::Downloading][usize::from(seconds % 2 > 0)];
+            wavering.is_due(Instant::ZERO + Duration::from_secs(*seconds), state)
+        });
+        assert!(told.count() <= 20, "no more than one in five seconds");
     }
 
     #[test]

@@ -51,10 +51,10 @@ impl Source {
             } else {
                 Failure::new(format!("`{}` {}", shorten(text, 80), no_source(text)))
             }
-            .hint(if names_torrent(text) {
-                NO_SUCH_TORRENT
-            } else {
-                ACCEPTED
+            .hint(match error {
+                MagnetError::V2Only => V2_ONLY,
+                _ if names_torrent(text) => NO_SUCH_TORRENT,
+                _ => ACCEPTED,
             })
             .exit(Exit::Usage)
         })
@@ -70,6 +70,10 @@ fn begins_with(text: &str, scheme: &str) -> bool {
     text.get(..scheme.len())
         .is_some_and(|start| start.eq_ignore_ascii_case(scheme))
 }
+
+/// What to do about a link to a torrent of version 2 alone.
+const V2_ONLY: &str = "trackless knows torrents of version 1, which are found by their SHA-1 info hash; a hybrid torrent \
+     has both, and a link to it that names `xt=urn:btih:` works";
 
 /// What to do about a path of a .torrent file that is not there.
 const NO_SUCH_TORRENT: &str = "look at the path again: it starts from the folder in which the command runs, unless it starts \
@@ -493,6 +497,14 @@ mod tests {
         assert_eq!(failure.exit, Exit::Usage, "{text}");
         assert!(failure.message.contains(part), "{}", failure.message);
         assert!(failure.hint.is_some(), "{text}");
+    }
+
+    #[test]
+    fn a_link_to_a_v2_only_torrent_is_refused_with_the_reason() {
+        let link = format!("magnet:?xt=urn:btmh:1220{}", "ab".repeat(32));
+        check_refused(&link, "v2-only torrent (BEP 52), which is not supported");
+        let hint = Source::read(&link).err().and_then(|failure| failure.hint);
+        assert_eq!(hint.as_deref(), Some(V2_ONLY));
     }
 
     #[test]

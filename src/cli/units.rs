@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::announce::{TrackerUrl, UrlError};
+
 /// The longest duration that is accepted: a hundred years. Clocks cannot count much further.
 const DURATION_MAX: Duration = Duration::from_secs(100 * 366 * 86_400);
 
@@ -139,6 +141,19 @@ pub(crate) fn host_and_port(text: &str) -> Result<(String, u16), String> {
     Ok((host.to_owned(), port))
 }
 
+/// Reads the URLs of one tier of trackers, commas between them, each one that this program understands itself.
+pub(crate) fn tracker_tier(text: &str) -> Result<String, String> {
+    for url in text.split(',') {
+        // What no stranger's torrent may have us ask is the user's own business.
+        if TrackerUrl::parse(url) == Err(UrlError::Unsupported) {
+            return Err(format!(
+                "`{url}` is no tracker URL: http://HOST/announce, https://HOST/announce or udp://HOST:PORT"
+            ));
+        }
+    }
+    Ok(text.to_owned())
+}
+
 /// Splits a number from the unit behind it.
 fn split(text: &str) -> (&str, &str) {
     let text = text.trim();
@@ -162,6 +177,27 @@ mod tests {
         assert_eq!(duration("1.5"), Ok(Duration::from_millis(1_500)));
         assert!(duration("-1s").is_err() && duration("1y").is_err() && duration("").is_err());
         assert!(duration("9999999999999999999s").is_err());
+    }
+
+    #[test]
+    fn trackers_are_http_https_and_udp_urls() {
+        for tier in [
+            "http://t.example/announce",
+            "https://t.example/announce?key=1",
+            "udp://t.example:6969",
+            "udp://t.example:6969,http://192.168.1.1:8080/mine",
+        ] {
+            assert_eq!(tracker_tier(tier).as_deref(), Ok(tier));
+        }
+        for wrong in [
+            "",
+            "hello",
+            "wss://t.example/announce",
+            "udp://t.example",
+            "udp://t.example:1,",
+        ] {
+            assert!(tracker_tier(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

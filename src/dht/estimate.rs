@@ -242,9 +242,9 @@ mod tests {
     /// many of ten others that are named beside them are gone.
     fn lossy(of_ten: u32, gone_of_ten: u32, asked: Asked) -> u64 {
         let mut random = Random::from_seed(u64::from(of_ten));
-        let mut ids: Vec<_> = (0..NODES).map(|_| NodeId::new(random.bytes())).collect();
         let mut sum = 0;
         for _ in 0..100 {
+            let mut ids: Vec<_> = (0..NODES).map(|_| NodeId::new(random.bytes())).collect();
             let mut lookouts = Lookouts::default();
             for _ in 0..20 {
                 let target = NodeId::new(random.bytes());

@@ -243,7 +243,7 @@ pub enum MagnetError {
     #[error("magnet link has no info hash")]
     NoInfoHash,
     /// The only hash is one of a v2 torrent (`xt=urn:btmh:`, BEP 52).
-    #[error("magnet link is for a v2-only torrent (BEP 52), which trackless cannot download yet")]
+    #[error("it is for a v2-only torrent (BEP 52), which is not supported")]
     V2Only,
     /// There are several `xt=urn:btih:` that differ: it would be chance which torrent is fetched.
     #[error("magnet link names several torrents")]

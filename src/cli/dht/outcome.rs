@@ -116,6 +116,7 @@ impl Outcome {
     fn on_done(&mut self, mut report: LookupReport) {
         if let Some(earlier) = self.report.take() {
             report.queries += earlier.queries;
+            report.answered += earlier.answered;
             report.timed_out += earlier.timed_out;
             report.duration += earlier.duration;
         }
@@ -129,7 +130,7 @@ impl Outcome {
             .is_some_and(|report| report.answered == 0)
     }
 
-    /// Prints the result; an operation that nobody answered, or that found or stored nothing, has
+    /// Prints the result, programs get one in any case; an operation that nobody answered, or that found or stored nothing, has
     /// failed.
     pub(super) fn conclude(
         mut self,
@@ -137,14 +138,15 @@ impl Outcome {
         global: &Global,
     ) -> Result<Exit, Failure> {
         let report = self.report.take().unwrap_or_default();
-        if report.answered == 0 {
-            return Err(self.nobody_answered(operation, &report));
-        }
         self.sort_peers();
+        let is_answered = report.answered > 0;
         if global.json {
             print_json(&self.result_json(operation, &report));
-        } else {
+        } else if is_answered {
             self.result_text(operation, &report);
+        }
+        if !is_answered {
+            return Err(self.nobody_answered(operation, &report));
         }
         match self.emptiness(operation, &report) {
             Some(failure) => Err(failure),
@@ -467,10 +469,8 @@ impl Outcome {
 
     /// How a lookup went, in one line.
     fn lookup_text(&self, operation: &Operation, report: &LookupReport) -> String {
-        let mut text = format!("{} answered", count(u64::from(report.answered), "node"));
-        if report.timed_out > 0 {
-            text.push_str(&format!(", {} did not in time", report.timed_out));
-        }
+        let queries = count(u64::from(report.queries), "query");
+        let mut text = format!("{} of {queries} answered", report.answered);
         text.push_str(&format!(
             "; the closest is {} away; {}",
             count(u64::from(report.hops), "hop"),

@@ -369,6 +369,11 @@ fn sample(arg: &Arg) -> (&'static str, &'static str, &'static str) {
         (_, Some("FORM")) => ("\"json\"", "json", "json"),
         (ArgAction::Set, Some("IP:PORT")) => ("\"127.0.0.1:7\"", "127.0.0.1:7", "127.0.0.1:7"),
         (_, Some("IP:PORT")) => ("[\"127.0.0.1:7\"]", "127.0.0.1:7", "127.0.0.1:7"),
+        (_, Some("URL")) => (
+            "[\"udp://a.example:7\"]",
+            "udp://a.example:7",
+            "udp://a.example:7",
+        ),
         (_, Some("HOST:PORT")) => ("[\"a.example:7\"]", "a.example:7", "a.example:7"),
         (_, Some("DURATION")) => ("\"7m\"", "7m", "7m"),
         (_, Some("RATE" | "SIZE")) => ("\"32KiB\"", "32KiB", "32KiB"),
@@ -385,7 +390,7 @@ fn sample(arg: &Arg) -> (&'static str, &'static str, &'static str) {
             (QUOTED, hash, hash)
         }
         (_, Some("SPEC")) => ("\"0,3-5\"", "0,3-5", "0,3-5"),
-        (_, Some("DIR" | "FILE" | "TEXT" | "URL")) => ("\"x\"", "x", "x"),
+        (_, Some("DIR" | "FILE" | "TEXT")) => ("\"x\"", "x", "x"),
         (action, name) => panic!("no sample for {action:?} {name:?} of {arg}"),
     }
 }

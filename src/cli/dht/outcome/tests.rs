@@ -57,16 +57,17 @@ fn a_result_has_the_keys_that_programs_rely_on() {
 fn a_summary_tells_who_answered_and_how_far_the_closest_is() {
     assert_eq!(
         outcome().lookup_text(&Operation::GetPeers(TORRENT), &report()),
-        "7 nodes answered, 2 did not in time; the closest is 3 hops away; 1.5s, 2 peers found"
+        "7 of 9 queries answered; the closest is 3 hops away; 1.5s, 2 peers found"
     );
     let all_answered = LookupReport {
+        queries: 7,
         timed_out: 0,
         hops: 1,
         ..report()
     };
     assert_eq!(
         outcome().lookup_text(&Operation::FindNode(NodeId::new([1; 20])), &all_answered),
-        "7 nodes answered; the closest is 1 hop away; 1.5s"
+        "7 of 7 queries answered; the closest is 1 hop away; 1.5s"
     );
 }
 
@@ -196,6 +197,9 @@ fn what_two_lookups_cost_is_told_together() {
     outcome.on_done(report());
     outcome.on_done(report());
     let report = outcome.report.unwrap();
-    assert_eq!((report.queries, report.timed_out), (18, 4));
+    assert_eq!(
+        (report.queries, report.answered, report.timed_out),
+        (18, 14, 4)
+    );
     assert_eq!(report.duration, Duration::from_secs(3));
 }
