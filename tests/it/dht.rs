@@ -312,6 +312,23 @@ fn a_read_only_node_answers_nobody() {
     let (_node, address) = start_node_with(home.path(), "none", &["--read-only"]);
     let ended = run_quick(home.path(), &["dht", "ping", &address]);
     assert_eq!(ended.status.code(), Some(1), "{}", stderr(&ended));
+    // Programs get a result all the same, before they are told of the failure.
+    let ended = run_quick(home.path(), &["dht", "ping", &address, "--json"]);
+    assert_eq!(ended.status.code(), Some(1), "{}", stderr(&ended));
+    let printed = stdout(&ended);
+    let lines: Vec<Value> = printed
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let [.., result, failed] = lines.as_slice() else {
+        panic!("{printed}");
+    };
+    assert_eq!(
+        (&result["event"], &result["answered"]),
+        (&"result".into(), &0.into())
+    );
+    assert_eq!(result["nodes"], json!([]));
+    assert_eq!(failed["event"], "failed");
 }
 
 #[test]
