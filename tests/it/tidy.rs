@@ -70,7 +70,9 @@ const BLOCK_READS: [&str; 4] = [
 /// What commands use that need no session (`create` hashes files, `node` and `dht` run a DHT loop
 /// alone), and the plain values in which a session reports. No core is among them: a command drives
 /// none.
-const COMMANDS: [&str; 28] = [
+const COMMANDS: [&str; 30] = [
+    "announce::TrackerUrl",
+    "announce::UrlError",
     "disk::Resume",
     "disk::Verification",
     "disk::hash",
