@@ -7,29 +7,15 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use reqwest::Url;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use reqwest::header::LOCATION;
-use reqwest::redirect::Policy;
-use reqwest::{Client, Response, Url};
 
+use super::http::{self, REDIRECTS_MAX};
 use super::names::Names;
 use crate::address::Scope;
-use crate::metainfo::plain_text;
 
 /// How long a fetch may take, look-ups, redirects and all.
 pub const FETCH_TIMEOUT: Duration = Duration::from_secs(60);
-
-/// How long a connection may take to open.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Redirects followed.
-const REDIRECTS_MAX: usize = 5;
-
-/// Bytes of the system's or the library's words for a failure.
-const WORDS_LENGTH_MAX: usize = 200;
-
-/// What we call ourselves.
-const USER_AGENT: &str = concat!("trackless/", env!("CARGO_PKG_VERSION"));
 
 /// Why there is no file.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -76,17 +62,20 @@ async fn follow(url: &str, length_max: usize) -> Result<Vec<u8>, FetchError> {
     let mut least = Scope::Loopback;
     for _ in 0..=REDIRECTS_MAX {
         check(&url, least)?;
-        let client = client(names.clone(), least, &url).map_err(failure)?;
-        let response = client.get(url.clone()).send().await.map_err(failure)?;
+        let resolver = Resolver {
+            names: names.clone(),
+            least,
+        };
+        let client = http::client(resolver, url.scheme() == "https").build();
+        let response = client.map_err(failure)?.get(url.clone()).send().await;
+        let response = response.map_err(failure)?;
         let status = response.status();
         if status.is_success() {
-            return body(response, length_max).await;
+            let body = http::body(response, length_max).await.map_err(failure)?;
+            return body.ok_or(FetchError::TooLong(length_max));
         }
-        let next = if status.is_redirection() {
-            location(&response, &url)
-        } else {
-            None
-        };
+        let location = http::location(&response).filter(|_| status.is_redirection());
+        let next = location.and_then(|location| url.join(location).ok());
         url = next.ok_or(FetchError::Status(status.as_u16()))?;
         let from = response.remote_addr().and_then(|at| Scope::of(at.ip()));
         least = from.unwrap_or(Scope::Global);
@@ -109,12 +98,6 @@ fn check(url: &Url, least: Scope) -> Result<(), FetchError> {
 
 fn is_within(address: IpAddr, least: Scope) -> bool {
     Scope::of(address).is_some_and(|scope| scope >= least)
-}
-
-/// Where a redirect leads.
-fn location(response: &Response, base: &Url) -> Option<Url> {
-    let location = response.headers().get(LOCATION)?;
-    base.join(location.to_str().ok()?).ok()
 }
 
 /// Finds the addresses of a name, those left out that are too near.
@@ -142,37 +125,6 @@ impl Resolve for Resolver {
     }
 }
 
-fn client(names: Names, least: Scope, url: &Url) -> reqwest::Result<Client> {
-    // Somebody else in this process may have chosen one before; either does.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let mut builder = Client::builder()
-        .user_agent(USER_AGENT)
-        .dns_resolver(Resolver { names, least })
-        .connect_timeout(CONNECT_TIMEOUT)
-        .redirect(Policy::none())
-        .referer(false)
-        .retry(reqwest::retry::never())
-        .http1_only()
-        .no_proxy();
-    if url.scheme() == "http" {
-        // The system's certificates are a megabyte that plain HTTP has no use for.
-        builder = builder.tls_certs_only([]);
-    }
-    builder.build()
-}
-
-/// What stands in an answer, decompressed.
-async fn body(mut response: Response, length_max: usize) -> Result<Vec<u8>, FetchError> {
-    let mut bytes = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(failure)? {
-        if bytes.len() + chunk.len() > length_max {
-            return Err(FetchError::TooLong(length_max));
-        }
-        bytes.extend_from_slice(&chunk);
-    }
-    Ok(bytes)
-}
-
 /// Why the client has no answer, in words that are fit for display.
 #[expect(clippy::needless_pass_by_value, reason = "as `map_err` wants it")]
 fn failure(error: reqwest::Error) -> FetchError {
@@ -186,8 +138,7 @@ fn failure(error: reqwest::Error) -> FetchError {
             return FetchError::Narrower;
         }
     }
-    let words = innermost.to_string();
-    FetchError::Unreachable(plain_text(words.as_bytes(), WORDS_LENGTH_MAX).unwrap_or_default())
+    FetchError::Unreachable(http::plain(&innermost.to_string()))
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ pub mod clock;
 pub mod dht;
 mod dht_loop;
 pub mod fetch;
+mod http;
 pub mod limit;
 pub mod lsd;
 pub mod names;

@@ -14,17 +14,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use reqwest::header::LOCATION;
-use reqwest::redirect::Policy;
-use reqwest::{Client, Response, Url};
+use reqwest::{Client, Url};
 
+use super::http::{self, REDIRECTS_MAX};
 use super::names::{LOOKUP_TIMEOUT, Names};
 use super::udp_tracker::UdpTrackers;
 use crate::announce::tracker::ANSWER_LENGTH_MAX;
 use crate::announce::tracker_url::may_have_address;
 use crate::announce::udp_tracker::{EXCHANGE_MAX, Route};
 use crate::announce::{Answer, Request, Scheme, TrackerError, TrackerUrl, UrlError};
-use crate::metainfo::plain_text;
 
 /// How long an announce over HTTP may take, look-ups, redirects and all.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
@@ -34,20 +32,8 @@ pub const UDP_TIMEOUT: Duration = LOOKUP_TIMEOUT
     .saturating_add(EXCHANGE_MAX)
     .saturating_add(Duration::from_secs(2));
 
-/// How long a connection may take to open. Ours: as long as one to a peer.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Redirects followed.
-const REDIRECTS_MAX: usize = 5;
-
 /// Local addresses that trackers are asked from; a host with more is announced at the first ones.
 const PATHS_MAX: usize = 4;
-
-/// Bytes of the system's or the library's words for a failure.
-const WORDS_LENGTH_MAX: usize = 200;
-
-/// What we call ourselves.
-const USER_AGENT: &str = concat!("trackless/", env!("CARGO_PKG_VERSION"));
 
 /// Clients by local address, and whether they speak TLS.
 type Clients = BTreeMap<(IpAddr, bool), Client>;
@@ -176,7 +162,7 @@ async fn resolve(
     wants_ipv4: bool,
 ) -> Result<Vec<SocketAddr>, NameError> {
     let found = names.find(host).await;
-    let found = found.map_err(|error| NameError::Lookup(plain(&error)))?;
+    let found = found.map_err(|error| NameError::Lookup(http::plain(&error)))?;
     let mut found: Vec<SocketAddr> = found
         .into_iter()
         .filter(|address| address.is_ipv4() == wants_ipv4)
@@ -243,7 +229,8 @@ impl HttpTrackers {
             };
             if !response.status().is_redirection() {
                 let status = response.status();
-                let bytes = body(response).await?;
+                let body = http::body(response, ANSWER_LENGTH_MAX).await;
+                let bytes = body.map_err(failure)?.ok_or(TrackerError::TooLong)?;
                 let answer = Answer::decode(&bytes, answered.ip());
                 return match answer {
                     // Some trackers give their reason beside a status that says no.
@@ -253,7 +240,11 @@ impl HttpTrackers {
                     answer => answer,
                 };
             }
-            let next = location(&response, &url_now)?;
+            let Some(location) = http::location(&response) else {
+                return Err(TrackerError::Status(response.status().as_u16()));
+            };
+            let next = url_now.join(location).map_err(|_| UrlError::Unsupported)?;
+            let next = TrackerUrl::parse(next.as_str())?;
             at.check_redirect(answered.ip(), &next)?;
             url = next.to_string();
             at = next;
@@ -295,28 +286,11 @@ impl HttpTrackers {
 
 /// A client that keeps no connection: a tracker is asked again in half an hour.
 fn build(names: Names, from: IpAddr, with_tls: bool) -> reqwest::Result<Client> {
-    // Somebody else in this process may have chosen one before; either does.
-    let _ = rustls::crypto::ring::default_provider().install_default();
     let resolver = Resolver {
         names,
         wants_ipv4: from.is_ipv4(),
     };
-    let mut builder = Client::builder()
-        .user_agent(USER_AGENT)
-        .local_address(from)
-        .dns_resolver(resolver)
-        .connect_timeout(CONNECT_TIMEOUT)
-        .pool_max_idle_per_host(0)
-        .redirect(Policy::none())
-        .referer(false)
-        .retry(reqwest::retry::never())
-        .http1_only()
-        .no_proxy();
-    if !with_tls {
-        // The system's certificates are a megabyte that plain HTTP has no use for.
-        builder = builder.tls_certs_only([]);
-    }
-    builder.build()
+    http::client(resolver, with_tls).local_address(from).build()
 }
 
 /// A URL as the client reads it, which must be how it was read here.
@@ -336,29 +310,6 @@ fn parse(url: &str, expected: &TrackerUrl) -> Result<Url, TrackerError> {
     } else {
         Err(UrlError::Unsupported.into())
     }
-}
-
-/// Where a redirect leads.
-fn location(response: &Response, base: &Url) -> Result<TrackerUrl, TrackerError> {
-    let location = response.headers().get(LOCATION);
-    let location = location.and_then(|value| value.to_str().ok());
-    let Some(location) = location else {
-        return Err(TrackerError::Status(response.status().as_u16()));
-    };
-    let next = base.join(location).map_err(|_| UrlError::Unsupported)?;
-    Ok(TrackerUrl::parse(next.as_str())?)
-}
-
-/// What stands in an answer, decompressed.
-async fn body(mut response: Response) -> Result<Vec<u8>, TrackerError> {
-    let mut bytes = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(failure)? {
-        if bytes.len() + chunk.len() > ANSWER_LENGTH_MAX {
-            return Err(TrackerError::TooLong);
-        }
-        bytes.extend_from_slice(&chunk);
-    }
-    Ok(bytes)
 }
 
 /// Why the client has no answer.
@@ -390,12 +341,7 @@ fn failure(error: reqwest::Error) -> TrackerError {
 
 /// An error in words that are fit for display.
 fn words(error: &dyn std::error::Error) -> String {
-    plain(&error.to_string())
-}
-
-/// Words that are fit for display.
-fn plain(words: &str) -> String {
-    plain_text(words.as_bytes(), WORDS_LENGTH_MAX).unwrap_or_default()
+    http::plain(&error.to_string())
 }
 
 #[cfg(test)]
