@@ -6,10 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use super::files::length_of;
 use super::lanes::{Buffers, LANES, hash_side_by_side};
 use super::{DiskError, DiskErrorKind, Resume, Stamp, error};
-use crate::metainfo::{Geometry, Info, PieceIndex};
+use crate::metainfo::{FileSlice, Geometry, Info, PieceIndex};
 
 /// Bytes of a SHA-1.
 const HASH_LENGTH: usize = 20;
@@ -120,35 +119,27 @@ impl<P: Iterator<Item = PieceIndex>> HashJob<'_, P> {
         buffers: &mut Buffers,
         open: &mut [Option<(usize, File)>; LANES],
     ) -> Vec<Result<[u8; HASH_LENGTH], DiskError>> {
-        let lengths = pieces.iter().map(|&piece| self.geometry.length_of(piece));
-        let lengths: Vec<u32> = lengths.collect();
-        let fill = |lane: usize, offset: u32, bytes: &mut [u8]| {
-            let count = u32::try_from(bytes.len()).expect("part of a piece fits 32 bits");
-            let mut left = bytes;
-            for slice in self.geometry.file_slices(pieces[lane], offset, count) {
-                let (bytes, rest) = left.split_at_mut(length_of(slice));
-                left = rest;
-                let open = &mut open[lane];
-                let (path, file_length) = &self.files[slice.file];
-                let file = match open {
-                    Some((number, file)) if *number == slice.file => file,
-                    _ => {
-                        let file = open_unchanged(path, *file_length)?;
-                        &mut open.insert((slice.file, file)).1
-                    }
-                };
-                file.read_exact_at(bytes, slice.offset).map_err(|failed| {
-                    if failed.kind() == std::io::ErrorKind::UnexpectedEof {
-                        changed(path, DiskErrorKind::Truncated)
-                    } else {
-                        error::system(path, failed)
-                    }
-                })?;
-            }
-            (self.progress)(u64::from(count));
+        let fill = |lane: usize, slice: FileSlice, bytes: &mut [u8]| {
+            let open = &mut open[lane];
+            let (path, file_length) = &self.files[slice.file];
+            let file = match open {
+                Some((number, file)) if *number == slice.file => file,
+                _ => {
+                    let file = open_unchanged(path, *file_length)?;
+                    &mut open.insert((slice.file, file)).1
+                }
+            };
+            file.read_exact_at(bytes, slice.offset).map_err(|failed| {
+                if failed.kind() == std::io::ErrorKind::UnexpectedEof {
+                    changed(path, DiskErrorKind::Truncated)
+                } else {
+                    error::system(path, failed)
+                }
+            })?;
+            (self.progress)(slice.length);
             Ok(())
         };
-        hash_side_by_side(&lengths, buffers, fill).collect()
+        hash_side_by_side(self.geometry, pieces, buffers, fill)
     }
 }
 

@@ -10,7 +10,7 @@ use rustix::fs::Advice;
 
 use super::DiskError;
 use super::blank::is_hole;
-use super::files::{Files, Place, length_of};
+use super::files::{Files, Place};
 use super::lanes::{Buffers, LANES, hash_side_by_side};
 use super::open::Access;
 use crate::metainfo::{FileSlice, PieceIndex};
@@ -56,27 +56,18 @@ impl Reader {
         place: impl Fn(usize) -> Option<Place>,
         mut read: impl FnMut(u64),
     ) -> Vec<Result<Hashed, DiskError>> {
-        let geometry = files.geometry();
-        let lengths = pieces.iter().map(|&piece| geometry.length_of(piece));
-        let lengths: Vec<u32> = lengths.collect();
         let mut blank = [true; LANES];
         let lanes = &mut self.lanes;
-        let fill = |lane: usize, offset: u32, bytes: &mut [u8]| {
-            let count = u32::try_from(bytes.len()).expect("part of a piece fits 32 bits");
-            let mut left = &mut *bytes;
-            for slice in geometry.file_slices(pieces[lane], offset, count) {
-                let (bytes, rest) = left.split_at_mut(length_of(slice));
-                left = rest;
-                match place(slice.file) {
-                    Some(place) => lanes[lane].fill(files, slice, place, bytes)?,
-                    None => bytes.fill(0),
-                }
+        let fill = |lane: usize, slice: FileSlice, bytes: &mut [u8]| {
+            match place(slice.file) {
+                Some(place) => lanes[lane].fill(files, slice, place, bytes)?,
+                None => bytes.fill(0),
             }
             blank[lane] = blank[lane] && bytes.iter().all(|&byte| byte == 0);
-            read(u64::from(count));
+            read(slice.length);
             Ok(())
         };
-        let hashes: Vec<_> = hash_side_by_side(&lengths, buffers, fill).collect();
+        let hashes = hash_side_by_side(files.geometry(), pieces, buffers, fill);
         let hashes = hashes.into_iter().zip(blank);
         hashes.map(|(hash, blank)| Ok((hash?, blank))).collect()
     }

@@ -223,11 +223,9 @@ impl State<'_> {
                     return;
                 }
                 match self.look_at(piece, &mut reader) {
+                    Ok(Some(outcome)) => self.note(piece, Ok(outcome)),
                     Ok(None) => waiting.push(piece),
-                    looked => self.note(
-                        piece,
-                        looked.map(|outcome| outcome.unwrap_or(Outcome::Good)),
-                    ),
+                    Err(failed) => self.note(piece, Err(failed)),
                 }
                 if waiting.len() == LANES {
                     self.hash(&mut waiting, &mut reader, &mut buffers);
