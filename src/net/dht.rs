@@ -329,8 +329,8 @@ impl Keeping {
     /// [`Event::Announced`] at the end of each announce. A slow reader misses some, which is
     /// counted. `None` when the node stopped, refused the torrent because it keeps too many, or
     /// somebody else named the torrent. May be dropped while it waits; no event is lost by that.
-    pub async fn next(&mut self) -> Option<Event> {
-        self.events.recv().await.map(|event| *event)
+    pub async fn next(&mut self) -> Option<Box<Event>> {
+        self.events.recv().await
     }
 }
 

@@ -394,8 +394,11 @@ async fn a_torrent_is_kept_announced_until_its_reader_is_gone() {
     let info_hash = InfoHash::new([4; 20]);
     let announced = async |keeping: &mut Keeping| loop {
         match tokio::time::timeout(PATIENCE, keeping.next()).await {
-            Ok(Some(Event::Announced { report, .. })) => return report,
-            Ok(Some(_)) => {}
+            Ok(Some(event)) => {
+                if let Event::Announced { report, .. } = *event {
+                    return report;
+                }
+            }
             ended => panic!("{ended:?}"),
         }
     };

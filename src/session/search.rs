@@ -143,7 +143,7 @@ impl Search {
         self.helpers.spawn(async move {
             let mut announces = dht.keep_announced(info_hash, port, kind).await;
             while let Some(event) = announces.next().await {
-                let _ = results.send(LookupInput::Event(Box::new(event))).await;
+                let _ = results.send(LookupInput::Event(event)).await;
             }
         });
     }
