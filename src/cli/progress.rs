@@ -163,11 +163,8 @@ impl Row {
             bar.set_prefix(short_name(name, transfer));
             bar.set_message(describe(status));
         }
-        let mut lines = self.lines.as_mut();
-        if lines
-            .as_mut()
-            .is_some_and(|lines| lines.is_due(now, status.state))
-        {
+        let lines = self.lines.as_mut();
+        if lines.is_some_and(|lines| lines.is_due(now, status.state)) {
             let percent = match (status.state, status.checking) {
                 (State::Checking, Some((done, all))) => percent(done.into(), all.into()),
                 (State::Downloading, _) => {

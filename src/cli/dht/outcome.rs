@@ -469,8 +469,11 @@ impl Outcome {
 
     /// How a lookup went, in one line.
     fn lookup_text(&self, operation: &Operation, report: &LookupReport) -> String {
-        let queries = count(u64::from(report.queries), "query");
-        let mut text = format!("{} of {queries} answered", report.answered);
+        // Those of an announce are not among them.
+        let mut text = format!("{} answered", count(u64::from(report.answered), "query"));
+        if report.timed_out > 0 {
+            text.push_str(&format!(", {} not in time", report.timed_out));
+        }
         text.push_str(&format!(
             "; the closest is {} away; {}",
             count(u64::from(report.hops), "hop"),

@@ -148,9 +148,13 @@ impl Seeding {
         global: &Global,
         crowd: &Crowd,
     ) {
-        // Of many, only those of which there is news.
-        let is_new = self.changes.has_changed().unwrap_or(true);
-        if self.end.is_some() || (crowd.is_crowd() && !is_new) {
+        if self.end.is_some() {
+            return;
+        }
+        // Of many, only those of which there is news; what cannot be told yet stays news.
+        let is_news = || self.changes.has_changed().unwrap_or(true);
+        let may_be_told = !global.json || now >= self.next_json;
+        if crowd.is_crowd() && !(may_be_told && is_news()) {
             return;
         }
         self.changes.mark_unchanged();
