@@ -27,6 +27,8 @@ mod idle;
 mod lab;
 mod magnet;
 mod meter;
+#[path = "../../tests/interop/opentracker.rs"]
+mod opentracker;
 #[path = "../shared/process.rs"]
 mod process;
 mod programs;

@@ -1,13 +1,12 @@
 //! How each program seeds and downloads.
 
-use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::path::Path;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::content::{Lot, bytes_in};
 use crate::lab::{Lab, Need, PATIENCE, Program, run};
+use crate::opentracker;
 
 /// The interpreter the distribution's libtorrent belongs to.
 const PYTHON: &str = "/usr/bin/python3";
@@ -23,9 +22,6 @@ const TRACKER: u8 = 10;
 
 /// The port of everybody.
 const PORT: u16 = 6881;
-
-/// Time between two looks at what should come to be.
-const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// A program that is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,53 +57,22 @@ impl Client {
 /// What no table can do without.
 pub(crate) const NEEDS: [Need; 2] = [
     ("python3-libtorrent", || Client::Libtorrent.is_here()),
-    ("opentracker", || Path::new("/usr/bin/opentracker").exists()),
+    opentracker::NEED,
 ];
 
 /// The URL that torrents carry.
 pub(crate) fn tracker_url(lab: &Lab) -> String {
-    format!("http://{}/announce", lab.at(TRACKER, PORT))
+    format!("http://{}/announce", lab.at(TRACKER, opentracker::PORT))
 }
 
 /// Starts a tracker for this torrent alone.
 pub(crate) fn tracker(lot: &Lot<'_>) -> Program {
-    let folder = lot.kept(TRACKER);
-    // The distribution's build serves what it is told only, and reads that in its root folder.
-    std::fs::write(folder.join("whitelist"), format!("{}\n", lot.info_hash)).unwrap();
-    let (ip, port) = (lot.lab.address(TRACKER), PORT.to_string());
-    let mut all = vec!["-i", &ip, "-p", &port, "-P", &port];
-    all.extend(["-d", folder.to_str().unwrap(), "-w", "whitelist"]);
-    let program = Path::new("/usr/bin/opentracker");
-    let tracker = lot.lab.start("opentracker", program, &all);
-    wait_until(lot.lab, "the tracker's answer", "/scrape", "d5:files");
-    tracker
+    opentracker::start(lot.lab, TRACKER, &lot.info_hash)
 }
 
 /// Waits until the tracker knows so many seeds.
 pub(crate) fn wait_for_seeds(lot: &Lot<'_>, count: u8) {
-    let digits: Vec<&str> = (0..20)
-        .map(|at| &lot.info_hash[2 * at..2 * at + 2])
-        .collect();
-    let path = format!("/scrape?info_hash=%{}", digits.join("%"));
-    wait_until(lot.lab, "seeds", &path, &format!("8:completei{count}e"));
-}
-
-fn wait_until(lab: &Lab, what: &str, path: &str, answer: &str) {
-    let deadline = Instant::now() + PATIENCE;
-    let ask = || {
-        let mut stream = TcpStream::connect(lab.at(TRACKER, PORT))?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        write!(stream, "GET {path} HTTP/1.0\r\n\r\n")?;
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer)?;
-        std::io::Result::Ok(String::from_utf8_lossy(&answer).into_owned())
-    };
-    lab.inside(|| {
-        while !ask().unwrap_or_default().contains(answer) {
-            assert!(Instant::now() < deadline, "waited for {what} in vain");
-            std::thread::sleep(POLL_INTERVAL);
-        }
-    });
+    opentracker::wait_for_seeds(lot.lab, TRACKER, &lot.info_hash, count);
 }
 
 /// Starts a seeder.

@@ -31,6 +31,7 @@ mod libtorrent_node;
 mod libtorrent_queries;
 mod mainline;
 mod matrix;
+mod opentracker;
 mod operation;
 mod swarm;
 mod trackers;

@@ -3,24 +3,19 @@
 //!
 //! Trackless and each of the other programs, in both directions.
 
-use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::content::{Content, EmptyFiles};
 use crate::lab::{Family, Lab, Need, PATIENCE, Program, run};
 use crate::libtorrent::PYTHON;
 use crate::matrix::{DOWNLOADER, Original, SEEDER, SMALL_PIECES, parse, report, wait_for_done};
+use crate::opentracker::{self, PORT};
 use crate::transmission::Transmission;
 
 /// Where the tracker is.
 const TRACKER: u8 = 50;
-const PORT: u16 = 6969;
-
-/// Pause between two looks at the tracker.
-const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The address of a host.
 fn address(host: u8) -> String {
@@ -67,11 +62,9 @@ struct Scene {
 
 impl Scene {
     fn open(kind: Kind, other: Other) -> Option<Self> {
-        // It has no option that does nothing: any exit will do.
-        let tracker: Need = ("opentracker", || Path::new("/usr/bin/opentracker").exists());
-        let lab = Lab::open(&[tracker, other.need()])?;
+        let lab = Lab::open(&[opentracker::NEED, other.need()])?;
         let (original, magnet) = make(&lab, kind);
-        let tracker = opentracker(&lab, &original.info_hash);
+        let tracker = opentracker::start(&lab, TRACKER, &original.info_hash);
         Some(Self {
             lab,
             original,
@@ -82,15 +75,7 @@ impl Scene {
 
     /// Waits until the tracker knows a seed.
     fn wait_for_seed(&self) {
-        let hash: Vec<&str> = (0..20)
-            .map(|at| &self.original.info_hash[2 * at..2 * at + 2])
-            .collect();
-        let path = format!("/scrape?info_hash=%{}", hash.join("%"));
-        let deadline = Instant::now() + PATIENCE;
-        while !self.lab.inside(|| ask(&path)).contains("8:completei1e") {
-            assert!(Instant::now() < deadline, "no seed reached the tracker");
-            std::thread::sleep(POLL_INTERVAL);
-        }
+        opentracker::wait_for_seeds(&self.lab, TRACKER, &self.original.info_hash, 1);
     }
 }
 
@@ -119,47 +104,6 @@ fn make(lab: &Lab, kind: Kind) -> (Original, String) {
         info_hash: result["info_hash"].as_str().unwrap().to_owned(),
     };
     (original, result["magnet"].as_str().unwrap().to_owned())
-}
-
-/// Starts opentracker for one torrent, and waits until it answers.
-fn opentracker(lab: &Lab, info_hash: &str) -> Program {
-    let folder = lab.folder("tracker");
-    // The distribution's build serves what it is told only, and reads that in its root folder.
-    std::fs::write(folder.join("whitelist"), format!("{info_hash}\n")).unwrap();
-    let (ip, port) = (address(TRACKER), PORT.to_string());
-    let folder = folder.to_str().unwrap();
-    let arguments = [
-        "-i",
-        &ip,
-        "-p",
-        &port,
-        "-P",
-        &port,
-        "-d",
-        folder,
-        "-w",
-        "whitelist",
-    ];
-    let tracker = lab.start("opentracker", Path::new("opentracker"), &arguments);
-    let deadline = Instant::now() + PATIENCE;
-    while lab.inside(|| ask("/scrape")).is_empty() {
-        assert!(Instant::now() < deadline, "opentracker does not answer");
-        std::thread::sleep(POLL_INTERVAL);
-    }
-    tracker
-}
-
-/// What the tracker answers to a request; empty when it does not.
-fn ask(path: &str) -> String {
-    let exchange = || {
-        let mut stream = TcpStream::connect((address(TRACKER), PORT))?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        write!(stream, "GET {path} HTTP/1.0\r\n\r\n")?;
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer)?;
-        std::io::Result::Ok(String::from_utf8_lossy(&answer).into_owned())
-    };
-    exchange().unwrap_or_default()
 }
 
 /// Starts libtorrent at `host` without a DHT.
