@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
@@ -51,9 +51,15 @@ impl Family {
 /// How long any one step may take before a test gives up on it, where nothing else is said.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
-/// One lab at a time: each test moves hundreds of megabytes through all cores there are. See
-/// [`Lab::beside_others`] for those that do not.
-static TURN: Mutex<()> = Mutex::new(());
+/// Labs that may be open at a time, besides those of [`Lab::beside_others`]. Ours: most of the time the programs
+/// in them wait for timers of theirs, and six together take a core; but each may take 1 GiB of disk.
+const LABS: u8 = 6;
+
+/// How many of the [`LABS`] may still be opened.
+static FREE: Mutex<u8> = Mutex::new(LABS);
+
+/// Told of each lab that is gone.
+static FREED: Condvar = Condvar::new();
 
 /// Where `ip netns` keeps the namespaces.
 const NAMESPACES: &str = "/run/netns";
@@ -64,6 +70,26 @@ const IPV6: &str = "/proc/net/if_inet6";
 /// Names of namespaces must differ between tests and between runs.
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
+/// One of the [`LABS`] that may be open.
+struct Turn(());
+
+impl Turn {
+    /// Waits for it.
+    fn wait() -> Self {
+        let none = |free: &mut u8| *free == 0;
+        let free = FREED.wait_while(FREE.lock().unwrap(), none);
+        *free.unwrap() -= 1;
+        Self(())
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        *FREE.lock().unwrap() += 1;
+        FREED.notify_one();
+    }
+}
+
 /// A program by the name its package has, and whether it is here.
 pub(crate) type Need = (&'static str, fn() -> bool);
 
@@ -72,8 +98,8 @@ pub(crate) struct Lab {
     namespace: String,
     family: Family,
     folder: tempfile::TempDir,
-    /// While no other lab may be opened.
-    turn: Option<MutexGuard<'static, ()>>,
+    /// While it counts among the [`LABS`]. The last field: given back when the others are gone.
+    turn: Option<Turn>,
 }
 
 impl Lab {
@@ -88,7 +114,7 @@ impl Lab {
 
     /// The same with addresses of a family.
     pub(crate) fn open_over(family: Family, programs: &[Need]) -> Option<Self> {
-        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        let turn = Turn::wait();
         let mut missing: Vec<&str> = programs
             .iter()
             .filter(|(_, there)| !there())
@@ -124,7 +150,7 @@ impl Lab {
         Some(lab)
     }
 
-    /// Lets other labs be opened, because in this one there is little to do but wait for timers of programs.
+    /// Lets one more lab be opened, because in this one there is little to do but wait for timers of programs.
     #[allow(dead_code, reason = "the benchmark wants all cores")]
     pub(crate) fn beside_others(mut self) -> Self {
         self.turn = None;
