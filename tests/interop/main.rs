@@ -23,6 +23,7 @@
 
 mod aria2;
 mod content;
+mod daemon;
 mod discovery;
 mod lab;
 mod libtorrent;
