@@ -4,7 +4,7 @@
 //! to the outbox. Invariant: no number of a peer reaches an [`Event`] unchecked; a [`BlockRef`] or
 //! [`PieceIndex`] in one lies inside the torrent.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -97,6 +97,8 @@ struct Torrent {
     suspended: Bitfield,
     /// Pieces whose blocks wait until others have what they want; no bits at all while there are none.
     deferred: Bitfield,
+    /// Blocks of deferred pieces of which requests were rejected.
+    declined: BTreeMap<PieceIndex, u32>,
 }
 
 impl Torrent {
@@ -110,6 +112,7 @@ impl Torrent {
             geometry: pieces_only,
             suspended: Bitfield::default(),
             deferred: Bitfield::default(),
+            declined: BTreeMap::new(),
         }
     }
 }

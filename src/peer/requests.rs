@@ -40,6 +40,10 @@ const RECENT_MAX: usize = 1024;
 /// request given up long ago may be among them.
 const STRAY_REJECTS_MAX: u32 = 50;
 
+/// Requests that a peer may reject in a row before it is asked for nothing more for a while. Ours: a pipeline
+/// full of them, as a seed rejects what it gives to others first.
+const REJECTED_MAX: u32 = 250;
+
 /// How long a peer that rejects requests is asked for nothing more; twice as long each time, until it sends
 /// a block again. Ours: so that who rejects everything costs next to nothing.
 const REST_MIN: Duration = Duration::from_secs(1);
@@ -113,6 +117,8 @@ pub(super) struct Requests {
     rests_until: Option<Instant>,
     /// Rests since the last block.
     rests: u32,
+    /// Requests rejected since the last block.
+    rejected: u32,
     /// Rejects of what was not asked for.
     stray_rejects: u32,
     /// Blocks that came and were wanted.
@@ -134,6 +140,7 @@ impl Requests {
             timed_out: false,
             rests_until: None,
             rests: 0,
+            rejected: 0,
             stray_rejects: 0,
             delivered: 0,
             unwanted: 0,
@@ -337,7 +344,7 @@ impl Requests {
         }
         self.delivered += 1;
         self.waiting_since = now;
-        (self.rests_until, self.rests) = (None, 0);
+        (self.rests_until, self.rests, self.rejected) = (None, 0, 0);
         let bytes = u64::from(block.length);
         self.rate.add(now, bytes);
         self.slow_start = self
@@ -358,12 +365,8 @@ impl Requests {
         let position = self.position(block);
         if let Some(request) = position.and_then(|position| self.outstanding.remove(position)) {
             self.waiting_since = now;
-            let is_void = is_choked && !request.in_choke;
-            if !is_void && self.rests_until.is_none_or(|until| until <= now) {
-                let rest = REST_MIN.saturating_mul(1 << self.rests.min(16));
-                self.rests_until = Some(now + rest.min(REST_MAX));
-                self.rests += 1;
-                self.slow_start = None;
+            if !(is_choked && !request.in_choke) {
+                self.on_rejected(now);
             }
             return Ok(true);
         }
@@ -372,6 +375,19 @@ impl Requests {
             None => self.on_stray_reject()?,
         }
         Ok(false)
+    }
+
+    /// A request was rejected that could be answered.
+    fn on_rejected(&mut self, now: Instant) {
+        self.rejected += 1;
+        let is_patient = self.rests == 0 && self.rejected < REJECTED_MAX;
+        if is_patient || self.rests_until.is_some_and(|until| until > now) {
+            return;
+        }
+        let rest = REST_MIN.saturating_mul(1 << self.rests.min(16));
+        self.rests_until = Some(now + rest.min(REST_MAX));
+        self.rests += 1;
+        self.slow_start = None;
     }
 
     /// Something was rejected that nobody asked for.

@@ -2,6 +2,10 @@
 
 use super::*;
 
+/// Pieces of which a peer's requests were rejected that are remembered. Ours: a peer that takes them from
+/// others lacks a few of them at a time.
+const DECLINED_MAX: usize = 256;
+
 impl Connection {
     /// Sends no block of a piece until [`Self::resume`] or [`Self::withdraw`]: it is looked at again.
     /// Requests for it wait.
@@ -9,10 +13,7 @@ impl Connection {
         if let Some(torrent) = &mut self.torrent
             && torrent.have.contains(piece.get())
         {
-            if torrent.suspended.is_empty() {
-                torrent.suspended = Bitfield::new(torrent.have.len());
-            }
-            torrent.suspended.insert(piece.get());
+            insert(&mut torrent.suspended, &torrent.have, piece);
         }
     }
 
@@ -78,17 +79,36 @@ impl Connection {
         self.uploads.has_next(|piece| may_send(torrent, piece))
     }
 
-    /// Sends blocks of a piece only once it is no longer deferred; requests for it wait.
-    pub fn set_deferred(&mut self, piece: PieceIndex, deferred: bool) {
+    /// Sends no block of a piece, which others are to get, until it is no longer deferred. What the peer asked
+    /// for of it is rejected (BEP 6), as many requests as the piece has blocks, so that the peer asks for
+    /// something else. Further requests wait, and so do all of a peer without the fast extension.
+    pub fn defer(&mut self, piece: PieceIndex) {
+        let is_fast = self.is_fast();
+        let theirs = self.remote.checked();
         let Some(torrent) = &mut self.torrent else {
             return;
         };
-        if deferred {
-            if torrent.deferred.is_empty() {
-                torrent.deferred = Bitfield::new(torrent.have.len());
-            }
-            torrent.deferred.insert(piece.get());
+        if torrent.declined.len() >= DECLINED_MAX {
+            let lacks =
+                |piece: &PieceIndex| theirs.is_some_and(|theirs| !theirs.contains(piece.get()));
+            torrent.declined.retain(|piece, _| lacks(piece));
+        }
+        let has_room = torrent.declined.len() < DECLINED_MAX;
+        let count = torrent.geometry.block_count(piece);
+        let declined = torrent.declined.get(&piece).copied();
+        if is_fast && declined.map_or(has_room, |declined| declined < count) {
+            let dropped = self.uploads.cancel_piece(piece);
+            let count = u32::try_from(dropped.len()).unwrap_or(u32::MAX);
+            *torrent.declined.entry(piece).or_default() += count;
+            self.reject_all(dropped);
         } else {
+            insert(&mut torrent.deferred, &torrent.have, piece);
+        }
+    }
+
+    /// Sends blocks of a piece again.
+    pub fn undefer(&mut self, piece: PieceIndex) {
+        if let Some(torrent) = &mut self.torrent {
             torrent.deferred.remove(piece.get());
         }
     }
@@ -117,6 +137,7 @@ impl Connection {
     pub fn resume_deferred(&mut self) {
         if let Some(torrent) = &mut self.torrent {
             torrent.deferred = Bitfield::default();
+            torrent.declined = BTreeMap::new();
         }
     }
 
@@ -160,4 +181,12 @@ impl Connection {
     pub fn owed_for(&self, now: Instant) -> Duration {
         self.requests.owed_for(now.max(self.now))
     }
+}
+
+/// Marks a piece in a field that has no bits while none is marked; whether it was not marked before.
+fn insert(marked: &mut Bitfield, have: &Bitfield, piece: PieceIndex) -> bool {
+    if marked.is_empty() {
+        *marked = Bitfield::new(have.len());
+    }
+    marked.insert(piece.get())
 }

@@ -7,7 +7,7 @@ use super::lab::Lab;
 use super::puppet::{Puppet, Stream};
 use super::simulated_disk::SimulatedDisk;
 use super::{config, content, seconds};
-use crate::swarm::{Config, DialError, PeerSource, Reason, Refusal, State};
+use crate::swarm::{Config, DialError, PeerSource, Reason, Refusal, Seeding, State};
 use crate::wire::{ExtensionHandshake, Message, ProtocolError};
 
 #[test]
@@ -365,6 +365,7 @@ fn displaces(newcomer: SocketAddr) -> Option<usize> {
     let full = Config {
         peers_max: 8,
         unchoke_slots: 1,
+        seeding: Seeding::AsAsked,
         ..config(200)
     };
     let disk = SimulatedDisk::holding(&content);

@@ -88,8 +88,21 @@ impl Puppet {
         self.connect_to(Self::address(u16::from(number)), number)
     }
 
+    /// Connects a peer that has no extension at all.
+    pub(super) fn connect_plain(&mut self, number: u8) -> Option<Stream> {
+        let handshake = Handshake {
+            reserved: Reserved::default(),
+            ..self.handshake_of(number)
+        };
+        self.dialled(Self::address(u16::from(number)), &handshake)
+    }
+
     /// Connects a peer at this address and shakes hands.
     pub(super) fn connect_to(&mut self, address: SocketAddr, number: u8) -> Option<Stream> {
+        self.dialled(address, &self.handshake_of(number))
+    }
+
+    fn dialled(&mut self, address: SocketAddr, theirs: &Handshake) -> Option<Stream> {
         let id = self
             .torrent
             .handle_connected(self.now, address, Role::Dialled, Transport::Tcp);
@@ -99,8 +112,7 @@ impl Puppet {
             decoder: Decoder::new(),
             handshake_left: HANDSHAKE_LENGTH,
         };
-        let handshake = self.handshake_of(number);
-        self.feed(&stream, Bytes::copy_from_slice(&handshake.encode()));
+        self.feed(&stream, Bytes::copy_from_slice(&theirs.encode()));
         Some(stream)
     }
 

@@ -11,13 +11,22 @@ use crate::wire::Message;
 /// No pieces.
 const NOTHING: [u32; 0] = [];
 
-/// A seed that serves some peers, which want everything.
+/// A seed that serves some peers, which want everything and know nothing of rejects.
 fn serving<const N: usize>(content: &Content, config: Config) -> (Puppet, [Stream; N]) {
+    serving_those(content, config, Puppet::connect_plain)
+}
+
+/// A seed that serves some peers, which want everything and connect like this.
+fn serving_those<const N: usize>(
+    content: &Content,
+    config: Config,
+    connect: impl Fn(&mut Puppet, u8) -> Option<Stream>,
+) -> (Puppet, [Stream; N]) {
     let mut puppet = Puppet::with_disk(config, content, SimulatedDisk::holding(content));
     let mut number = 0;
     let mut streams = [(); N].map(|()| {
         number += 1;
-        puppet.connect(number).unwrap()
+        connect(&mut puppet, number).unwrap()
     });
     for stream in &mut streams {
         puppet.say(stream, &[Message::Interested]);
@@ -82,6 +91,35 @@ fn a_piece_that_is_on_its_way_to_a_peer_waits_for_the_next() {
     puppet.torrent.handle_disconnected(now, a.id, closed);
     puppet.say(&b, &[request(2)]);
     assert_eq!(sent(&mut puppet, &mut b), [0, 2]);
+}
+
+#[test]
+fn what_goes_to_another_is_rejected_so_that_something_else_is_asked_for() {
+    let content = content(15, 200_000);
+    let fast = Puppet::connect;
+    let (mut puppet, [a, mut b, busy]) = serving_those(&content, config(200), fast);
+    puppet.say(&busy, &[request(5)]);
+    puppet.say(&a, &[request(0)]);
+    puppet.say(&b, &[request(0), request(1)]);
+    let reject = Message::Reject {
+        index: 0,
+        offset: 0,
+        length: BLOCK_LENGTH,
+    };
+    let heard = puppet.hear(&mut b);
+    assert!(heard.contains(&reject), "{heard:?}");
+    assert!(
+        heard
+            .iter()
+            .any(|message| matches!(message, Message::Piece { index: 1, .. }))
+    );
+    // Who asks for it ever again waits: the piece has two blocks.
+    puppet.say(&b, &[request(0)]);
+    assert_eq!(puppet.hear(&mut b), std::slice::from_ref(&reject));
+    puppet.say(&b, &[request(0)]);
+    assert_eq!(puppet.hear(&mut b), []);
+    puppet.pass(seconds(21));
+    assert_eq!(sent(&mut puppet, &mut b), [0]);
 }
 
 #[test]

@@ -173,7 +173,14 @@ impl Torrent {
                 .holders(piece)
                 .saturating_sub(u16::from(peer.has(piece)));
             let given = self.first_copy.gives(self.now, others > 0, piece, id);
-            peer.connection.set_deferred(piece, !given);
+            if given {
+                peer.connection.undefer(piece);
+            } else {
+                peer.connection.defer(piece);
+            }
+        }
+        if !peer.connection.is_asked() {
+            return;
         }
         let waits = !peer.connection.is_served();
         if waits && peer.patience.since.is_none() {

@@ -190,9 +190,22 @@ fn a_choke_voids_nothing_until_the_rejects_come() {
     assert_eq!(connection.outstanding().count(), 0);
 }
 
+/// A peer rejects as many requests as it may before it is left alone, but for one.
+fn reject_nearly_too_many(connection: &mut Connection, block: BlockRef) {
+    for _ in 1..250 {
+        assert!(connection.request_room(at(0)) > 0);
+        connection.request(at(0), block);
+        give(connection, &[reject_of(block)]).unwrap();
+    }
+    assert!(connection.request_room(at(0)) > 0);
+    events(connection);
+    sent(connection);
+}
+
 #[test]
 fn who_rejects_without_a_choke_is_left_alone_for_longer_each_time() {
     let (mut connection, blocks) = asking(1);
+    reject_nearly_too_many(&mut connection, blocks[5]);
     let mut now = at(0);
     for rest in [1, 2, 4, 8, 16, 32, 60, 60] {
         give(&mut connection, &[reject_of(blocks[0])]).unwrap();
@@ -211,10 +224,11 @@ fn who_rejects_without_a_choke_is_left_alone_for_longer_each_time() {
         assert!(connection.request_room(now) > 0);
         connection.request(now, blocks[0]);
     }
+    // A block makes up for all of them.
     give(&mut connection, &[piece_of(blocks[0])]).unwrap();
     connection.request(now, blocks[1]);
     give(&mut connection, &[reject_of(blocks[1])]).unwrap();
-    assert_eq!(connection.request_room(now + Duration::from_secs(1)), 4);
+    assert!(connection.request_room(now) > 0);
 }
 
 #[test]
@@ -223,6 +237,10 @@ fn who_allows_what_it_then_rejects_is_left_alone_for_longer_each_time() {
     let block = all_blocks(&geometry())[0];
     let allowed = Message::AllowedFast { index: 0 };
     give(&mut connection, &[Message::HaveAll, allowed.clone()]).unwrap();
+    for _ in 1..250 {
+        connection.request(at(0), block);
+        give(&mut connection, &[reject_of(block), allowed.clone()]).unwrap();
+    }
     let mut now = at(0);
     for rest in [1, 2, 4, 8, 16, 32, 60, 60] {
         assert!(connection.request_room(now) > 0);
@@ -241,6 +259,36 @@ fn who_allows_what_it_then_rejects_is_left_alone_for_longer_each_time() {
     give(&mut connection, &[allowed, Message::Choke]).unwrap();
     give(&mut connection, &[reject_of(blocks[0])]).unwrap();
     assert!(connection.request_room(at(0)) > 0);
+}
+
+#[test]
+fn what_others_are_to_get_is_rejected_as_often_as_it_has_blocks_and_waits_then() {
+    let blocks = all_blocks(&geometry());
+    let mut seed = seed();
+    seed.set_choking(false);
+    sent(&mut seed);
+    let [first, other] = [blocks[0], blocks[3]];
+    give(&mut seed, &[request_of(first), request_of(other)]).unwrap();
+    seed.defer(first.piece);
+    assert_eq!(sent(&mut seed), [reject_of(first), piece_of(other)]);
+    for _ in 0..2 {
+        give(&mut seed, &[request_of(first)]).unwrap();
+        seed.defer(first.piece);
+        assert_eq!(sent(&mut seed), [reject_of(first)]);
+    }
+    give(&mut seed, &[request_of(first)]).unwrap();
+    seed.defer(first.piece);
+    assert_eq!(sent(&mut seed), []);
+    seed.undefer(first.piece);
+    assert_eq!(sent(&mut seed), [piece_of(first)]);
+    // Without the fast extension it waits at once.
+    let mut plain = plain(Some(&Bitfield::full(5)));
+    plain.set_choking(false);
+    give(&mut plain, &[request_of(first)]).unwrap();
+    plain.defer(first.piece);
+    assert_eq!(sent(&mut plain), [Message::Unchoke]);
+    plain.undefer(first.piece);
+    assert_eq!(sent(&mut plain), [piece_of(first)]);
 }
 
 #[test]
