@@ -2,10 +2,11 @@
 //!
 //! Peers choose what they fetch without knowing what others fetch just now. While much of the content is with
 //! us alone, many ask us for the same, and what goes out twice keeps the rest from getting out. Therefore,
-//! while there is a piece that no connected peer has, a request waits if its piece is with somebody else or
-//! on its way there, and slots go to those who ask for what is new ([`Seeding::EachOnce`]). When nobody asks
-//! for anything new and every writer has room, those that wait are given a block at a time: an idle line helps
-//! nobody. Super-seeding, in `torrent/super_seeding.rs`, goes further and shows each peer only what it is meant
+//! while there is a piece that no connected peer has, a request is held back if its piece is with somebody else
+//! or on its way there, and slots go to those who ask for what is new ([`Seeding::EachOnce`]). Held back means
+//! rejected (BEP 6), so that the peer's pipeline has room for something new; it means that the request waits if
+//! the peer does not know rejects or asks on. When nobody asks for anything new and every writer has room, those
+//! that wait are given a block at a time: an idle line helps nobody. Super-seeding, in `torrent/super_seeding.rs`, goes further and shows each peer only what it is meant
 //! to fetch.
 //!
 //! Invariant: nobody waits for long. A peer that waited for [`WAIT_MAX`] gets its turn like others at the next
@@ -143,7 +144,7 @@ impl Torrent {
         self.first_copy.under_way
     }
 
-    /// Looks at what a peer asks for: what others have or are getting waits.
+    /// Looks at what a peer asks for: what others have or are getting is rejected or waits.
     pub(super) fn sort_requests(&mut self, id: ConnectionId) {
         if self.config.seeding != Seeding::EachOnce {
             return;
