@@ -18,6 +18,7 @@ mod statistics;
 mod super_seeding;
 mod timers;
 mod transfer;
+mod unreadable;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;

@@ -85,7 +85,7 @@ impl Lab {
     /// Mounts a new ext4 in a file; gives its folder, or `None` where loop devices or ext4 are missing:
     /// then the reason was printed.
     pub(crate) fn mount_disk(&self, name: &str, bytes: u64) -> Option<PathBuf> {
-        let image = self.folder.path().join(format!("{name}.image"));
+        let image = self.image(name);
         fs::File::create(&image).unwrap().set_len(bytes).unwrap();
         let folder = self.folder(name);
         let (image, path) = (image.to_str().unwrap(), folder.to_str().unwrap());
@@ -97,6 +97,11 @@ impl Lab {
             return None;
         }
         Some(folder)
+    }
+
+    /// The file in which a mounted ext4 is.
+    pub(crate) fn image(&self, name: &str) -> PathBuf {
+        self.folder.path().join(format!("{name}.image"))
     }
 
     /// Stops all writing to a mounted disk until the value is dropped.

@@ -15,6 +15,7 @@
     reason = "tests start programs and threads, hold sockets, read files and print what they measured"
 )]
 
+mod bad_disk;
 mod bencode;
 mod content;
 mod corruption;

@@ -54,6 +54,11 @@ impl Pieces {
         }
     }
 
+    /// Whether a piece is under way.
+    pub(in crate::swarm) fn is_begun(&self, piece: PieceIndex) -> bool {
+        self.partial.contains_key(&piece)
+    }
+
     /// Forgets everything that is under way. Returns the requests for it.
     pub(in crate::swarm) fn forget_partials(&mut self) -> Vec<(ConnectionId, BlockRef)> {
         let under_way: Vec<PieceIndex> = self.partial.keys().copied().collect();

@@ -341,6 +341,62 @@ fn a_piece_that_could_not_be_read_once_is_served_again_when_it_is_right() {
 }
 
 #[test]
+fn pieces_that_cannot_be_read_are_tried_again_less_and_less_until_they_can() {
+    let content = content(10, 200_000);
+    let (mut puppet, peer) = serving(&content);
+    let geometry = content.info.geometry();
+    puppet.disk.failing_reads = true;
+    for index in [3, 4] {
+        let block = geometry.block(geometry.piece(index).unwrap(), 0).unwrap();
+        let now = puppet.now;
+        puppet
+            .torrent
+            .handle_upload_failed(now, peer.id, block, error());
+        puppet.drain();
+    }
+    let done = |puppet: &Puppet| puppet.torrent.stats(puppet.now).pieces_done;
+    assert_eq!((done(&puppet), puppet.disk.refused), (5, 2));
+    puppet.pass(seconds(3600));
+    assert_eq!(done(&puppet), 5);
+    let refused = puppet.disk.refused;
+    assert!((12..=20).contains(&refused), "{refused} times in an hour");
+    // The first that can be read brings the others along.
+    puppet.disk.failing_reads = false;
+    puppet.pass(seconds(301));
+    assert_eq!(done(&puppet), 7);
+    assert_eq!(puppet.torrent.state(), State::Seeding);
+    let mut other = puppet.connect(2).unwrap();
+    puppet.say(&other, &[Message::Interested]);
+    puppet.pass(seconds(11));
+    puppet.say(&other, &[request(&content, 3), request(&content, 4)]);
+    assert_eq!(blocks(&puppet.hear(&mut other)), 2);
+}
+
+#[test]
+fn a_piece_that_could_not_be_read_and_came_from_others_is_tried_no_more() {
+    let content = content(10, 200_000);
+    let (mut puppet, peer) = serving(&content);
+    let geometry = content.info.geometry();
+    let block = geometry.block(geometry.piece(3).unwrap(), 0).unwrap();
+    puppet.disk.failing_reads = true;
+    let now = puppet.now;
+    puppet
+        .torrent
+        .handle_upload_failed(now, peer.id, block, error());
+    puppet.drain();
+    puppet.disk.failing_reads = false;
+    let mut seed = puppet.connect(3).unwrap();
+    puppet.say(&seed, &[full_bitfield(&content), Message::Unchoke]);
+    let asked = puppet.hear(&mut seed);
+    let answers: Vec<_> = asked.iter().filter_map(|r| answer(&content, r)).collect();
+    puppet.say(&seed, &answers);
+    assert_eq!(puppet.torrent.state(), State::Seeding);
+    puppet.pass(seconds(60));
+    assert_eq!(puppet.torrent.stats(puppet.now).pieces_done, 7);
+    assert_eq!(puppet.disk.refused, 1);
+}
+
+#[test]
 fn files_are_looked_at_every_five_seconds_while_somebody_wants_something() {
     let content = content(11, 200_000);
     let (mut puppet, peer) = serving(&content);

@@ -29,6 +29,8 @@ pub(super) struct SimulatedDisk {
     pub(super) failing_syncs: bool,
     /// Checks of everything fail.
     pub(super) failing_checks: bool,
+    /// Pieces cannot be hashed.
+    pub(super) failing_reads: bool,
     /// The files were removed.
     is_gone: bool,
     /// Jobs that failed.
@@ -60,6 +62,7 @@ impl SimulatedDisk {
             failing: false,
             failing_syncs: false,
             failing_checks: false,
+            failing_reads: false,
             is_gone: false,
             refused: 0,
             held: VecDeque::new(),
@@ -117,6 +120,7 @@ impl SimulatedDisk {
             Job::Write { .. } | Job::Sync if self.failing => self.refuse(DiskErrorKind::Full),
             Job::Sync if self.failing_syncs => self.refuse(DiskErrorKind::Other),
             Job::CheckAll if self.failing_checks => self.refuse(DiskErrorKind::Denied),
+            Job::Verify { .. } if self.failing_reads => self.refuse(DiskErrorKind::Other),
             Job::Write { .. } if self.is_gone => self.refuse(DiskErrorKind::Missing),
             Job::Write { block, data } => {
                 self.writes += 1;

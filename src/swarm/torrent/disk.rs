@@ -12,6 +12,7 @@ use super::super::pieces::Pieces;
 use super::super::{Completion, DiskError, DiskErrorKind, Job, JobId};
 use super::Torrent;
 use super::ledger::Purpose;
+use super::unreadable::Unreadable;
 use crate::bitfield::Bitfield;
 use crate::metainfo::{BlockRef, PieceIndex};
 use crate::time::Instant;
@@ -21,10 +22,10 @@ use crate::time::Instant;
 const INSPECT_EVERY: Duration = Duration::from_secs(5);
 
 /// A disk that failed is tried again after so long; twice as long each time until it works.
-const RETRY_MIN: Duration = Duration::from_secs(10);
+pub(super) const RETRY_MIN: Duration = Duration::from_secs(10);
 
 /// Longest wait before a disk that failed is tried again.
-const RETRY_MAX: Duration = Duration::from_secs(5 * 60);
+pub(super) const RETRY_MAX: Duration = Duration::from_secs(5 * 60);
 
 /// What must be looked at before the torrent can go on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,6 +57,8 @@ pub(super) struct DiskWatch {
     next_inspection: Instant,
     /// Pieces of which a block could not be read; looked at after the next inspection.
     suspects: BTreeSet<PieceIndex>,
+    /// Pieces that the disk would not read, and that are tried again.
+    pub(super) unreadable: Unreadable,
     /// Files that are being checked.
     in_check: BTreeSet<usize>,
     /// Somebody wants what we have.
@@ -71,6 +74,7 @@ impl DiskWatch {
             inspecting: false,
             next_inspection: now,
             suspects: BTreeSet::new(),
+            unreadable: Unreadable::new(),
             in_check: BTreeSet::new(),
             has_audience: false,
             lost: false,
@@ -108,7 +112,7 @@ impl Torrent {
                     valid,
                     blocks,
                 } => match purpose {
-                    Purpose::Recheck(_) => self.looked_at([(piece, valid)]),
+                    Purpose::Recheck(_) => self.read_after_all(piece, valid),
                     _ => self.piece_verified(piece, valid, &blocks),
                 },
                 Completion::Checked { have } => self.checked(have),
@@ -185,7 +189,7 @@ impl Torrent {
                 }
                 self.stall(error, Repair::Files(files.into_iter().collect()));
             }
-            Purpose::Recheck(piece) => self.looked_at([(piece, false)]),
+            Purpose::Recheck(piece) => self.not_readable(piece, &error),
             Purpose::Inspect => self.inspected(Vec::new()),
             Purpose::Read => {}
         }
@@ -327,7 +331,8 @@ impl Torrent {
             State::Metadata | State::Checking | State::Failed => false,
         };
         let inspection = (watched && !self.watch.inspecting).then_some(self.watch.next_inspection);
-        retry.into_iter().chain(inspection).min()
+        let reread = self.reread_timeout();
+        retry.into_iter().chain(inspection).chain(reread).min()
     }
 
     /// Timers of the disk may be due.
@@ -339,6 +344,9 @@ impl Torrent {
             .and_then(|trouble| trouble.again);
         if retry.is_some_and(|at| at <= self.now) {
             self.unstall();
+        }
+        if self.reread_timeout().is_some_and(|at| at <= self.now) {
+            self.read_again();
         }
         if self.disk_timeout().is_some_and(|at| at <= self.now) {
             self.inspect();
@@ -362,10 +370,15 @@ impl Torrent {
         }
         for piece in std::mem::take(&mut self.watch.suspects) {
             if self.files_of(piece).is_disjoint(&self.watch.in_check) {
-                let blocks = false;
-                self.submit_as(Job::Verify { piece, blocks }, Purpose::Recheck(piece));
+                self.recheck(piece);
             }
         }
+    }
+
+    /// Has a piece hashed that is in doubt.
+    pub(super) fn recheck(&mut self, piece: PieceIndex) {
+        let blocks = false;
+        self.submit_as(Job::Verify { piece, blocks }, Purpose::Recheck(piece));
     }
 
     /// Has files hashed; what is in them is not served until that is done.
@@ -399,7 +412,7 @@ impl Torrent {
     }
 
     /// These pieces may not be what they were: they are neither served nor fetched until it is known.
-    fn doubt(&mut self, concerned: impl IntoIterator<Item = PieceIndex>) {
+    pub(super) fn doubt(&mut self, concerned: impl IntoIterator<Item = PieceIndex>) {
         let Some(pieces) = &mut self.pieces else {
             return;
         };
@@ -433,7 +446,7 @@ impl Torrent {
     }
 
     /// Pieces that were in doubt are known to be right or wrong.
-    fn looked_at(&mut self, found: impl IntoIterator<Item = (PieceIndex, bool)>) {
+    pub(super) fn looked_at(&mut self, found: impl IntoIterator<Item = (PieceIndex, bool)>) {
         let mut lost = 0u32;
         let mut misled = BTreeSet::new();
         for (piece, valid) in found {
