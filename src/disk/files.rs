@@ -450,14 +450,38 @@ impl Files {
             let file = self.open(slice.file, Access::Create)?;
             #[cfg(test)]
             self.faults.on_write(&self.root)?;
+            let end = slice.offset + slice.length;
+            self.check_length(slice.file, &file, end)?;
             self.marks.begin_write(slice.file);
             let result = write_all(&file, &mut buffers, slice.offset);
-            self.marks.end_write(slice.file);
+            let reach = if result.is_ok() { end } else { 0 };
+            self.marks.end_write(slice.file, reach);
             // Told even of a failure: part of it may have been written.
             written(slice.file);
             result.map_err(|failed| self.failed(slice.file, failed))?;
         }
         Ok(())
+    }
+
+    /// Fails if somebody cut a file that we wrote to and are about to write to up to `end`: whoever looks
+    /// at it after that finds it as long as it should be, with a hole where something was.
+    fn check_length(&self, file: usize, opened: &OpenFile, end: u64) -> Result<(), DiskError> {
+        let reach = self.marks.reach(file);
+        if end <= reach || self.marks.is_doubted(file) {
+            return Ok(());
+        }
+        let length = opened.metadata().map(|status| status.len());
+        match length.map_err(|failed| self.failed(file, failed))? {
+            length if length < reach => Err(self.cut(file)),
+            _ => Ok(()),
+        }
+    }
+
+    /// A file is shorter than we made it: it is in doubt until it was checked.
+    pub(super) fn cut(&self, file: usize) -> DiskError {
+        self.marks.doubt(file);
+        self.close_file(file);
+        error::changed(&self.full_path(file, self.place(file)))
     }
 
     /// Makes what was written to a file durable.

@@ -44,8 +44,12 @@ impl Files {
                 let opened = folder.open_file(&part, Access::Write)?;
                 self.marks.begin_write(file);
                 let cut = opened.set_len(wanted);
-                self.marks.end_write(file);
+                self.marks.end_write(file, 0);
                 cut.map_err(|failed| error::system(&folder.join(&part), failed))?;
+            }
+            Some(length) if length < wanted => {
+                drop(naming);
+                return Err(self.cut(file));
             }
             Some(_) => {}
             None => {

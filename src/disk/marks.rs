@@ -2,7 +2,7 @@
 //!
 //! Invariant: a file is taken for unchanged only if it has the device, inode, length and time it
 //! had; where our own writes explain another time or more length, only if device and inode are the
-//! same and it did not become shorter.
+//! same and it did not become shorter than our writes made it.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -22,6 +22,8 @@ struct Mark {
     touched: bool,
     /// Counts our writes, their beginnings and ends.
     writes: u64,
+    /// The file was so long when it was seen last, or our writes made it so long since.
+    reach: u64,
 }
 
 /// What a file looked like.
@@ -85,13 +87,19 @@ impl Marks {
         mark.writes += 1;
     }
 
-    /// We have written to a file, or failed to.
-    pub(super) fn end_write(&self, file: usize) {
+    /// We have written to a file up to `end`, or failed to: then `end` is 0.
+    pub(super) fn end_write(&self, file: usize, end: u64) {
         let mut marks = self.lock();
         let mark = marks.entry(file).or_default();
         mark.writers = mark.writers.saturating_sub(1);
         mark.writes += 1;
         mark.touched = true;
+        mark.reach = mark.reach.max(end);
+    }
+
+    /// How long a file must be at least.
+    pub(super) fn reach(&self, file: usize) -> u64 {
+        self.lock().get(&file).map_or(0, |mark| mark.reach)
     }
 
     /// How often we wrote to a file; to be asked before looking at it, for [`Self::compare`].
@@ -104,6 +112,8 @@ impl Marks {
     pub(super) fn compare(&self, file: usize, writes: u64, now: Option<Status>) -> Verdict {
         let mut marks = self.lock();
         let mark = marks.entry(file).or_default();
+        // A write that ended since the look began may have made it longer.
+        let reach = if mark.writes == writes { mark.reach } else { 0 };
         let (Some(known), Some(status)) = (mark.known, now) else {
             let Some(status) = now else {
                 // Gone, unless it was never there.
@@ -119,14 +129,16 @@ impl Marks {
             || known.device.is_some_and(|device| device != status.device);
         let is_ours = mark.writers > 0 || mark.touched || mark.writes != writes;
         let is_same = if is_ours {
-            status.stamp.size >= known.stamp.size
+            status.stamp.size >= known.stamp.size.max(reach)
         } else {
             status.stamp == known.stamp
         };
         if is_other || !is_same {
             return Verdict::Changed;
         }
+        let reach = mark.reach;
         mark.remember(status);
+        mark.reach = mark.reach.max(reach);
         Verdict::Same
     }
 
@@ -136,7 +148,7 @@ impl Marks {
         let mark = marks.entry(file).or_default();
         match now {
             Some(status) => mark.remember(status),
-            None => mark.known = None,
+            None => (mark.known, mark.reach) = (None, 0),
         }
     }
 
@@ -191,6 +203,7 @@ impl Mark {
             device: Some(status.device),
         });
         self.touched = self.writers > 0;
+        self.reach = status.stamp.size;
     }
 }
 
@@ -236,15 +249,35 @@ mod tests {
         assert_eq!(marks.compare(0, before, status(12, 6, 7)), Verdict::Same);
         assert_eq!(marks.compare(0, before, status(9, 6, 7)), Verdict::Changed);
         assert_eq!(marks.compare(0, before, status(13, 6, 8)), Verdict::Changed);
-        marks.end_write(0);
+        marks.end_write(0, 12);
         let writes = marks.writes(0);
         assert_eq!(marks.compare(0, writes, status(20, 8, 7)), Verdict::Same);
         // From here on nothing of ours explains anything.
         assert_eq!(marks.compare(0, writes, status(20, 9, 7)), Verdict::Changed);
         // A write that began and ended during a look explains what was seen.
         marks.begin_write(0);
-        marks.end_write(0);
+        marks.end_write(0, 20);
         assert_eq!(marks.compare(0, writes, status(20, 9, 7)), Verdict::Same);
+    }
+
+    #[test]
+    fn a_file_is_never_shorter_than_our_writes_made_it() {
+        let marks = Marks::new(1, &BTreeMap::new());
+        assert_eq!(marks.compare(0, 0, status(10, 5, 7)), Verdict::New);
+        assert_eq!(marks.reach(0), 10);
+        for end in [30, 20] {
+            marks.begin_write(0);
+            marks.end_write(0, end);
+        }
+        let writes = marks.writes(0);
+        assert_eq!(marks.reach(0), 30);
+        assert_eq!(marks.compare(0, writes, status(29, 6, 7)), Verdict::Changed);
+        assert_eq!(marks.compare(0, writes, status(30, 6, 7)), Verdict::Same);
+        // Once it was checked it is as long as it is.
+        marks.remember(0, status(12, 6, 7));
+        assert_eq!(marks.reach(0), 12);
+        marks.remember(0, None);
+        assert_eq!(marks.reach(0), 0);
     }
 
     #[test]

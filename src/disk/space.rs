@@ -87,7 +87,7 @@ impl Files {
         self.marks.begin_write(file);
         // What cannot be freed now is freed, or used, by what is written.
         let _ = opened.set_len(status.len());
-        self.marks.end_write(file);
+        self.marks.end_write(file, 0);
     }
 }
 

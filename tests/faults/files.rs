@@ -2,12 +2,14 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::content::{BLOCK, Content};
 use crate::lab::{Lab, PORT, address};
 use crate::leecher::{Answer, Leecher};
 use crate::program::Program;
+use crate::seeder::{Conduct, Ledger, Seeder};
 
 /// Host of the seeder.
 const SEEDER: u8 = 10;
@@ -125,6 +127,57 @@ fn a_folder_that_is_gone_under_a_seeder_is_an_error_that_ends_when_it_is_back() 
             fs::rename(folder.with_extension("away"), folder).unwrap();
         },
     );
+}
+
+/// Damages what a download has written in its middle; it completes all the same, with the right content.
+#[track_caller]
+fn check_download_survives(seed: u64, damage: fn(&Path)) {
+    let Some(lab) = Lab::open() else { return };
+    let content = Arc::new(Content::file(seed, 16 << 20, PIECE));
+    let ledger = Arc::<Ledger>::default();
+    let source = Seeder::start(&content, Conduct::limited(address(1), 4 << 20), &ledger);
+    let torrent = content.write_torrent(&lab.folder("torrents"));
+    let (output, peer) = (lab.folder("output"), source.address.to_string());
+    let get = [
+        "get",
+        &torrent,
+        "--json",
+        "--bootstrap",
+        "none",
+        "--peer",
+        &peer,
+    ];
+    let to = ["-o", output.to_str().unwrap()];
+    let mut getter = lab.trackless(SEEDER, &[&get[..], &to].concat());
+    getter.wait_for_bytes(6 << 20);
+    damage(&output);
+    source.lift_limit();
+    getter.wait_done();
+    content.check(&output);
+    let again = ledger.bytes() - (16 << 20);
+    eprintln!("{again} bytes fetched again");
+}
+
+#[test]
+fn a_download_whose_file_is_cut_completes() {
+    check_download_survives(62, |output| {
+        let entry = fs::read_dir(output).unwrap().flatten().next().unwrap();
+        let file = fs::OpenOptions::new().write(true).open(entry.path());
+        file.unwrap().set_len(1 << 20).unwrap();
+    });
+}
+
+#[test]
+fn a_download_whose_file_is_deleted_completes() {
+    check_download_survives(63, |output| {
+        let entry = fs::read_dir(output).unwrap().flatten().next().unwrap();
+        fs::remove_file(entry.path()).unwrap();
+    });
+}
+
+#[test]
+fn a_download_whose_folder_is_deleted_completes() {
+    check_download_survives(64, |output| fs::remove_dir_all(output).unwrap());
 }
 
 #[test]

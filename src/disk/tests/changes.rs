@@ -144,6 +144,59 @@ fn a_file_cut_short_is_repaired_if_the_rest_is_right() {
     assert_eq!(bench.inspect(), Vec::<usize>::new());
 }
 
+/// Cuts an incomplete file as somebody else would.
+fn cut(bench: &Bench, length: usize) {
+    let file = fs::File::options().write(true).open(bench.part("a"));
+    let length = u64::try_from(length).unwrap();
+    file.unwrap().set_len(length).unwrap();
+}
+
+#[test]
+fn a_file_that_was_cut_takes_no_write_that_would_hide_it() {
+    let files = [file("a", 4 * PIECE_LENGTH)];
+    let mut bench = Bench::new(&files);
+    assert_eq!(bench.check(), Ok(vec![]));
+    for piece in [0, 1] {
+        bench.write_blocks(piece);
+        assert!(bench.verify(piece));
+    }
+    cut(&bench, PIECE_LENGTH + 100);
+    let block = bench.block(2, 0);
+    let bytes = bench.bytes_of(block).to_vec();
+    let Completion::Failed { error } = bench.write(block, &bytes) else {
+        panic!("it was written");
+    };
+    assert_eq!(error.kind, DiskErrorKind::Changed);
+    assert_eq!(bench.inspect(), [0]);
+    assert_eq!(bench.check_files(&[0]), (vec![0, 1, 2, 3], vec![0]));
+    bench.download();
+    bench.assert_complete(&files);
+}
+
+#[test]
+fn a_file_that_was_cut_after_its_end_was_written_gets_no_name() {
+    let files = [file("a", 4 * PIECE_LENGTH)];
+    let mut bench = Bench::new(&files);
+    assert_eq!(bench.check(), Ok(vec![]));
+    for piece in [3, 0, 1] {
+        bench.write_blocks(piece);
+        assert!(bench.verify(piece));
+    }
+    cut(&bench, 2 * PIECE_LENGTH);
+    bench.write_blocks(2);
+    let verify = Job::Verify {
+        piece: bench.piece(2),
+        blocks: false,
+    };
+    let Completion::Failed { error } = bench.run(verify) else {
+        panic!("it got its name");
+    };
+    assert_eq!(error.kind, DiskErrorKind::Changed);
+    assert_eq!(bench.check_files(&[0]), (vec![0, 1, 2, 3], vec![0, 1, 2]));
+    bench.download();
+    bench.assert_complete(&files);
+}
+
 #[test]
 fn a_file_that_was_removed_is_fetched_again() {
     let (mut bench, files) = complete();
