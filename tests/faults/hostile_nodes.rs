@@ -217,6 +217,26 @@ fn announces_of_a_hundred_thousand_torrents_do_not_push_out_those_that_matter() 
     scene.check_unharmed();
 }
 
+#[test]
+fn a_token_of_an_earlier_run_is_refused_and_nothing_is_stored() {
+    let Some(lab) = Lab::open() else { return };
+    let start = || {
+        let node = ["node", "--json", "--bootstrap", "none"];
+        let mut node = lab.trackless(NODE, &node);
+        node.wait_for_event("listening");
+        node
+    };
+    let mut node = start();
+    let mut stranger = Stranger::at(address(51));
+    let (token, _) = stranger.peers(node_address(), &[1; 20]).unwrap();
+    assert!(stranger.announce_with(node_address(), &[1; 20], 1, &token));
+    node.kill();
+    let _node = start();
+    assert!(!stranger.announce_with(node_address(), &[1; 20], 1, &token));
+    let (_, peers) = stranger.peers(node_address(), &[1; 20]).unwrap();
+    assert_eq!(peers, []);
+}
+
 /// Announces random torrents as fast as tokens come.
 fn announce_many(stranger: &Stranger, victim: SocketAddr, count: u64, noise: &mut Noise) {
     let mut stored = 0u64;

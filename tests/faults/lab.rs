@@ -48,6 +48,13 @@ impl Lab {
         Some(lab)
     }
 
+    /// Makes every address of 9.0.0.0/8 one of this machine. They count as addresses of the Internet, where
+    /// hosts have neighbours and limits of their own.
+    pub(crate) fn widen(&self) {
+        let route = ["route", "add", "local", "9.0.0.0/8", "dev", "lo"];
+        assert!(run("ip", &route), "the network takes a route");
+    }
+
     /// A folder of this name, made if needed. What is mounted there is seen through [`Lab::seen`] only.
     pub(crate) fn folder(&self, name: &str) -> PathBuf {
         let path = self.folder.path().join(name);
@@ -131,6 +138,14 @@ impl Lab {
     /// The state folder of the `trackless` at a host.
     pub(crate) fn state_folder(&self, host: u8) -> PathBuf {
         self.folder(&format!("state-{host}"))
+    }
+
+    /// Starts `trackless` with a state folder of its own at an address of a network that was widened.
+    pub(crate) fn trackless_at(&self, address: Ipv4Addr, arguments: &[&str]) -> Program {
+        let state = self.folder(&format!("state-{address}"));
+        let listen = format!("{address}:{PORT}");
+        let own = ["--listen", &listen, "--state-dir", state.to_str().unwrap()];
+        self.start(&[], &[arguments, &own].concat())
     }
 
     /// Starts `trackless` with these arguments and no others.

@@ -38,4 +38,5 @@ mod start;
 mod stop;
 mod stranger;
 mod tracker;
+mod wide_network;
 mod wire;

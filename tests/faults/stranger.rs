@@ -111,7 +111,18 @@ impl Stranger {
         let Some((token, _)) = self.peers(to, info_hash) else {
             return false;
         };
-        let (info_hash, token) = (string_of(info_hash), string_of(&token));
+        self.announce_with(to, info_hash, port, &token)
+    }
+
+    /// The same with a token that came earlier.
+    pub(crate) fn announce_with(
+        &mut self,
+        to: SocketAddr,
+        info_hash: &[u8; 20],
+        port: u16,
+        token: &[u8],
+    ) -> bool {
+        let (info_hash, token) = (string_of(info_hash), string_of(token));
         let port = format!("i{port}e");
         let arguments: [(&str, &[u8]); 3] = [
             ("info_hash", &info_hash),
