@@ -150,6 +150,17 @@ impl Content {
         path.to_str().unwrap().to_owned()
     }
 
+    /// The same with several trackers, each in a tier of its own (BEP 12).
+    pub(crate) fn write_torrent_with_all(&self, folder: &Path, trackers: &[String]) -> String {
+        let path = folder.join(format!("{}.torrent", self.hash_text()));
+        let tier = |tracker: &String| [b"l", &string_of(tracker.as_bytes())[..], b"e"].concat();
+        let tiers: Vec<u8> = trackers.iter().flat_map(tier).collect();
+        let tiers = [b"l", &tiers[..], b"e"].concat();
+        let torrent = dictionary(&[("announce-list", &tiers), ("info", &self.info)]);
+        fs::write(&path, torrent).unwrap();
+        path.to_str().unwrap().to_owned()
+    }
+
     /// The paths of the files when the torrent lies in `root`, with the place of their bytes.
     pub(crate) fn paths(&self, root: &Path) -> Vec<(PathBuf, &[u8])> {
         let mut start = 0;

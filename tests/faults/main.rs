@@ -26,6 +26,7 @@ mod frozen;
 mod hostile_nodes;
 mod hostile_peers;
 mod hostile_streams;
+mod hostile_trackers;
 mod kill;
 mod lab;
 mod leecher;
