@@ -17,6 +17,7 @@
 
 mod bad_disk;
 mod bencode;
+mod broken_streams;
 mod content;
 mod corruption;
 mod departure;
