@@ -24,6 +24,7 @@ mod departure;
 mod disk;
 mod files;
 mod frozen;
+mod hostile_exchange;
 mod hostile_nodes;
 mod hostile_peers;
 mod hostile_streams;
