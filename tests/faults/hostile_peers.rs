@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use sha1::{Digest, Sha1};
+
 use crate::content::Content;
 use crate::hostile_streams::{Attack, Fate, attacks};
 use crate::lab::{Lab, PATIENCE, PORT, address, eventually};
@@ -23,7 +25,12 @@ const ENDS_WITHIN: Duration = Duration::from_secs(20);
 
 /// Dials a victim and attacks; whether the stream ended.
 fn attack(from: Ipv4Addr, to: SocketAddr, info_hash: &[u8; 20], attack: &Attack) -> bool {
-    let Ok(mut wire) = Wire::join(from.into(), to, info_hash) else {
+    let joined = Wire::dial(from.into(), to).and_then(|mut wire| {
+        wire.send_handshake_with(info_hash, attack.fast)?;
+        wire.receive_handshake()?;
+        Ok(wire)
+    });
+    let Ok(mut wire) = joined else {
         return true;
     };
     // A write that does not get through in time is no end.
@@ -93,6 +100,7 @@ impl Ambush {
             let listener = TcpListener::bind((Ipv4Addr::new(127, 0, 5, host), 0)).unwrap();
             addresses.push(listener.local_addr().unwrap());
             let (bytes, info_hash) = (attack.bytes.clone(), content.info_hash);
+            let fast = attack.fast;
             let (outcomes, stopped) = (Arc::clone(&outcomes), Arc::clone(&stopped));
             std::thread::spawn(move || {
                 for stream in listener.incoming().map_while(Result::ok) {
@@ -106,7 +114,7 @@ impl Ambush {
                     let mut wire = Wire::new(stream);
                     let spoken = wire
                         .receive_handshake()
-                        .and_then(|_| wire.send_handshake(&info_hash))
+                        .and_then(|_| wire.send_handshake_with(&info_hash, fast))
                         .and_then(|()| wire.raw(&bytes));
                     if spoken.is_err() || wire.is_closed(ENDS_WITHIN) {
                         set(Outcome::Ended);
@@ -143,6 +151,27 @@ impl Drop for Ambush {
     }
 }
 
+/// The reasons for which peers were let go are counted and told.
+#[track_caller]
+fn check_counted(scene: &mut Scene) {
+    let progress = scene.getter.wait_for_news("progress");
+    let lost = &progress["peers_lost"];
+    eprintln!("peers lost: {lost}");
+    for reason in [
+        "bad bitfield",
+        "a block or piece that the torrent does not have",
+        "a message of an extension that was not agreed on",
+        "bad extension message",
+        "too many requests",
+        "message",
+    ] {
+        let keys = lost.as_object().unwrap().iter();
+        let of_reason = keys.filter(|(key, _)| key.contains(reason));
+        let count: u64 = of_reason.filter_map(|(_, number)| number.as_u64()).sum();
+        assert!(count > 0, "{reason:?} in {lost}");
+    }
+}
+
 #[test]
 fn peers_that_break_the_protocol_are_let_go_and_a_download_beside_them_completes() {
     let Some(lab) = Lab::open() else { return };
@@ -155,6 +184,7 @@ fn peers_that_break_the_protocol_are_let_go_and_a_download_beside_them_completes
         "the downloader keeps peers that broke a rule"
     );
     scene.check_alive("attacks on the downloader");
+    check_counted(&mut scene);
     let survived = attack_all((address(SEEDER), PORT).into(), &scene.other);
     assert_eq!(
         survived, [""; 0],
@@ -207,6 +237,43 @@ fn metadata_comes_from_the_honest_one_of_four_peers() {
     getter.wait_for_event("metadata");
     getter.wait_done();
     content.check(&output);
+}
+
+/// The same sentence for metadata that peers send and for a file.
+#[test]
+fn metadata_of_the_right_hash_that_no_torrent_may_have_is_refused_in_the_words_for_a_file() {
+    let Some(lab) = Lab::open() else { return };
+    let mut content = Content::file(53, 100_000, 32 << 10);
+    let (right, wrong) = (&b"12:piece lengthi32768e"[..], b"12:piece lengthi-1e");
+    let at = content
+        .info
+        .windows(right.len())
+        .position(|part| part == right);
+    let at = at.unwrap();
+    content
+        .info
+        .splice(at..at + right.len(), wrong.iter().copied());
+    content.info_hash = Sha1::digest(&content.info).into();
+    let content = Arc::new(content);
+    let seeder = Seeder::start(&content, Conduct::honest(address(1)), &Arc::default());
+    let torrent = content.write_torrent(&lab.folder("torrents"));
+    let (magnet, peer) = (content.magnet(), seeder.address.to_string());
+    let output = lab.folder("output");
+    let sentence = |what: &str| {
+        let to = ["-o", output.to_str().unwrap(), "--peer", &peer];
+        let get = ["get", what, "--bootstrap", "none"];
+        let mut getter = lab.trackless(GETTER, &[&get[..], &to].concat());
+        assert_eq!(getter.wait(PATIENCE), Some(1), "{}", getter.tail());
+        let mut errors = getter.errors();
+        errors.retain(|line| line.contains("piece length"));
+        assert_eq!(errors.len(), 1, "{}", getter.tail());
+        errors.remove(0)
+    };
+    let (of_file, of_peers) = (sentence(&torrent), sentence(&magnet));
+    let reason = |text: &str| text.rsplit(": ").next().unwrap().to_owned();
+    assert_eq!(reason(&of_peers), reason(&of_file), "{of_peers}, {of_file}");
+    let made = std::fs::read_dir(&output).unwrap().count();
+    assert_eq!(made, 0, "nothing was made");
 }
 
 #[test]

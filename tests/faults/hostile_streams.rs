@@ -24,6 +24,8 @@ pub(crate) struct Attack {
     pub(crate) bytes: Vec<u8>,
     /// What must come of it.
     pub(crate) fate: Fate,
+    /// Whether the handshake offers the fast extension (BEP 6).
+    pub(crate) fast: bool,
 }
 
 impl Attack {
@@ -32,6 +34,17 @@ impl Attack {
             name: name.into(),
             bytes,
             fate: Fate::Ends,
+            fast: false,
+        }
+    }
+
+    /// The same after the fast extension was agreed on.
+    fn fast(self) -> Self {
+        let name = format!("fast: {}", self.name);
+        Self {
+            name,
+            fast: true,
+            ..self
         }
     }
 
@@ -58,6 +71,7 @@ pub(crate) fn attacks(content: &Content) -> Vec<Attack> {
     all.extend(wrong_pieces(content));
     all.extend(floods(content));
     all.extend(wrong_extensions());
+    all.extend(wrong_fast_messages(content));
     all
 }
 
@@ -181,11 +195,11 @@ fn floods(content: &Content) -> Vec<Attack> {
             "one block 200 times",
             [full.clone(), unasked(0).repeat(200)].concat(),
         ),
-        Attack::borne(
+        Attack::fatal(
             "choke flapping",
             [full, [frame(1, &[]), frame(0, &[])].concat().repeat(1_000)].concat(),
         ),
-        Attack::borne(
+        Attack::fatal(
             "interest flapping",
             [frame(2, &[]), frame(3, &[])].concat().repeat(1_000),
         ),
@@ -198,10 +212,6 @@ fn floods(content: &Content) -> Vec<Attack> {
             (0..=u16::MAX)
                 .flat_map(|port| frame(9, &port.to_be_bytes()))
                 .collect(),
-        ),
-        Attack::borne(
-            "fast messages without the bit",
-            [13, 14, 15, 16, 17].map(|id| frame(id, &[])).concat(),
         ),
     ]
 }
@@ -274,5 +284,63 @@ fn wrong_extensions() -> Vec<Attack> {
             extended(number, &gossip).repeat(20),
         ));
     }
+    all
+}
+
+/// Lies in the fast extension (BEP 6), and its messages where it was not agreed on.
+fn wrong_fast_messages(content: &Content) -> Vec<Attack> {
+    let pieces = u32::try_from(content.pieces()).unwrap();
+    let block = u32::try_from(BLOCK).unwrap();
+    // Id and payload of a right message of each kind.
+    let right = [
+        (13, numbers(&[0])),
+        (14, Vec::new()),
+        (15, Vec::new()),
+        (16, numbers(&[0, 0, block])),
+        (17, numbers(&[0])),
+    ];
+    let mut all = Vec::new();
+    for (id, payload) in right {
+        let name = format!("message {id} that was not agreed on");
+        all.push(Attack::fatal(name, frame(id, &payload)));
+        let long = frame(id, &[&payload[..], &[0]].concat());
+        all.push(Attack::fatal(format!("message {id} a byte long"), long).fast());
+        if !payload.is_empty() {
+            let short = frame(id, &payload[1..]);
+            all.push(Attack::fatal(format!("message {id} a byte short"), short).fast());
+        }
+    }
+    let (have_all, have_none) = (frame(14, &[]), frame(15, &[]));
+    let have = frame(4, &numbers(&[0]));
+    let none = frame(5, &vec![0; content.full_bitfield().len()]);
+    for (name, bytes) in [
+        ("all and then none", [&have_all[..], &have_none].concat()),
+        (
+            "all and then a bitfield of none",
+            [&have_all[..], &none].concat(),
+        ),
+        ("a have and then none", [&have[..], &have_none].concat()),
+        (
+            // As many as an earlier request could explain are borne.
+            "rejects of what was never asked for",
+            [
+                &have_none[..],
+                &frame(16, &numbers(&[0, 0, block])).repeat(51),
+            ]
+            .concat(),
+        ),
+    ] {
+        all.push(Attack::fatal(name, bytes).fast());
+    }
+    for (name, id, payload) in [
+        ("a suggested piece out of range", 13, numbers(&[pieces])),
+        ("an allowed piece out of range", 17, numbers(&[u32::MAX])),
+    ] {
+        all.push(Attack::out_of_range(name, frame(id, &payload)).fast());
+    }
+    let allowed: Vec<u8> = (0..50_000)
+        .flat_map(|number| frame(17, &numbers(&[number % pieces])))
+        .collect();
+    all.push(Attack::borne("50,000 allowed pieces", allowed).fast());
     all
 }

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::content::Content;
 use crate::lab::{Lab, PORT, address, socket};
@@ -20,6 +21,9 @@ pub(crate) const LATER: u8 = 11;
 
 /// Memory that no process here may exceed. Undisturbed, a node takes 7 MiB and a download 20 MiB.
 pub(crate) const MEMORY_MAX: u64 = 64 << 20;
+
+/// How long is looked whether they are busy.
+const SPAN: Duration = Duration::from_secs(4);
 
 /// A node, a seeder and a download that goes on until told otherwise, all known to each other.
 pub(crate) struct Scene {
@@ -125,10 +129,23 @@ impl Scene {
         }
     }
 
+    /// Nobody is busy with what is over. The download goes on meanwhile, half a megabyte a second.
+    #[track_caller]
+    fn check_idle(&self) {
+        let all = [&self.node, &self.seeder, &self.getter];
+        let before = all.map(Program::processor_time);
+        std::thread::sleep(SPAN);
+        for (program, before) in all.iter().zip(before) {
+            let busy = program.processor_time() - before;
+            assert!(busy < SPAN / 4, "{busy:?} in {SPAN:?}: {}", program.tail());
+        }
+    }
+
     /// The download completes, another one finds what the seeder has, and memory is bounded.
     #[track_caller]
     pub(crate) fn check_unharmed(mut self) {
         self.check_alive("everything");
+        self.check_idle();
         self.source.lift_limit();
         self.getter.wait_for_event("done");
         self.content.check(&self.lab.folder("output"));

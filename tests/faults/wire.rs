@@ -75,12 +75,22 @@ impl Wire {
 
     /// Sends a handshake with the bit of BEP 10.
     pub(crate) fn send_handshake(&mut self, info_hash: &[u8; 20]) -> io::Result<()> {
+        self.send_handshake_with(info_hash, false)
+    }
+
+    /// The same, and with the bit of BEP 6 if wanted.
+    pub(crate) fn send_handshake_with(
+        &mut self,
+        info_hash: &[u8; 20],
+        fast: bool,
+    ) -> io::Result<()> {
         let local = self.stream.local_addr()?;
         let ip = match local.ip() {
             IpAddr::V4(ip) => u32::from(ip) & 0x0fff_ffff,
             IpAddr::V6(_) => 0,
         };
-        let mut bytes = b"\x13BitTorrent protocol\0\0\0\0\0\x10\0\0".to_vec();
+        let mut bytes = b"\x13BitTorrent protocol\0\0\0\0\0\x10\0".to_vec();
+        bytes.push(if fast { 4 } else { 0 });
         bytes.extend_from_slice(info_hash);
         bytes.extend_from_slice(format!("-SC0001-{ip:07x}{:05}", local.port()).as_bytes());
         self.raw(&bytes)
