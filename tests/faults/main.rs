@@ -29,6 +29,7 @@ mod hostile_nodes;
 mod hostile_peers;
 mod hostile_streams;
 mod hostile_trackers;
+mod huge_torrents;
 mod kill;
 mod lab;
 mod leecher;
