@@ -18,6 +18,7 @@
 mod bad_disk;
 mod bencode;
 mod broken_streams;
+mod clock;
 mod content;
 mod corruption;
 mod departure;
