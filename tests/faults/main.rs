@@ -34,6 +34,7 @@ mod huge_torrents;
 mod kill;
 mod lab;
 mod leecher;
+mod lossy;
 mod private;
 mod program;
 mod scarcity;
