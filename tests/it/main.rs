@@ -12,6 +12,7 @@ mod cli;
 mod command;
 mod dht;
 mod follow;
+mod hostile_files;
 mod krpc;
 mod magnet;
 mod node;
