@@ -365,7 +365,7 @@ impl Requests {
         let position = self.position(block);
         if let Some(request) = position.and_then(|position| self.outstanding.remove(position)) {
             self.waiting_since = now;
-            if !(is_choked && !request.in_choke) {
+            if !is_choked || request.in_choke {
                 self.on_rejected(now);
             }
             return Ok(true);
