@@ -2,9 +2,9 @@
 
 use super::*;
 
-/// Pieces of which a peer's requests were rejected that are remembered. Ours: a peer that takes them from
-/// others lacks a few of them at a time.
-const DECLINED_MAX: usize = 256;
+/// Requests of a peer that are rejected in a row because others get what it asks for. Ours: enough to find
+/// something else among all that is on its way, and half of what our own connections take before they rest.
+const DECLINED_MAX: usize = 125;
 
 impl Connection {
     /// Sends no block of a piece until [`Self::resume`] or [`Self::withdraw`]: it is looked at again.
@@ -80,36 +80,27 @@ impl Connection {
     }
 
     /// Sends no block of a piece, which others are to get, until it is no longer deferred. What the peer asked
-    /// for of it is rejected (BEP 6), as many requests as the piece has blocks, so that the peer asks for
-    /// something else. Further requests wait, and so do all of a peer without the fast extension.
+    /// for of it is rejected (BEP 6), so that it asks for something else. A peer that goes on to ask for nothing
+    /// but deferred pieces, or that has no fast extension, waits.
     pub fn defer(&mut self, piece: PieceIndex) {
         let is_fast = self.is_fast();
-        let theirs = self.remote.checked();
         let Some(torrent) = &mut self.torrent else {
             return;
         };
-        if torrent.declined.len() >= DECLINED_MAX {
-            let lacks =
-                |piece: &PieceIndex| theirs.is_some_and(|theirs| !theirs.contains(piece.get()));
-            torrent.declined.retain(|piece, _| lacks(piece));
-        }
-        let has_room = torrent.declined.len() < DECLINED_MAX;
-        let count = torrent.geometry.block_count(piece);
-        let declined = torrent.declined.get(&piece).copied();
-        if is_fast && declined.map_or(has_room, |declined| declined < count) {
+        if is_fast && torrent.declined < DECLINED_MAX {
             let dropped = self.uploads.cancel_piece(piece);
-            let count = u32::try_from(dropped.len()).unwrap_or(u32::MAX);
-            *torrent.declined.entry(piece).or_default() += count;
+            torrent.declined += dropped.len();
             self.reject_all(dropped);
         } else {
             insert(&mut torrent.deferred, &torrent.have, piece);
         }
     }
 
-    /// Sends blocks of a piece again.
+    /// Sends blocks of a piece that is for this peer.
     pub fn undefer(&mut self, piece: PieceIndex) {
         if let Some(torrent) = &mut self.torrent {
             torrent.deferred.remove(piece.get());
+            torrent.declined = 0;
         }
     }
 
@@ -137,7 +128,6 @@ impl Connection {
     pub fn resume_deferred(&mut self) {
         if let Some(torrent) = &mut self.torrent {
             torrent.deferred = Bitfield::default();
-            torrent.declined = BTreeMap::new();
         }
     }
 
@@ -183,10 +173,10 @@ impl Connection {
     }
 }
 
-/// Marks a piece in a field that has no bits while none is marked; whether it was not marked before.
-fn insert(marked: &mut Bitfield, have: &Bitfield, piece: PieceIndex) -> bool {
+/// Marks a piece in a field that has no bits while none is marked.
+fn insert(marked: &mut Bitfield, have: &Bitfield, piece: PieceIndex) {
     if marked.is_empty() {
         *marked = Bitfield::new(have.len());
     }
-    marked.insert(piece.get())
+    marked.insert(piece.get());
 }

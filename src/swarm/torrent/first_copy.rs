@@ -4,10 +4,10 @@
 //! us alone, many ask us for the same, and what goes out twice keeps the rest from getting out. Therefore,
 //! while there is a piece that no connected peer has, a request is held back if its piece is with somebody else
 //! or on its way there, and slots go to those who ask for what is new ([`Seeding::EachOnce`]). Held back means
-//! rejected (BEP 6), so that the peer's pipeline has room for something new; it means that the request waits if
-//! the peer does not know rejects or asks on. When nobody asks for anything new and every writer has room, those
-//! that wait are given a block at a time: an idle line helps nobody. Super-seeding, in `torrent/super_seeding.rs`, goes further and shows each peer only what it is meant
-//! to fetch.
+//! rejected (BEP 6), so that the peer's pipeline has room for something new; the requests of a peer that goes on
+//! to ask for nothing new, or does not know rejects, wait. When nobody asks for anything new and every writer has
+//! room, those that wait are given a block at a time: an idle line helps nobody. Super-seeding, in
+//! `torrent/super_seeding.rs`, goes further and shows each peer only what it is meant to fetch.
 //!
 //! Invariant: nobody waits for long. A peer that waited for [`WAIT_MAX`] gets its turn like others at the next
 //! ranking, and one whose waits of that length come to [`WAITS_MAX`] is never made to wait again. A wait that
