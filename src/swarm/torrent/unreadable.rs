@@ -1,6 +1,6 @@
-//! Pieces that were there and that the disk would not read: tried again, for nothing says that they are bad.
+//! Pieces that were served and that the disk would not read: tried again, for nothing says that they are bad.
 //!
-//! Invariant: at most one of them is tried at a time, and while that fails the pauses grow.
+//! Invariant: at most one of them is tried at a time, each in its turn, and while that fails the pauses grow.
 
 use std::collections::BTreeSet;
 
@@ -16,7 +16,11 @@ use crate::time::Instant;
 pub(super) struct Unreadable {
     /// At most every piece of the torrent.
     pieces: BTreeSet<PieceIndex>,
-    /// Failures since something could be read.
+    /// The one that was tried last.
+    last: Option<PieceIndex>,
+    /// It is being tried.
+    is_trying: bool,
+    /// Tries that failed since something could be read.
     failures: u32,
     /// When the next one is tried; `None` while one is being tried, and when there is none.
     again: Option<Instant>,
@@ -26,24 +30,49 @@ impl Unreadable {
     pub(super) const fn new() -> Self {
         Self {
             pieces: BTreeSet::new(),
+            last: None,
+            is_trying: false,
             failures: 0,
             again: None,
         }
     }
 
-    /// A piece could not be read.
-    fn add(&mut self, now: Instant, piece: PieceIndex) {
-        self.pieces.insert(piece);
-        let pause = RETRY_MIN * 2u32.pow(self.failures.min(5));
-        self.failures = self.failures.saturating_add(1);
-        self.again = Some(now + pause.min(RETRY_MAX));
+    /// A piece could not be read; `waits` if that may change.
+    fn on_failed(&mut self, now: Instant, piece: PieceIndex, waits: bool) {
+        if waits {
+            self.pieces.insert(piece);
+        } else {
+            self.pieces.remove(&piece);
+        }
+        let was_tried = self.is_trying && self.last == Some(piece);
+        if was_tried {
+            self.is_trying = false;
+            self.failures = self.failures.saturating_add(1);
+        }
+        // Those that fail together wait together.
+        if self.pieces.is_empty() {
+            self.again = None;
+        } else if !self.is_trying && (was_tried || self.again.is_none()) {
+            let pause = RETRY_MIN * 2u32.pow(self.failures.min(5));
+            self.again = Some(now + pause.min(RETRY_MAX));
+        }
     }
 
     /// A piece was read; the others follow at once.
     fn on_read(&mut self, now: Instant, piece: PieceIndex) {
         self.pieces.remove(&piece);
+        if self.last == Some(piece) {
+            self.is_trying = false;
+        }
         self.failures = 0;
-        self.again = (!self.pieces.is_empty()).then_some(now);
+        self.again = (!self.pieces.is_empty() && !self.is_trying).then_some(now);
+    }
+
+    /// The next one to try: each in its turn.
+    fn next(&self, is_idle: impl Fn(PieceIndex) -> bool) -> Option<PieceIndex> {
+        let later = self.pieces.iter().filter(|piece| Some(**piece) > self.last);
+        let mut turn = later.chain(&self.pieces).copied();
+        turn.find(|&piece| is_idle(piece))
     }
 }
 
@@ -51,9 +80,8 @@ impl Torrent {
     /// A piece that was in doubt could not be read. A file that is gone or cut short is found by the next
     /// look at the files instead.
     pub(super) fn not_readable(&mut self, piece: PieceIndex, error: &DiskError) {
-        if let DiskErrorKind::Other | DiskErrorKind::Denied = error.kind {
-            self.watch.unreadable.add(self.now, piece);
-        }
+        let waits = matches!(error.kind, DiskErrorKind::Other | DiskErrorKind::Denied);
+        self.watch.unreadable.on_failed(self.now, piece, waits);
         self.looked_at([(piece, false)]);
     }
 
@@ -73,18 +101,78 @@ impl Torrent {
 
     /// Tries the next piece, unless it came from others meanwhile.
     pub(super) fn read_again(&mut self) {
-        self.watch.unreadable.again = None;
         let Some(pieces) = &self.pieces else {
             return;
         };
-        let waiting = &mut self.watch.unreadable.pieces;
-        waiting.retain(|piece| !pieces.have().contains(piece.get()));
-        let idle = waiting.iter().find(|&&piece| !pieces.is_begun(piece));
-        if let Some(&piece) = idle {
+        let unreadable = &mut self.watch.unreadable;
+        unreadable.again = None;
+        let have = pieces.have();
+        unreadable
+            .pieces
+            .retain(|piece| !have.contains(piece.get()));
+        if let Some(piece) = unreadable.next(|piece| !pieces.is_begun(piece)) {
+            unreadable.last = Some(piece);
+            unreadable.is_trying = true;
             self.doubt([piece]);
             self.recheck(piece);
-        } else if !waiting.is_empty() {
-            self.watch.unreadable.again = Some(self.now + RETRY_MIN);
+        } else if !unreadable.pieces.is_empty() {
+            unreadable.again = Some(self.now + RETRY_MIN);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metainfo::Geometry;
+    use std::time::Duration;
+
+    fn at(seconds: u64) -> Instant {
+        Instant::ZERO + Duration::from_secs(seconds)
+    }
+
+    fn piece(number: u32) -> PieceIndex {
+        let geometry = Geometry::new(16384, [16384 * 1000]).unwrap();
+        geometry.piece(number).unwrap()
+    }
+
+    /// Tries the next piece.
+    fn begin(unreadable: &mut Unreadable) -> PieceIndex {
+        let next = unreadable.next(|_| true).unwrap();
+        (unreadable.last, unreadable.is_trying) = (Some(next), true);
+        unreadable.again = None;
+        next
+    }
+
+    #[test]
+    fn those_that_fail_together_wait_together_and_each_has_its_turn() {
+        let mut unreadable = Unreadable::new();
+        for number in [700, 3, 50] {
+            unreadable.on_failed(at(0), piece(number), true);
+        }
+        assert_eq!(unreadable.again, Some(at(10)));
+        assert_eq!(begin(&mut unreadable), piece(3));
+        // Another one fails while this one is tried.
+        unreadable.on_failed(at(11), piece(90), true);
+        assert_eq!(unreadable.again, None);
+        unreadable.on_failed(at(12), piece(3), true);
+        assert_eq!(unreadable.again, Some(at(32)));
+        assert_eq!(begin(&mut unreadable), piece(50));
+        unreadable.on_read(at(32), piece(50));
+        assert_eq!(unreadable.again, Some(at(32)), "the disk works");
+        assert_eq!(begin(&mut unreadable), piece(90));
+    }
+
+    #[test]
+    fn a_piece_whose_file_is_gone_does_not_stop_the_others() {
+        let mut unreadable = Unreadable::new();
+        unreadable.on_failed(at(0), piece(1), true);
+        unreadable.on_failed(at(0), piece(2), true);
+        assert_eq!(begin(&mut unreadable), piece(1));
+        unreadable.on_failed(at(10), piece(1), false);
+        assert_eq!(unreadable.again, Some(at(30)));
+        assert_eq!(begin(&mut unreadable), piece(2));
+        unreadable.on_failed(at(30), piece(2), false);
+        assert_eq!(unreadable.again, None);
     }
 }
