@@ -73,7 +73,7 @@ fn sync_all(storage: &Shared, unsynced: &Unsynced) -> Result<(), DiskError> {
     }
     // The deepest first: a name leads to something durable.
     for components in folders.iter().rev() {
-        Folder::open(files.root(), components, Access::Read)?.sync()?;
+        files.open_folder(components, Access::Read)?.sync()?;
     }
     if !folders.is_empty() && !storage.root_synced.swap(true, Ordering::Relaxed) {
         sync_parent(files.root());

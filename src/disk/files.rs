@@ -238,17 +238,13 @@ impl Files {
         place: Place,
     ) -> Result<Option<Status>, DiskError> {
         let (folders, name) = self.path(file, place);
-        match last.open(&self.root, folders)? {
+        self.with_descriptors(|| match last.open(&self.root, folders)? {
             Some(folder) => folder.status_of(&name),
             None => Ok(None),
-        }
+        })
     }
 
     /// Opens what lies at a place, past the cache.
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "a disk thread waits for others to close descriptors, which nothing tells it of"
-    )]
     pub(super) fn open_at(
         &self,
         file: usize,
@@ -256,7 +252,29 @@ impl Files {
         access: Access,
     ) -> Result<File, DiskError> {
         let (folders, name) = self.path(file, place);
-        let open = || Folder::open(&self.root, folders, access)?.open_file(&name, access);
+        self.with_descriptors(|| {
+            Folder::open(&self.root, folders, access)?.open_file(&name, access)
+        })
+    }
+
+    /// Opens a folder of the torrent.
+    pub(super) fn open_folder(
+        &self,
+        folders: &[String],
+        access: Access,
+    ) -> Result<Folder, DiskError> {
+        self.with_descriptors(|| Folder::open(&self.root, folders, access))
+    }
+
+    /// Opens something, again and again for a while if the process has no descriptor left.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a disk thread waits for others to close descriptors, which nothing tells it of"
+    )]
+    fn with_descriptors<T>(
+        &self,
+        mut open: impl FnMut() -> Result<T, DiskError>,
+    ) -> Result<T, DiskError> {
         let mut tries = 0;
         loop {
             match open() {

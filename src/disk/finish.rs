@@ -38,7 +38,7 @@ impl Files {
         let wanted = self.file(file).length;
         let (folders, part) = self.path(file, Place::Part);
         let (_, name) = self.path(file, Place::Final);
-        let folder = Folder::open(self.root(), folders, Access::Read)?;
+        let folder = self.open_folder(folders, Access::Read)?;
         match folder.length_of(&part)? {
             Some(length) if length > wanted => {
                 let opened = folder.open_file(&part, Access::Write)?;
@@ -83,7 +83,8 @@ impl Files {
     /// Makes an empty file and its folders.
     pub(super) fn create_empty(&self, file: usize) -> Result<(), DiskError> {
         let (folders, name) = self.path(file, Place::Final);
-        Folder::open(self.root(), folders, Access::Create)?.create_empty(&name)
+        self.open_folder(folders, Access::Create)?
+            .create_empty(&name)
     }
 }
 
