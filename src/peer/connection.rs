@@ -4,7 +4,7 @@
 //! to the outbox. Invariant: no number of a peer reaches an [`Event`] unchecked; a [`BlockRef`] or
 //! [`PieceIndex`] in one lies inside the torrent.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use bytes::Bytes;
 
 use self::exchange::PeerExchange;
 use self::fast::FastPieces;
+use self::interest::Interest;
 use super::incoming::{HANDSHAKE_TIMED_OUT, HandshakeReader};
 use super::outbox::Outbox;
 use super::remote::{News, RemotePieces};
@@ -97,8 +98,8 @@ struct Torrent {
     suspended: Bitfield,
     /// Pieces whose blocks wait until others have what they want; no bits at all while there are none.
     deferred: Bitfield,
-    /// Blocks of deferred pieces of which requests were rejected.
-    declined: BTreeMap<PieceIndex, u32>,
+    /// Requests for deferred pieces that were rejected since the peer asked for one that is not.
+    declined: usize,
 }
 
 impl Torrent {
@@ -112,7 +113,7 @@ impl Torrent {
             geometry: pieces_only,
             suspended: Bitfield::default(),
             deferred: Bitfield::default(),
-            declined: BTreeMap::new(),
+            declined: 0,
         }
     }
 }
@@ -133,7 +134,7 @@ pub struct Connection {
     extensions: Option<ExtensionHandshake>,
     peer_choking: bool,
     peer_interested: bool,
-    am_interested: bool,
+    interest: Interest,
     requests: Requests,
     uploads: Uploads,
     fast: FastPieces,
@@ -182,7 +183,7 @@ impl Connection {
             extensions: None,
             peer_choking: true,
             peer_interested: false,
-            am_interested: false,
+            interest: Interest::default(),
             requests: Requests::new(),
             uploads: Uploads::new(),
             fast: FastPieces::default(),
@@ -245,6 +246,9 @@ impl Connection {
         self.check_outbox()?;
         if self.paused_since.is_none() {
             self.check_peer()?;
+        }
+        if self.is_established() {
+            self.tell_interest();
         }
         if self.is_established() && self.now >= self.sent_at + self.config.keep_alive {
             // If something waits already, the stream is blocked and a keep-alive would only wait
@@ -337,10 +341,14 @@ impl Connection {
             at,
             reason: WakeReason::Request,
         });
+        let interest = self.interest.due().map(|at| Wake {
+            at,
+            reason: WakeReason::Interest,
+        });
         let idle = self.received_at + self.config.idle_timeout;
         Wake::earliest(
             Wake::earliest(request, wake(idle, WakeReason::Idle)),
-            wake(keep_alive, WakeReason::KeepAlive),
+            Wake::earliest(interest, wake(keep_alive, WakeReason::KeepAlive)),
         )
     }
 
@@ -398,7 +406,7 @@ impl Connection {
     /// Whether we want something that they have.
     #[must_use]
     pub const fn am_interested(&self) -> bool {
-        self.am_interested
+        self.interest.told
     }
 
     /// Whether the peer owes us blocks for too long.
@@ -423,21 +431,6 @@ impl Connection {
     #[must_use]
     pub const fn extensions(&self) -> Option<&ExtensionHandshake> {
         self.extensions.as_ref()
-    }
-
-    /// Tells the peer that we want something (or not); sends only on change.
-    pub fn set_interested(&mut self, interested: bool) {
-        if self.am_interested == interested {
-            return;
-        }
-        self.am_interested = interested;
-        if self.is_established() {
-            self.outbox.push(if interested {
-                &Message::Interested
-            } else {
-                &Message::NotInterested
-            });
-        }
     }
 
     /// Chokes or unchokes the peer; sends only on change. Choking drops its queued requests, but those for
@@ -552,6 +545,7 @@ const fn cancel_of(block: BlockRef) -> Message {
 mod exchange;
 mod fast;
 mod fetch;
+mod interest;
 mod receive;
 mod supply;
 #[cfg(test)]

@@ -88,6 +88,8 @@ pub enum WakeReason {
     Request,
     /// The peer must have sent something.
     Idle,
+    /// The peer is told that we want nothing any more.
+    Interest,
     /// We send a keep-alive.
     KeepAlive,
 }

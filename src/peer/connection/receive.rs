@@ -22,7 +22,7 @@ impl Connection {
         {
             self.outbox.push(&Message::Port(port));
         }
-        if self.am_interested {
+        if self.interest.told {
             self.outbox.push(&Message::Interested);
         }
         if !self.uploads.is_choking() {

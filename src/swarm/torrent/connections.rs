@@ -375,6 +375,7 @@ impl Torrent {
             self.close(id, Reason::BothSeeds);
         } else {
             self.mark_ready(id);
+            self.rewake(id);
         }
     }
 
