@@ -158,8 +158,8 @@ fn of_ten_thousand_peers_that_one_names_few_are_remembered() {
     let named = told["peers_by_source"]["pex"].as_u64().unwrap();
     eprintln!("{named} of 10,000 are remembered");
     assert!(named <= 50, "{told}");
+    getter.check_memory("download", MEMORY_MAX);
     seeder.lift_limit();
     getter.wait_for_event("done");
     content.check(&output);
-    getter.check_memory("download", MEMORY_MAX);
 }
