@@ -300,8 +300,8 @@ fn a_peer_that_reads_nothing_gets_bounded_answers() {
 fn a_peer_that_reads_nothing_of_a_hundred_thousand_messages_is_closed() {
     let mut connection = leecher();
     for _ in 0..100_000 {
-        connection.set_interested(true);
-        connection.set_interested(false);
+        connection.set_choking(false);
+        connection.set_choking(true);
     }
     assert_eq!(connection.request_room(at(0)), 0);
     assert_eq!(connection.poll_timeout().unwrap().at, at(0));
