@@ -100,6 +100,8 @@ struct Torrent {
     deferred: Bitfield,
     /// Requests for deferred pieces that were rejected since the peer asked for one that is not.
     declined: usize,
+    /// Of the pieces of which requests were rejected the last ones, with how many.
+    declined_last: VecDeque<(PieceIndex, usize)>,
 }
 
 impl Torrent {
@@ -114,6 +116,7 @@ impl Torrent {
             suspended: Bitfield::default(),
             deferred: Bitfield::default(),
             declined: 0,
+            declined_last: VecDeque::new(),
         }
     }
 }

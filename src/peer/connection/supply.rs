@@ -6,6 +6,10 @@ use super::*;
 /// something else among all that is on its way, and half of what our own connections take before they rest.
 const DECLINED_MAX: usize = 125;
 
+/// Pieces of which it is known that requests were rejected. Ours: whoever asks for one of them again has little
+/// else to ask for.
+const DECLINED_LAST_MAX: usize = 16;
+
 impl Connection {
     /// Sends no block of a piece until [`Self::resume`] or [`Self::withdraw`]: it is looked at again.
     /// Requests for it wait.
@@ -80,16 +84,16 @@ impl Connection {
     }
 
     /// Sends no block of a piece, which others are to get, until it is no longer deferred. What the peer asked
-    /// for of it is rejected (BEP 6), so that it asks for something else. A peer that goes on to ask for nothing
-    /// but deferred pieces, or that has no fast extension, waits.
+    /// for of it is rejected (BEP 6), so that it asks for something else. A peer that asks for the same again, or
+    /// goes on to ask for nothing but deferred pieces, or has no fast extension, waits.
     pub fn defer(&mut self, piece: PieceIndex) {
         let is_fast = self.is_fast();
         let Some(torrent) = &mut self.torrent else {
             return;
         };
-        if is_fast && torrent.declined < DECLINED_MAX {
+        if is_fast && torrent.may_decline(piece) {
             let dropped = self.uploads.cancel_piece(piece);
-            torrent.declined += dropped.len();
+            torrent.note_declined(piece, dropped.len());
             self.reject_all(dropped);
         } else {
             insert(&mut torrent.deferred, &torrent.have, piece);
@@ -170,6 +174,31 @@ impl Connection {
     #[must_use]
     pub fn owed_for(&self, now: Instant) -> Duration {
         self.requests.owed_for(now.max(self.now))
+    }
+}
+
+impl Torrent {
+    /// Whether requests for a deferred piece are rejected: as many as it has blocks.
+    fn may_decline(&self, piece: PieceIndex) -> bool {
+        let mut last = self.declined_last.iter();
+        let declined = last.find(|(last, _)| *last == piece);
+        let declined = declined.map_or(0, |(_, declined)| *declined);
+        let count = usize::try_from(self.geometry.block_count(piece)).unwrap_or(usize::MAX);
+        self.declined < DECLINED_MAX && declined < count
+    }
+
+    /// So many requests for a piece were rejected.
+    fn note_declined(&mut self, piece: PieceIndex, count: usize) {
+        self.declined += count;
+        let known = self.declined_last.iter_mut();
+        if let Some((_, declined)) = known.into_iter().find(|(last, _)| *last == piece) {
+            *declined += count;
+            return;
+        }
+        if self.declined_last.len() == DECLINED_LAST_MAX {
+            self.declined_last.pop_front();
+        }
+        self.declined_last.push_back((piece, count));
     }
 }
 

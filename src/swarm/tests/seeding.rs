@@ -113,15 +113,39 @@ fn what_goes_to_another_is_rejected_so_that_something_else_is_asked_for() {
             .iter()
             .any(|message| matches!(message, Message::Piece { index: 1, .. }))
     );
-    // Who asks for nothing else waits in the end, and no longer than others.
-    for _ in 0..125 {
-        puppet.say(&b, &[request(0)]);
-        assert_eq!(puppet.hear(&mut b), std::slice::from_ref(&reject));
-    }
+    // Who asks for it ever again waits: the piece has two blocks.
+    puppet.say(&b, &[request(0)]);
+    assert_eq!(puppet.hear(&mut b), std::slice::from_ref(&reject));
     puppet.say(&b, &[request(0)]);
     assert_eq!(puppet.hear(&mut b), []);
     puppet.pass(seconds(21));
     assert_eq!(sent(&mut puppet, &mut b), [0]);
+}
+
+#[test]
+fn who_asks_for_one_old_piece_after_the_other_waits_in_the_end_and_is_served() {
+    let content = content(16, 4_000_000);
+    let fast = Puppet::connect;
+    let (mut puppet, [a, mut b, busy]) = serving_those(&content, config(200), fast);
+    let old: Vec<Message> = (0..100).map(|index| Message::Have { index }).collect();
+    puppet.say(&a, &old);
+    puppet.say(&busy, &[request(110)]);
+    let mut rejected = 0;
+    for index in (0..100).cycle() {
+        puppet.say(&b, &[request(index)]);
+        let heard = puppet.hear(&mut b);
+        if heard.is_empty() {
+            break;
+        }
+        assert!(
+            matches!(heard[..], [.., Message::Reject { .. }]),
+            "{heard:?}"
+        );
+        rejected += 1;
+    }
+    assert_eq!(rejected, 125);
+    puppet.pass(seconds(21));
+    assert_eq!(sent(&mut puppet, &mut b).len(), 1);
 }
 
 #[test]
