@@ -212,7 +212,8 @@ impl SimDisk {
             }
             Job::Sync => {
                 let pieces = std::mem::take(&mut self.verified);
-                (0, Completion::Synced { pieces })
+                let changed = Vec::new();
+                (0, Completion::Synced { pieces, changed })
             }
             Job::CheckAll => {
                 let have = self.good(geometry, geometry.pieces());

@@ -10,8 +10,7 @@ use std::sync::atomic::Ordering;
 use super::files::Place;
 use super::open::{Access, Folder, LastFolder};
 use super::progress::Unsynced;
-use super::{DiskError, DiskErrorKind, Shared};
-use crate::metainfo::PieceIndex;
+use super::{Completion, DiskError, DiskErrorKind, Shared};
 
 /// Files looked at by one inspection, besides those that are open. Ours: a few milliseconds; who
 /// has more files waits some inspections longer for a change of one that nobody reads.
@@ -21,8 +20,8 @@ const INSPECT_MAX: usize = 4_096;
 /// than having the system write all it has at once.
 const SYNC_EACH_MAX: usize = 64;
 
-/// Makes durable what was verified, and gives its pieces.
-pub(super) fn sync(storage: &Shared) -> Result<Vec<PieceIndex>, DiskError> {
+/// Makes durable what was verified, and looks whether somebody changed a file meanwhile.
+pub(super) fn sync(storage: &Shared) -> Result<Completion, DiskError> {
     let unsynced = storage.progress().take_unsynced();
     if let Err(failed) = sync_all(storage, &unsynced) {
         let mut progress = storage.progress();
@@ -36,11 +35,15 @@ pub(super) fn sync(storage: &Shared) -> Result<Vec<PieceIndex>, DiskError> {
     }
     let mut last = LastFolder::default();
     let mut stamps = BTreeMap::new();
+    let mut changed = Vec::new();
     for &file in &unsynced.files {
+        let is_changed = storage.files.is_changed(&mut last, file);
+        if is_changed {
+            changed.push(file);
+        }
         // What somebody changed is not ours to write to; a stamp would say that it is, next time.
-        let is_changed = storage.files.is_changed(&mut last, file)
-            || storage.files.place(file) == Place::Foreign;
-        let stamp = storage.files.marks.stamp(file).filter(|_| !is_changed);
+        let is_ours = !is_changed && storage.files.place(file) != Place::Foreign;
+        let stamp = storage.files.marks.stamp(file).filter(|_| is_ours);
         if !storage.files.is_pad(file) {
             stamps.insert(file, stamp);
         }
@@ -50,7 +53,8 @@ pub(super) fn sync(storage: &Shared) -> Result<Vec<PieceIndex>, DiskError> {
         .progress()
         .on_synced(geometry, &unsynced.pieces, stamps);
     storage.changed.notify_one();
-    Ok(unsynced.pieces)
+    let pieces = unsynced.pieces;
+    Ok(Completion::Synced { pieces, changed })
 }
 
 fn sync_all(storage: &Shared, unsynced: &Unsynced) -> Result<(), DiskError> {

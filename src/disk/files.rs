@@ -296,7 +296,7 @@ impl Files {
         if let Some(open) = self.cache.find(self.number, file, access) {
             return Ok(open);
         }
-        let writes = self.marks.writes(file);
+        let before = self.marks.before_look(file);
         let opened = self.open_in_place(file, access)?;
         let status = Status::of(&opened)
             .map_err(|failed| error::system(&self.full_path(file, self.place(file)), failed))?;
@@ -305,7 +305,7 @@ impl Files {
             let what = "it has to be repaired, but another name (hard link) leads to the same file";
             return Err(error::occupied(&path, what));
         }
-        if self.marks.compare(file, writes, Some(status)) == Verdict::Changed {
+        if self.marks.compare(file, before, Some(status)) == Verdict::Changed {
             self.marks.doubt(file);
         }
         if access == Access::Create && self.place(file) == Place::Part {
@@ -547,7 +547,7 @@ impl Files {
         if self.marks.is_doubted(file) {
             return true;
         }
-        let writes = self.marks.writes(file);
+        let before = self.marks.before_look(file);
         let look = |last: &mut LastFolder| match self.place(file) {
             Place::Part => self.status_in(last, file, Place::Part),
             Place::Final | Place::Foreign => self.status_in(last, file, Place::Final),
@@ -566,7 +566,7 @@ impl Files {
         }
         let is_changed = match (status, self.place(file)) {
             (None, Place::Part) if self.marks.stamp(file).is_none() => self.has_come(last, file),
-            _ => self.marks.compare(file, writes, status) == Verdict::Changed,
+            _ => self.marks.compare(file, before, status) == Verdict::Changed,
         };
         if is_changed {
             self.marks.doubt(file);

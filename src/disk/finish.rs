@@ -20,7 +20,8 @@ impl Files {
     ///
     /// # Errors
     ///
-    /// [`DiskErrorKind::Occupied`] when other content has that name.
+    /// [`DiskErrorKind::Occupied`] when other content has that name, [`DiskErrorKind::Changed`] when
+    /// somebody changed the file since its pieces were verified.
     pub(super) fn finish(&self, file: usize) -> Result<(), DiskError> {
         match self.place(file) {
             Place::Final => return Ok(()),
@@ -34,6 +35,9 @@ impl Files {
         let naming = self.naming();
         if self.place(file) == Place::Final {
             return Ok(());
+        }
+        if self.marks.is_doubted(file) {
+            return Err(error::changed(&self.full_path(file, self.place(file))));
         }
         let wanted = self.file(file).length;
         let (folders, part) = self.path(file, Place::Part);

@@ -135,7 +135,7 @@ fn look_at(
         Err(failed) if lenient && failed.kind == DiskErrorKind::Occupied => Ok(None),
         status => status,
     };
-    let writes = files.marks.writes(file);
+    let before = files.marks.before_look(file);
     let (part, whole) = (status(Place::Part)?, status(Place::Final)?);
     let whole = whole.filter(|status| status.stamp.size > 0);
     let was_ours = matches!(files.place(file), Place::Final | Place::Foreign);
@@ -151,7 +151,7 @@ fn look_at(
     }
     let status = part.or(whole);
     let doubted = files.marks.is_doubted(file);
-    let is_same = files.marks.compare(file, writes, status) == Verdict::Same;
+    let is_same = files.marks.compare(file, before, status) == Verdict::Same;
     // Only what is in a file that somebody changed says whether it may be written to again.
     let known = is_same && !doubted && files.place(file) != Place::Foreign;
     if !known {

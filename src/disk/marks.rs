@@ -45,6 +45,13 @@ pub(super) enum Verdict {
     Changed,
 }
 
+/// What was known of a file before it was looked at.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Before {
+    writes: u64,
+    reach: u64,
+}
+
 /// Marks of all files of one torrent.
 #[derive(Debug)]
 pub(super) struct Marks {
@@ -102,18 +109,21 @@ impl Marks {
         self.lock().get(&file).map_or(0, |mark| mark.reach)
     }
 
-    /// How often we wrote to a file; to be asked before looking at it, for [`Self::compare`].
-    pub(super) fn writes(&self, file: usize) -> u64 {
-        self.lock().get(&file).map_or(0, |mark| mark.writes)
+    /// To be asked before looking at a file, for [`Self::compare`].
+    pub(super) fn before_look(&self, file: usize) -> Before {
+        let marks = self.lock();
+        marks
+            .get(&file)
+            .map_or_else(Before::default, |mark| Before {
+                writes: mark.writes,
+                reach: mark.reach,
+            })
     }
 
-    /// What is said by a look at a file, begun when there were so many `writes`. `None`: it is not
-    /// there.
-    pub(super) fn compare(&self, file: usize, writes: u64, now: Option<Status>) -> Verdict {
+    /// What is said by a look at a file, with what was known `before` it. `None`: it is not there.
+    pub(super) fn compare(&self, file: usize, before: Before, now: Option<Status>) -> Verdict {
         let mut marks = self.lock();
         let mark = marks.entry(file).or_default();
-        // A write that ended since the look began may have made it longer.
-        let reach = if mark.writes == writes { mark.reach } else { 0 };
         let (Some(known), Some(status)) = (mark.known, now) else {
             let Some(status) = now else {
                 // Gone, unless it was never there.
@@ -127,9 +137,9 @@ impl Marks {
         };
         let is_other = known.stamp.inode != status.stamp.inode
             || known.device.is_some_and(|device| device != status.device);
-        let is_ours = mark.writers > 0 || mark.touched || mark.writes != writes;
+        let is_ours = mark.writers > 0 || mark.touched || mark.writes != before.writes;
         let is_same = if is_ours {
-            status.stamp.size >= known.stamp.size.max(reach)
+            status.stamp.size >= known.stamp.size.max(before.reach)
         } else {
             status.stamp == known.stamp
         };
@@ -234,45 +244,54 @@ mod tests {
             (None, Verdict::Changed),
         ] {
             let marks = Marks::new(1, &BTreeMap::new());
-            assert_eq!(marks.compare(0, 0, None), Verdict::New);
-            assert_eq!(marks.compare(0, 0, status(10, 5, 7)), Verdict::New);
-            assert_eq!(marks.compare(0, 0, now), verdict, "{now:?}");
+            assert_eq!(marks.compare(0, Before::default(), None), Verdict::New);
+            assert_eq!(
+                marks.compare(0, Before::default(), status(10, 5, 7)),
+                Verdict::New
+            );
+            assert_eq!(marks.compare(0, Before::default(), now), verdict, "{now:?}");
         }
     }
 
     #[test]
     fn our_own_writes_explain_growth_and_time_but_no_other_file() {
         let marks = Marks::new(1, &BTreeMap::new());
-        assert_eq!(marks.compare(0, 0, status(10, 5, 7)), Verdict::New);
-        let before = marks.writes(0);
+        assert_eq!(
+            marks.compare(0, Before::default(), status(10, 5, 7)),
+            Verdict::New
+        );
+        let before = marks.before_look(0);
         marks.begin_write(0);
         assert_eq!(marks.compare(0, before, status(12, 6, 7)), Verdict::Same);
         assert_eq!(marks.compare(0, before, status(9, 6, 7)), Verdict::Changed);
         assert_eq!(marks.compare(0, before, status(13, 6, 8)), Verdict::Changed);
         marks.end_write(0, 12);
-        let writes = marks.writes(0);
-        assert_eq!(marks.compare(0, writes, status(20, 8, 7)), Verdict::Same);
+        let before = marks.before_look(0);
+        assert_eq!(marks.compare(0, before, status(20, 8, 7)), Verdict::Same);
         // From here on nothing of ours explains anything.
-        assert_eq!(marks.compare(0, writes, status(20, 9, 7)), Verdict::Changed);
+        assert_eq!(marks.compare(0, before, status(20, 9, 7)), Verdict::Changed);
         // A write that began and ended during a look explains what was seen.
         marks.begin_write(0);
         marks.end_write(0, 20);
-        assert_eq!(marks.compare(0, writes, status(20, 9, 7)), Verdict::Same);
+        assert_eq!(marks.compare(0, before, status(20, 9, 7)), Verdict::Same);
     }
 
     #[test]
     fn a_file_is_never_shorter_than_our_writes_made_it() {
         let marks = Marks::new(1, &BTreeMap::new());
-        assert_eq!(marks.compare(0, 0, status(10, 5, 7)), Verdict::New);
+        assert_eq!(
+            marks.compare(0, Before::default(), status(10, 5, 7)),
+            Verdict::New
+        );
         assert_eq!(marks.reach(0), 10);
         for end in [30, 20] {
             marks.begin_write(0);
             marks.end_write(0, end);
         }
-        let writes = marks.writes(0);
+        let before = marks.before_look(0);
         assert_eq!(marks.reach(0), 30);
-        assert_eq!(marks.compare(0, writes, status(29, 6, 7)), Verdict::Changed);
-        assert_eq!(marks.compare(0, writes, status(30, 6, 7)), Verdict::Same);
+        assert_eq!(marks.compare(0, before, status(29, 6, 7)), Verdict::Changed);
+        assert_eq!(marks.compare(0, before, status(30, 6, 7)), Verdict::Same);
         // Once it was checked it is as long as it is.
         marks.remember(0, status(12, 6, 7));
         assert_eq!(marks.reach(0), 12);
@@ -284,10 +303,19 @@ mod tests {
     fn what_an_earlier_run_saw_is_known_whatever_the_number_of_the_device() {
         let stamp = status(10, 5, 7).unwrap().stamp;
         let marks = Marks::new(2, &BTreeMap::from([(1, stamp)]));
-        assert_eq!(marks.compare(1, 0, status(10, 5, 7)), Verdict::Same);
+        assert_eq!(
+            marks.compare(1, Before::default(), status(10, 5, 7)),
+            Verdict::Same
+        );
         let marks = Marks::new(2, &BTreeMap::from([(1, stamp)]));
-        assert_eq!(marks.compare(1, 0, status(10, 5, 8)), Verdict::Changed);
-        assert_eq!(marks.compare(0, 0, status(10, 5, 8)), Verdict::New);
+        assert_eq!(
+            marks.compare(1, Before::default(), status(10, 5, 8)),
+            Verdict::Changed
+        );
+        assert_eq!(
+            marks.compare(0, Before::default(), status(10, 5, 8)),
+            Verdict::New
+        );
     }
 
     #[test]

@@ -150,7 +150,7 @@ impl Worker {
                 }),
                 Err(error) => return storage.complete(id, Completion::Failed { error }),
             },
-            Job::Sync => durable::sync(storage).map(|pieces| Completion::Synced { pieces }),
+            Job::Sync => durable::sync(storage),
             Job::Inspect => Ok(Completion::Inspected {
                 changed: durable::inspect(storage),
             }),

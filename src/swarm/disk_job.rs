@@ -98,8 +98,10 @@ pub enum Completion {
     },
     /// durable
     Synced {
-        /// pieces verified before
+        /// Pieces verified before.
         pieces: Vec<PieceIndex>,
+        /// Files among those written that are not what they should be, as in [`Self::Inspected`].
+        changed: Vec<usize>,
     },
     /// failed
     Failed {

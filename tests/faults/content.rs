@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::Read;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use sha1::{Digest, Sha1};
@@ -190,9 +191,32 @@ impl Content {
     pub(crate) fn check(&self, root: &Path) {
         for (path, bytes) in self.paths(root) {
             let expected = hexadecimal(&Sha256::digest(bytes));
-            assert_eq!(sha256(&path), expected, "{}", path.display());
+            if sha256(&path) != expected {
+                let wrong = differences(&fs::read(&path).unwrap(), bytes);
+                panic!("{}: wrong at {wrong:?}", path.display());
+            }
         }
     }
+}
+
+/// Where two files differ, in ranges of whole KiB; a missing end is one too.
+fn differences(found: &[u8], expected: &[u8]) -> Vec<Range<usize>> {
+    const STEP: usize = 1 << 10;
+    let mut ranges: Vec<Range<usize>> = Vec::new();
+    for start in (0..found.len().max(expected.len())).step_by(STEP) {
+        let part = |bytes: &[u8]| {
+            let end = bytes.len().min(start + STEP);
+            bytes.get(start..end).map(<[u8]>::to_vec)
+        };
+        if part(found) == part(expected) {
+            continue;
+        }
+        match ranges.last_mut() {
+            Some(last) if last.end == start => last.end += STEP,
+            _ => ranges.push(start..start + STEP),
+        }
+    }
+    ranges
 }
 
 /// SHA-256 of a file.

@@ -127,7 +127,7 @@ fn a_sync_names_each_verified_piece_once() {
     assert!(is_valid(&mut disk, piece));
     for expected in [vec![piece], vec![]] {
         match disk.submit(Instant::ZERO, &Job::Sync).1 {
-            Completion::Synced { pieces } => assert_eq!(pieces, expected),
+            Completion::Synced { pieces, .. } => assert_eq!(pieces, expected),
             other => panic!("{other:?}"),
         }
     }

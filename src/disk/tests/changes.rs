@@ -198,6 +198,36 @@ fn a_file_that_was_cut_after_its_end_was_written_gets_no_name() {
 }
 
 #[test]
+fn a_sync_tells_of_a_file_that_was_cut_and_that_gets_no_name_before_it_was_checked() {
+    let files = [file("a", 4 * PIECE_LENGTH)];
+    let mut bench = Bench::new(&files);
+    assert_eq!(bench.check(), Ok(vec![]));
+    for piece in [0, 1, 2] {
+        bench.write_blocks(piece);
+        assert!(bench.verify(piece));
+    }
+    cut(&bench, PIECE_LENGTH);
+    let Completion::Synced { changed, .. } = bench.run(Job::Sync) else {
+        panic!("it was not synced");
+    };
+    assert_eq!(changed, [0]);
+    // The last piece makes the file as long as it should be.
+    bench.write_blocks(3);
+    let verify = Job::Verify {
+        piece: bench.piece(3),
+        blocks: false,
+    };
+    let Completion::Failed { error } = bench.run(verify) else {
+        panic!("it got its name");
+    };
+    assert_eq!(error.kind, DiskErrorKind::Changed);
+    assert_eq!(bench.check_files(&[0]), (vec![0, 1, 2, 3], vec![0, 3]));
+    bench.download();
+    assert_eq!(bench.sync(), Ok(vec![0, 3, 1, 2]));
+    bench.assert_complete(&files);
+}
+
+#[test]
 fn a_file_that_was_removed_is_fetched_again() {
     let (mut bench, files) = complete();
     fs::remove_file(bench.path("a")).unwrap();

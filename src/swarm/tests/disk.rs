@@ -1,5 +1,7 @@
 //! The disk stands still, fails, forgets.
 
+use std::collections::VecDeque;
+
 use super::lab::Lab;
 use super::puppet::{Puppet, Stream, answer, full_bitfield};
 use super::simulated_disk::{SimulatedDisk, error};
@@ -450,6 +452,41 @@ fn pieces_of_a_file_that_changed_are_not_served_until_they_were_hashed() {
     // Looking again finds nothing new.
     puppet.pass(seconds(10));
     assert_eq!(count(&puppet.events, lost), 1);
+}
+
+#[test]
+fn a_file_that_changed_before_it_was_synced_is_checked_and_fetched_before_the_torrent_is_complete()
+{
+    let content = content(12, 200_000);
+    let mut puppet = Puppet::leech(&content);
+    let mut peer = puppet.connect(1).unwrap();
+    puppet.say(&peer, &[full_bitfield(&content), Message::Unchoke]);
+    let mut answers = VecDeque::new();
+    let mut step = |puppet: &mut Puppet| {
+        let heard = puppet.hear(&mut peer);
+        answers.extend(heard.iter().filter_map(|heard| answer(&content, heard)));
+        puppet.say(&peer, answers.pop_front().as_slice());
+    };
+    for _ in 0..7 {
+        step(&mut puppet);
+    }
+    let have = puppet.torrent.have().unwrap();
+    let cut = have.ones().next().unwrap();
+    puppet
+        .disk
+        .damage(content.info.geometry().piece(cut).unwrap());
+    puppet.disk.changed = vec![0];
+    for _ in 0..100 {
+        step(&mut puppet);
+    }
+    assert_eq!(puppet.torrent.state(), State::Seeding);
+    assert_eq!(puppet.disk.contents(), content.bytes);
+    let completed = |e: &Event| matches!(e, Event::Completed);
+    assert_eq!(count(&puppet.events, completed), 1);
+    let lost = |e: &Event| matches!(e, Event::PiecesLost { pieces: 1 });
+    assert_eq!(count(&puppet.events, lost), 1);
+    // Nobody wanted anything of us, so nobody looked but the sync.
+    assert_eq!(puppet.disk.inspections, 0);
 }
 
 #[test]

@@ -150,7 +150,10 @@ impl SimulatedDisk {
                 for_connection,
                 data: self.read(block),
             },
-            Job::Sync => Completion::Synced { pieces: Vec::new() },
+            Job::Sync => Completion::Synced {
+                pieces: Vec::new(),
+                changed: self.changed.clone(),
+            },
             Job::CheckAll => {
                 self.checks += 1;
                 let info = self.info.clone().expect("a check follows the metadata");

@@ -118,7 +118,7 @@ impl Torrent {
                 Completion::Checked { have } => self.checked(have),
                 Completion::Inspected { changed } => self.inspected(changed),
                 Completion::FilesChecked { have, .. } => self.files_checked(purpose, &have),
-                Completion::Synced { .. } => self.synced(id),
+                Completion::Synced { changed, .. } => self.synced(id, changed),
                 Completion::Failed { error } => self.job_failed(purpose, error),
             }
         }
@@ -145,9 +145,11 @@ impl Torrent {
         }
     }
 
-    /// What was verified is durable. If that is everything, the torrent is complete.
-    fn synced(&mut self, job: JobId) {
+    /// What was verified is durable, in files that are as they should be but for those that `changed`.
+    /// If that is everything, the torrent is complete.
+    fn synced(&mut self, job: JobId, changed: Vec<usize>) {
         self.disk_works();
+        self.check_files(changed);
         let complete = self
             .pieces
             .as_ref()
