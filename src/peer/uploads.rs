@@ -115,13 +115,17 @@ impl Uploads {
         place.and_then(|place| self.queue.remove(place)).is_some()
     }
 
-    /// Takes back all requests for blocks of a piece.
-    pub(super) fn cancel_piece(&mut self, piece: PieceIndex) -> Vec<BlockRef> {
-        let queue = std::mem::take(&mut self.queue);
-        let (dropped, kept): (VecDeque<_>, VecDeque<_>) =
-            queue.into_iter().partition(|block| block.piece == piece);
-        self.queue = kept;
-        dropped.into()
+    /// Takes back requests for blocks of a piece: the first ones, `most` of them at most.
+    pub(super) fn cancel_piece(&mut self, piece: PieceIndex, most: usize) -> Vec<BlockRef> {
+        let mut dropped = Vec::new();
+        self.queue.retain(|block| {
+            let drops = block.piece == piece && dropped.len() < most;
+            if drops {
+                dropped.push(*block);
+            }
+            !drops
+        });
+        dropped
     }
 
     /// The piece of each request in the queue; of neighbours with the same piece one.
@@ -201,7 +205,7 @@ mod tests {
         let first = blocks[0].piece;
         let next = uploads.next(Instant::ZERO, |piece| piece != first);
         assert_eq!(next, Some(blocks[1]));
-        uploads.cancel_piece(blocks[2].piece);
+        uploads.cancel_piece(blocks[2].piece, 1);
         assert!(!uploads.has_next(|piece| piece != first));
         assert_eq!(uploads.next(Instant::ZERO, |_| true), Some(blocks[0]));
     }

@@ -39,7 +39,7 @@ impl Connection {
         if !told {
             return false;
         }
-        let dropped = self.uploads.cancel_piece(piece);
+        let dropped = self.uploads.cancel_piece(piece, usize::MAX);
         self.reject_all(dropped);
         if self.outbox.take_back_have(piece) {
             return false;
@@ -91,12 +91,12 @@ impl Connection {
         let Some(torrent) = &mut self.torrent else {
             return;
         };
-        if is_fast && torrent.may_decline(piece) {
-            let dropped = self.uploads.cancel_piece(piece);
+        insert(&mut torrent.deferred, &torrent.have, piece);
+        if is_fast {
+            let most = torrent.may_decline(piece);
+            let dropped = self.uploads.cancel_piece(piece, most);
             torrent.note_declined(piece, dropped.len());
             self.reject_all(dropped);
-        } else {
-            insert(&mut torrent.deferred, &torrent.have, piece);
         }
     }
 
@@ -178,27 +178,28 @@ impl Connection {
 }
 
 impl Torrent {
-    /// Whether requests for a deferred piece are rejected: as many as it has blocks.
-    fn may_decline(&self, piece: PieceIndex) -> bool {
+    /// How many requests for a deferred piece are rejected now: in all as many as it has blocks.
+    fn may_decline(&self, piece: PieceIndex) -> usize {
         let mut last = self.declined_last.iter();
         let declined = last.find(|(last, _)| *last == piece);
         let declined = declined.map_or(0, |(_, declined)| *declined);
         let count = usize::try_from(self.geometry.block_count(piece)).unwrap_or(usize::MAX);
-        self.declined < DECLINED_MAX && declined < count
+        let most = DECLINED_MAX.saturating_sub(self.declined);
+        most.min(count.saturating_sub(declined))
     }
 
     /// So many requests for a piece were rejected.
     fn note_declined(&mut self, piece: PieceIndex, count: usize) {
         self.declined += count;
-        let known = self.declined_last.iter_mut();
-        if let Some((_, declined)) = known.into_iter().find(|(last, _)| *last == piece) {
+        let mut last = self.declined_last.iter_mut();
+        if let Some((_, declined)) = last.find(|(last, _)| *last == piece) {
             *declined += count;
-            return;
+        } else if count > 0 {
+            if self.declined_last.len() == DECLINED_LAST_MAX {
+                self.declined_last.pop_front();
+            }
+            self.declined_last.push_back((piece, count));
         }
-        if self.declined_last.len() == DECLINED_LAST_MAX {
-            self.declined_last.pop_front();
-        }
-        self.declined_last.push_back((piece, count));
     }
 }
 
