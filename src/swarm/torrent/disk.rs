@@ -25,7 +25,12 @@ const INSPECT_EVERY: Duration = Duration::from_secs(5);
 pub(super) const RETRY_MIN: Duration = Duration::from_secs(10);
 
 /// Longest wait before a disk that failed is tried again.
-pub(super) const RETRY_MAX: Duration = Duration::from_secs(5 * 60);
+const RETRY_MAX: Duration = Duration::from_secs(5 * 60);
+
+/// How long to wait after so many failures before the next try.
+pub(super) fn retry_pause(failures: u32) -> Duration {
+    (RETRY_MIN * 2u32.pow(failures.min(5))).min(RETRY_MAX)
+}
 
 /// What must be looked at before the torrent can go on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -222,9 +227,7 @@ impl Torrent {
         // What surprises is looked at once without waiting; whatever comes back must wait.
         let wait = match &repair {
             Repair::Files(_) if trouble.failures == 0 => Duration::ZERO,
-            Repair::None | Repair::Files(_) | Repair::Everything => {
-                (RETRY_MIN * 2u32.pow(trouble.failures.min(5))).min(RETRY_MAX)
-            }
+            Repair::None | Repair::Files(_) | Repair::Everything => retry_pause(trouble.failures),
         };
         trouble.repair = match (std::mem::replace(&mut trouble.repair, Repair::None), repair) {
             (Repair::Everything, _) | (_, Repair::Everything) => Repair::Everything,

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use super::super::event::State;
 use super::super::{DiskError, DiskErrorKind};
 use super::Torrent;
-use super::disk::{RETRY_MAX, RETRY_MIN};
+use super::disk::{RETRY_MIN, retry_pause};
 use crate::metainfo::PieceIndex;
 use crate::time::Instant;
 
@@ -18,8 +18,6 @@ pub(super) struct Unreadable {
     pieces: BTreeSet<PieceIndex>,
     /// The one that was tried last.
     last: Option<PieceIndex>,
-    /// It is being tried.
-    is_trying: bool,
     /// Tries that failed since something could be read.
     failures: u32,
     /// When the next one is tried; `None` while one is being tried, and when there is none.
@@ -31,48 +29,54 @@ impl Unreadable {
         Self {
             pieces: BTreeSet::new(),
             last: None,
-            is_trying: false,
             failures: 0,
             again: None,
         }
     }
 
+    /// The one that is being tried.
+    fn tried(&self) -> Option<PieceIndex> {
+        let is_trying = self.again.is_none() && !self.pieces.is_empty();
+        self.last.filter(|_| is_trying)
+    }
+
     /// A piece could not be read; `waits` if that may change.
     fn on_failed(&mut self, now: Instant, piece: PieceIndex, waits: bool) {
+        let tried = self.tried();
+        let was_tried = tried == Some(piece);
+        if was_tried {
+            self.failures = self.failures.saturating_add(1);
+        }
         if waits {
             self.pieces.insert(piece);
         } else {
             self.pieces.remove(&piece);
         }
-        let was_tried = self.is_trying && self.last == Some(piece);
-        if was_tried {
-            self.is_trying = false;
-            self.failures = self.failures.saturating_add(1);
-        }
         // Those that fail together wait together.
         if self.pieces.is_empty() {
             self.again = None;
-        } else if !self.is_trying && (was_tried || self.again.is_none()) {
-            let pause = RETRY_MIN * 2u32.pow(self.failures.min(5));
-            self.again = Some(now + pause.min(RETRY_MAX));
+        } else if was_tried || (tried.is_none() && self.again.is_none()) {
+            self.again = Some(now + retry_pause(self.failures));
         }
     }
 
     /// A piece was read; the others follow at once.
     fn on_read(&mut self, now: Instant, piece: PieceIndex) {
+        let is_trying_other = self.tried().is_some_and(|tried| tried != piece);
         self.pieces.remove(&piece);
-        if self.last == Some(piece) {
-            self.is_trying = false;
-        }
         self.failures = 0;
-        self.again = (!self.pieces.is_empty() && !self.is_trying).then_some(now);
+        self.again = (!self.pieces.is_empty() && !is_trying_other).then_some(now);
     }
 
-    /// The next one to try: each in its turn.
-    fn next(&self, is_idle: impl Fn(PieceIndex) -> bool) -> Option<PieceIndex> {
+    /// Begins to try the next one that is idle, each in its turn.
+    fn begin(&mut self, now: Instant, is_idle: impl Fn(PieceIndex) -> bool) -> Option<PieceIndex> {
         let later = self.pieces.iter().filter(|piece| Some(**piece) > self.last);
         let mut turn = later.chain(&self.pieces).copied();
-        turn.find(|&piece| is_idle(piece))
+        let next = turn.find(|&piece| is_idle(piece));
+        self.last = next.or(self.last);
+        let waits = next.is_none() && !self.pieces.is_empty();
+        self.again = waits.then_some(now + RETRY_MIN);
+        next
     }
 }
 
@@ -105,18 +109,13 @@ impl Torrent {
             return;
         };
         let unreadable = &mut self.watch.unreadable;
-        unreadable.again = None;
         let have = pieces.have();
         unreadable
             .pieces
             .retain(|piece| !have.contains(piece.get()));
-        if let Some(piece) = unreadable.next(|piece| !pieces.is_begun(piece)) {
-            unreadable.last = Some(piece);
-            unreadable.is_trying = true;
+        if let Some(piece) = unreadable.begin(self.now, |piece| !pieces.is_begun(piece)) {
             self.doubt([piece]);
             self.recheck(piece);
-        } else if !unreadable.pieces.is_empty() {
-            unreadable.again = Some(self.now + RETRY_MIN);
         }
     }
 }
@@ -136,14 +135,6 @@ mod tests {
         geometry.piece(number).unwrap()
     }
 
-    /// Tries the next piece.
-    fn begin(unreadable: &mut Unreadable) -> PieceIndex {
-        let next = unreadable.next(|_| true).unwrap();
-        (unreadable.last, unreadable.is_trying) = (Some(next), true);
-        unreadable.again = None;
-        next
-    }
-
     #[test]
     fn those_that_fail_together_wait_together_and_each_has_its_turn() {
         let mut unreadable = Unreadable::new();
@@ -151,16 +142,21 @@ mod tests {
             unreadable.on_failed(at(0), piece(number), true);
         }
         assert_eq!(unreadable.again, Some(at(10)));
-        assert_eq!(begin(&mut unreadable), piece(3));
+        assert_eq!(unreadable.begin(at(0), |_| true), Some(piece(3)));
         // Another one fails while this one is tried.
         unreadable.on_failed(at(11), piece(90), true);
         assert_eq!(unreadable.again, None);
         unreadable.on_failed(at(12), piece(3), true);
         assert_eq!(unreadable.again, Some(at(32)));
-        assert_eq!(begin(&mut unreadable), piece(50));
+        assert_eq!(unreadable.begin(at(0), |_| true), Some(piece(50)));
         unreadable.on_read(at(32), piece(50));
         assert_eq!(unreadable.again, Some(at(32)), "the disk works");
-        assert_eq!(begin(&mut unreadable), piece(90));
+        assert_eq!(unreadable.begin(at(32), |_| false), None);
+        assert_eq!(unreadable.again, Some(at(42)));
+        assert_eq!(unreadable.begin(at(0), |_| true), Some(piece(90)));
+        // One that was not tried is read meanwhile.
+        unreadable.on_read(at(43), piece(3));
+        assert_eq!(unreadable.again, None);
     }
 
     #[test]
@@ -168,10 +164,10 @@ mod tests {
         let mut unreadable = Unreadable::new();
         unreadable.on_failed(at(0), piece(1), true);
         unreadable.on_failed(at(0), piece(2), true);
-        assert_eq!(begin(&mut unreadable), piece(1));
+        assert_eq!(unreadable.begin(at(0), |_| true), Some(piece(1)));
         unreadable.on_failed(at(10), piece(1), false);
         assert_eq!(unreadable.again, Some(at(30)));
-        assert_eq!(begin(&mut unreadable), piece(2));
+        assert_eq!(unreadable.begin(at(0), |_| true), Some(piece(2)));
         unreadable.on_failed(at(30), piece(2), false);
         assert_eq!(unreadable.again, None);
     }
