@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use socket2::SockRef;
 
 use crate::content::{Content, to_usize};
-use crate::lab::{Lab, address};
+use crate::lab::{Lab, address, get};
 use crate::seeder::{Conduct, Ledger, Seeder};
 use crate::wire::{Message, Wire, frame, numbers};
 
@@ -156,18 +156,8 @@ fn a_peer_whose_streams_are_reset_is_dialled_seldom() {
     let broken = BrokenPeer::start(&content, Break::Reset);
     let torrent = content.write_torrent(&lab.folder("torrents"));
     let peer = broken.address.to_string();
-    let get = [
-        "get",
-        &torrent,
-        "--json",
-        "--bootstrap",
-        "none",
-        "--peer",
-        &peer,
-    ];
     let output = lab.folder("output");
-    let to = ["-o", output.to_str().unwrap()];
-    let mut getter = lab.trackless(GETTER, &[&get[..], &to].concat());
+    let mut getter = lab.trackless(GETTER, &get(&torrent, &peer, &output));
     getter.wait_for("the reset", |event| {
         event["peers_lost"] != serde_json::json!({})
     });

@@ -12,7 +12,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use crate::content::Content;
-use crate::lab::{Lab, PORT, address, skip};
+use crate::lab::{Lab, PORT, address, get, skip};
 use crate::program::Program;
 use crate::seeder::{Conduct, Ledger, Seeder};
 use crate::stranger::Stranger;
@@ -117,17 +117,7 @@ impl WallClock {
 fn arguments(lab: &Lab, content: &Content, seeder: &Seeder, output: &Path) -> Vec<String> {
     let torrent = content.write_torrent(&lab.folder("torrents"));
     let peer = seeder.address.to_string();
-    let get = [
-        "get",
-        &torrent,
-        "--json",
-        "--bootstrap",
-        "none",
-        "--peer",
-        &peer,
-    ];
-    let to = ["-o", output.to_str().unwrap()];
-    get.iter().chain(&to).map(|&word| word.to_owned()).collect()
+    get(&torrent, &peer, output).map(str::to_owned).to_vec()
 }
 
 /// A node of another program, and a stranger that has a token from before a jump.

@@ -9,7 +9,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::content::Content;
-use crate::lab::{Lab, address, eventually, skip, socket};
+use crate::lab::{Lab, address, eventually, get, skip, socket};
 use crate::seeder::{Conduct, Ledger, Seeder};
 
 /// Hosts of the scripted seeder, of the download, and of one that fetches from it.
@@ -132,11 +132,7 @@ fn a_download_into_a_read_only_folder_ends_in_words_and_goes_on_when_it_may_writ
     assert!(lab.run(&["mount", "-o", "remount,ro", text]));
     let torrent = content.write_torrent(&lab.folder("torrents"));
     let peer = seeder.address.to_string();
-    let arguments = [
-        &["get", &torrent, "--json", "-o", text][..],
-        &["--bootstrap", "none", "--peer", &peer],
-    ]
-    .concat();
+    let arguments = get(&torrent, &peer, &output);
     let mut getter = lab.trackless(GETTER, &arguments);
     assert_eq!(
         getter.wait(Duration::from_secs(30)),
@@ -164,11 +160,7 @@ fn a_file_that_may_not_be_written_any_more_costs_nothing_that_was_verified() {
     let output = lab.mount_memory("output", "40m");
     let torrent = content.write_torrent(&lab.folder("torrents"));
     let peer = seeder.address.to_string();
-    let arguments = [
-        &["get", &torrent, "--json", "-o", output.to_str().unwrap()][..],
-        &["--bootstrap", "none", "--peer", &peer],
-    ]
-    .concat();
+    let arguments = get(&torrent, &peer, &output);
     let mut getter = lab.trackless(GETTER, &arguments);
     getter.wait_for_bytes(4 << 20);
     let part = fs::read_dir(lab.seen(&output))

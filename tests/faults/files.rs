@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::content::{BLOCK, Content};
-use crate::lab::{Lab, PORT, address};
+use crate::lab::{Lab, PORT, address, get};
 use crate::leecher::{Answer, Leecher};
 use crate::program::Program;
 use crate::seeder::{Conduct, Ledger, Seeder};
@@ -138,17 +138,7 @@ fn check_download_survives(seed: u64, damage: fn(&Path)) {
     let source = Seeder::start(&content, Conduct::limited(address(1), 4 << 20), &ledger);
     let torrent = content.write_torrent(&lab.folder("torrents"));
     let (output, peer) = (lab.folder("output"), source.address.to_string());
-    let get = [
-        "get",
-        &torrent,
-        "--json",
-        "--bootstrap",
-        "none",
-        "--peer",
-        &peer,
-    ];
-    let to = ["-o", output.to_str().unwrap()];
-    let mut getter = lab.trackless(SEEDER, &[&get[..], &to].concat());
+    let mut getter = lab.trackless(SEEDER, &get(&torrent, &peer, &output));
     getter.wait_for_bytes(6 << 20);
     damage(&output);
     source.lift_limit();

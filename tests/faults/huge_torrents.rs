@@ -7,7 +7,7 @@ use rustix::process::Signal;
 
 use crate::bencode::{dictionary, string_of};
 use crate::content::Content;
-use crate::lab::{Lab, setting, socket};
+use crate::lab::{Lab, get, setting, socket};
 
 /// Host of the download, and of the seeder.
 const GETTER: u8 = 10;
@@ -36,17 +36,7 @@ fn a_torrent_of_six_tebibytes_takes_bounded_memory_and_ends_when_told_to() {
     fs::write(&torrent, dictionary(&[("info", &info)])).unwrap();
     let output = lab.mount_memory("output", "40m");
     let dead = socket(99);
-    let arguments = [
-        &["get", torrent.to_str().unwrap(), "--json", "-o"][..],
-        &[
-            output.to_str().unwrap(),
-            "--bootstrap",
-            "none",
-            "--peer",
-            &dead,
-        ],
-    ]
-    .concat();
+    let arguments = get(torrent.to_str().unwrap(), &dead, &output);
     let mut getter = lab.trackless(GETTER, &arguments);
     let progress = getter.wait_for("a dial that failed", |event| {
         event["peers_lost"]
@@ -81,17 +71,8 @@ fn a_hundred_thousand_files_are_seeded_and_fetched_with_few_descriptors() {
     let mut seeder = lab.trackless_under(&scarce, SEEDER, &seed);
     seeder.wait_for_event("seeding");
     let peer = socket(SEEDER);
-    let get = [
-        "get",
-        &torrent,
-        "--json",
-        "--bootstrap",
-        "none",
-        "--peer",
-        &peer,
-    ];
-    let get = [&get[..], &["--seed", "-o", output.to_str().unwrap()]].concat();
-    let mut getter = lab.trackless_under(&scarce, GETTER, &get);
+    let arguments = [&get(&torrent, &peer, &output)[..], &["--seed"]].concat();
+    let mut getter = lab.trackless_under(&scarce, GETTER, &arguments);
     getter.wait_for_event("done");
     content.check(&lab.seen(&output));
     getter.check_memory("download", FILES_MEMORY_MAX);

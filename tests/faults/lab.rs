@@ -248,6 +248,22 @@ pub(crate) fn socket(host: u8) -> String {
     format!("{}:{PORT}", address(host))
 }
 
+/// The command that downloads a torrent from one peer and asks nobody else for others.
+pub(crate) fn get<'a>(torrent: &'a str, peer: &'a str, output: &'a Path) -> [&'a str; 9] {
+    let output = output.to_str().unwrap();
+    [
+        "get",
+        torrent,
+        "--json",
+        "--bootstrap",
+        "none",
+        "--peer",
+        peer,
+        "-o",
+        output,
+    ]
+}
+
 /// Runs a short command; whether it succeeded. What it says goes nowhere.
 pub(crate) fn run(program: &str, arguments: &[&str]) -> bool {
     Command::new(program)

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::content::Content;
-use crate::lab::{Lab, PORT, address, run, setting, socket};
+use crate::lab::{Lab, PORT, address, get, run, setting, socket};
 use crate::leecher::{Answer, Leecher};
 use crate::seeder::{Conduct, Seeder};
 use crate::wire::Wire;
@@ -41,18 +41,8 @@ fn with_few_descriptors_a_torrent_of_many_files_is_seeded_and_fetched_all_the_sa
     let mut seeder = lab.trackless_under(&SCARCE, SEEDER, &seed);
     seeder.wait_for_event("seeding");
     let (output, peer) = (lab.folder("output"), socket(SEEDER));
-    let get = [
-        "get",
-        &torrent,
-        "--json",
-        "--bootstrap",
-        "none",
-        "--peer",
-        &peer,
-        "-o",
-    ];
-    let get = [&get[..], &[output.to_str().unwrap()]].concat();
-    let mut getter = lab.trackless_under(&SCARCE, GETTER, &get);
+    let arguments = get(&torrent, &peer, &output);
+    let mut getter = lab.trackless_under(&SCARCE, GETTER, &arguments);
     getter.wait_done();
     content.check(&output);
     assert!(seeder.is_running());
@@ -66,18 +56,8 @@ fn connections_that_take_all_descriptors_do_not_stop_a_download() {
     let seeder = Seeder::start(&content, conduct, &Arc::default());
     let torrent = content.write_torrent(&lab.folder("torrents"));
     let (output, peer) = (lab.folder("output"), seeder.address.to_string());
-    let get = [
-        "get",
-        &torrent,
-        "--json",
-        "--bootstrap",
-        "none",
-        "--peer",
-        &peer,
-        "-o",
-    ];
-    let get = [&get[..], &[output.to_str().unwrap()]].concat();
-    let mut getter = lab.trackless_under(&SCARCE, GETTER, &get);
+    let arguments = get(&torrent, &peer, &output);
+    let mut getter = lab.trackless_under(&SCARCE, GETTER, &arguments);
     getter.wait_for_bytes(1);
     // Each at an address of its own, so that they are not one stranger.
     let to = (address(GETTER), PORT).into();

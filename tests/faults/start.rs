@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use std::{fs, io};
 
 use crate::content::Content;
-use crate::lab::{Lab, address, run, socket};
+use crate::lab::{Lab, address, get, run, socket};
 use crate::program::Program;
 
 /// Host of the program under test.
@@ -229,8 +229,7 @@ fn other_content_at_the_place_is_never_touched() {
     let place = output.join(&content.name);
     let torrent = content.write_torrent(&lab.folder("torrents"));
     let peer = seeder.address.to_string();
-    let to = ["-o", output.to_str().unwrap(), "--peer", &peer];
-    let arguments = [&["get", &torrent, "--json", "--bootstrap", "none"][..], &to].concat();
+    let arguments = get(&torrent, &peer, &output);
 
     let strangers = [
         b"short".to_vec(),
