@@ -233,6 +233,20 @@ fn what_others_have_waits_until_everything_is_out() {
 }
 
 #[test]
+fn a_request_that_waited_beside_one_that_was_served_is_served_when_everything_is_out() {
+    let content = content(1, 200_000);
+    let (mut puppet, a, mut b) = serving_two(&content, config(200));
+    puppet.say(&a, &[Message::Have { index: 0 }]);
+    puppet.say(&b, &[request(0), request(1)]);
+    assert_eq!(sent(&mut puppet, &mut b), [1]);
+    let rest = 2..content.info.geometry().piece_count();
+    let rest: Vec<Message> = rest.map(|index| Message::Have { index }).collect();
+    puppet.say(&a, &rest);
+    puppet.say(&b, &[Message::Have { index: 1 }]);
+    assert_eq!(sent(&mut puppet, &mut b), [0]);
+}
+
+#[test]
 fn whoever_asks_for_what_it_said_it_has_gets_it() {
     let content = content(5, 200_000);
     let (mut puppet, mut a, _b) = serving_two(&content, config(200));

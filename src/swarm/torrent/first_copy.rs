@@ -258,27 +258,33 @@ impl Torrent {
         if !self.first_copy.under_way {
             return;
         }
-        self.resume_deferred(|waited| waited >= WAIT_MAX);
-    }
-
-    /// Everything is with others: nobody waits any more.
-    fn end_first_copy(&mut self) {
-        if std::mem::take(&mut self.first_copy.under_way) {
-            self.first_copy.given.clear();
-            self.resume_deferred(|_| true);
-        }
-    }
-
-    /// Serves those again that have waited for so long that `is_over` says so.
-    fn resume_deferred(&mut self, is_over: impl Fn(Duration) -> bool) {
         let mut freed = Vec::new();
         for (&id, peer) in &mut self.connections {
             let patience = &mut peer.patience;
             let waited = patience.since.map(|since| self.now.saturating_since(since));
-            if let Some(waited) = waited.filter(|waited| is_over(*waited)) {
+            if let Some(waited) = waited.filter(|waited| *waited >= WAIT_MAX) {
                 patience.since = None;
                 patience.waited += waited;
                 peer.connection.resume_deferred();
+                freed.push(id);
+            }
+        }
+        for id in freed {
+            self.mark_ready(id);
+        }
+    }
+
+    /// Everything is with others: nothing waits any more, of those either who were served meanwhile.
+    fn end_first_copy(&mut self) {
+        if !std::mem::take(&mut self.first_copy.under_way) {
+            return;
+        }
+        self.first_copy.given.clear();
+        let mut freed = Vec::new();
+        for (&id, peer) in &mut self.connections {
+            peer.patience.since = None;
+            peer.connection.resume_deferred();
+            if peer.connection.is_asked() {
                 freed.push(id);
             }
         }
