@@ -49,7 +49,8 @@ pub(super) enum Verdict {
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Before {
     writes: u64,
-    reach: u64,
+    /// So long it was at least.
+    length: u64,
 }
 
 /// Marks of all files of one torrent.
@@ -116,7 +117,10 @@ impl Marks {
             .get(&file)
             .map_or_else(Before::default, |mark| Before {
                 writes: mark.writes,
-                reach: mark.reach,
+                length: mark
+                    .known
+                    .map_or(0, |known| known.stamp.size)
+                    .max(mark.reach),
             })
     }
 
@@ -132,23 +136,22 @@ impl Marks {
                     None => Verdict::New,
                 };
             };
-            mark.remember(status);
+            mark.see(before, status);
             return Verdict::New;
         };
         let is_other = known.stamp.inode != status.stamp.inode
             || known.device.is_some_and(|device| device != status.device);
         let is_ours = mark.writers > 0 || mark.touched || mark.writes != before.writes;
         let is_same = if is_ours {
-            status.stamp.size >= known.stamp.size.max(before.reach)
+            // Others may have looked and written since this look began.
+            status.stamp.size >= before.length
         } else {
             status.stamp == known.stamp
         };
         if is_other || !is_same {
             return Verdict::Changed;
         }
-        let reach = mark.reach;
-        mark.remember(status);
-        mark.reach = mark.reach.max(reach);
+        mark.see(before, status);
         Verdict::Same
     }
 
@@ -207,6 +210,13 @@ impl Marks {
 }
 
 impl Mark {
+    /// Remembers what a look says, unless we wrote since it began: then the next look says more.
+    fn see(&mut self, before: Before, status: Status) {
+        if self.writes == before.writes {
+            self.remember(status);
+        }
+    }
+
     fn remember(&mut self, status: Status) {
         self.known = Some(Known {
             stamp: status.stamp,
@@ -297,6 +307,26 @@ mod tests {
         assert_eq!(marks.reach(0), 12);
         marks.remember(0, None);
         assert_eq!(marks.reach(0), 0);
+    }
+
+    #[test]
+    fn a_look_that_took_longer_than_a_write_and_another_look_is_no_change() {
+        let marks = Marks::new(1, &BTreeMap::new());
+        assert_eq!(
+            marks.compare(0, Before::default(), status(10, 5, 7)),
+            Verdict::New
+        );
+        let (before, seen) = (marks.before_look(0), status(10, 5, 7));
+        marks.begin_write(0);
+        marks.end_write(0, 30);
+        let other = marks.before_look(0);
+        assert_eq!(marks.compare(0, other, status(30, 6, 7)), Verdict::Same);
+        assert_eq!(marks.compare(0, before, seen), Verdict::Same);
+        // The next one sees the same as the other one.
+        let before = marks.before_look(0);
+        assert_eq!(marks.compare(0, before, status(30, 6, 7)), Verdict::Same);
+        let before = marks.before_look(0);
+        assert_eq!(marks.compare(0, before, status(29, 6, 7)), Verdict::Changed);
     }
 
     #[test]

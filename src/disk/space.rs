@@ -51,7 +51,10 @@ impl Files {
             // Nothing is ever in parts there, and all that is set aside is cleared first.
             Ok(())
         } else {
+            // The system counts it as a change of the file.
+            self.marks.begin_write(file);
             let allocated = fallocate(opened, FallocateFlags::KEEP_SIZE, 0, length);
+            self.marks.end_write(file, 0);
             #[cfg(test)]
             let allocated = allocated.and_then(|()| self.faults.on_allocate());
             allocated

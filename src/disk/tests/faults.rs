@@ -43,6 +43,27 @@ fn a_failed_write_leaves_the_rest_usable_and_a_later_one_works() {
 }
 
 #[test]
+fn space_that_is_set_aside_is_no_change_of_the_file() {
+    let files = [file("a", 64 * PIECE_LENGTH)];
+    let mut bench = Bench::new(&files);
+    fs::create_dir_all(bench.part("a").parent().unwrap()).unwrap();
+    fs::write(bench.part("a"), &files[0].content[..PIECE_LENGTH]).unwrap();
+    let part = fs::File::options().write(true).open(bench.part("a"));
+    let long_ago = std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(1 << 30);
+    part.unwrap().set_modified(long_ago).unwrap();
+    assert_eq!(bench.check(), Ok(vec![0]));
+    // The file is opened to be written, and nothing is written.
+    let (block, faults) = (bench.block(1, 0), bench.storage.clone());
+    let faults = &faults.shared.files.faults;
+    faults
+        .write
+        .store(Errno::IO.raw_os_error(), Ordering::Relaxed);
+    let bytes = bench.bytes_of(block).to_vec();
+    check_failed(bench.write(block, &bytes), DiskErrorKind::Other);
+    assert_eq!(bench.inspect(), Vec::<usize>::new());
+}
+
+#[test]
 fn what_could_not_be_made_durable_is_in_doubt_until_it_was_read_again() {
     let files = [file("a", 3 * PIECE_LENGTH)];
     let mut bench = Bench::new(&files);
