@@ -140,7 +140,9 @@ async fn serve(
     };
     for one in &mut all {
         one.finish();
+        one.tell_sent(&each);
     }
+    crowd.tell_sent(&all);
     Ok(exit)
 }
 
@@ -226,6 +228,15 @@ impl Loader<'_> {
 /// Whether the arguments make sense, before anything is started.
 fn check_arguments(args: &SeedArgs) -> Result<(), Failure> {
     let wrong = |message: String| Failure::new(message).exit(Exit::Usage);
+    if let Some(data) = args.data.as_ref().filter(|data| !data.is_dir()) {
+        let what = if data.exists() {
+            "is not a folder"
+        } else {
+            "does not exist"
+        };
+        return Err(wrong(format!("--data {}: it {what}", data.display()))
+            .hint("name the folder that holds the content under its own name"));
+    }
     if args.torrent_out.is_some() && args.paths.len() > 1 {
         return Err(wrong(
             "--torrent-out can name the file of one PATH only".to_owned(),

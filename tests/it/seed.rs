@@ -33,7 +33,10 @@ fn the_magnet_link_is_the_first_line_and_the_torrent_is_kept() {
     let magnet = seeder.line();
     assert!(magnet.starts_with("magnet:?xt=urn:btih:"), "{magnet}");
     let ended = seeder.interrupt();
-    assert_eq!(ended.status.code(), Some(130), "{}", stderr(&ended));
+    let said = stderr(&ended);
+    assert_eq!(ended.status.code(), Some(130), "{said}");
+    assert!(said.contains("a file.bin: seeded for "), "{said}");
+    assert!(said.contains("0 B sent"), "{said}");
 
     let shown = run(home.path(), &["show", "--json", out.to_str().unwrap()]);
     let shown = stdout(&shown);
@@ -106,6 +109,8 @@ fn a_torrent_is_seeded_from_the_folder_that_holds_its_content() {
     seeder.line_with(&["progress"]);
     let ended = seeder.interrupt();
     assert_eq!(ended.status.code(), Some(130));
+    let printed = stdout(&ended);
+    assert_eq!(text(printed.lines().last().unwrap(), "event"), "stopped");
     // Nobody can find it: whoever seeds is told so.
     let said = stderr(&ended);
     assert!(
@@ -132,6 +137,12 @@ fn a_torrent_is_seeded_from_the_folder_that_holds_its_content() {
         "{}",
         stdout(&ended)
     );
+
+    fs::remove_dir(&data).unwrap();
+    let ended = run(home.path(), &arguments);
+    assert_eq!(ended.status.code(), Some(2));
+    let printed = stdout(&ended);
+    assert!(printed.contains("it does not exist"), "{printed}");
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::is_torrent;
 use super::one::Seeding;
 use crate::cli::args::{Global, SeedArgs};
-use crate::cli::print::{Exit, Failure, count, note, number, rate};
+use crate::cli::print::{Exit, Failure, count, note, number, rate, size};
 use crate::session::Session;
 use crate::time::Instant;
 
@@ -116,6 +116,15 @@ impl Crowd {
             "seeding {seeding} at {}{failed}",
             listen.join(", ")
         ));
+    }
+
+    /// Says at the end of the command what was sent.
+    pub(super) fn tell_sent(&self, all: &[Seeding]) {
+        if self.is_told && !all.is_empty() {
+            let sent = all.iter().map(|one| one.changes.borrow().stats.uploaded);
+            let torrents = count(number(all.len()), "torrent");
+            note(&format!("{torrents}: {} sent", size(sent.sum())));
+        }
     }
 
     /// Says now and then what happens, while something does.

@@ -106,6 +106,13 @@ impl Seeding {
         }
     }
 
+    /// Says what was sent of it, when it was served to the end of the command.
+    pub(super) fn tell_sent(&self, global: &Global) {
+        if self.end.is_none() {
+            tell_stopped(&self.torrent, &self.name, &self.torrent.status(), global);
+        }
+    }
+
     /// Says that it is no longer served, although nobody stopped it.
     fn report_end(&self, global: &Global) {
         let info_hash = self.torrent.info_hash().to_string();
