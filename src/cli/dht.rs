@@ -38,7 +38,14 @@ pub(super) async fn run(command: DhtCommand, global: Global) -> Result<Exit, Fai
         _ => way_in(&flags.way_in)?,
     };
     let every = command.repeats_after();
-    let mut operation = Operation::of(command)?;
+    let mut operation = tokio::select! {
+        operation = Operation::of(command) => operation?,
+        () = tokio::time::sleep(flags.timeout) => {
+            let message = format!("gave up after {}: a name was not looked up", duration(flags.timeout));
+            return Err(Failure::new(message).exit(Exit::TimedOut));
+        }
+        () = stop.as_mut() => return Err(Failure::interrupted("a name was not looked up")),
+    };
     let node = start(&flags.way_in, bootstrap, snapshot)?;
     let task = Task {
         node: &node,

@@ -368,7 +368,10 @@ fn search_text(dht: &DhtProgress) -> String {
         return match dht.nodes_silent {
             0 if known == 0 => "looking for a way into the DHT".to_owned(),
             0 => format!("asking {}", count(known, "node")),
-            silent => format!("no DHT node answered, {silent} asked"),
+            silent => format!(
+                "no DHT node answered, {} sent",
+                count(silent.into(), "query")
+            ),
         };
     }
     format!(
@@ -451,7 +454,7 @@ mod tests {
         };
         check(
             &waiting(silent, Stats::default()),
-            "metadata: no DHT node answered, 3 asked",
+            "metadata: no DHT node answered, 3 queries sent",
         );
         let searching = DhtProgress {
             nodes_answered: 12,

@@ -307,6 +307,22 @@ fn a_node_keeps_no_more_items_than_it_may() {
 }
 
 #[test]
+fn a_node_is_pinged_by_name_and_silence_is_no_matter_of_bootstrap_nodes() {
+    let home = tempfile::tempdir().unwrap();
+    let (_node, address) = start_node_with(home.path(), "none", &[]);
+    let port = address.rsplit_once(':').unwrap().1;
+    let ended = run_quick(home.path(), &["dht", "ping", &format!("localhost:{port}")]);
+    assert_eq!(ended.status.code(), Some(0), "{}", stderr(&ended));
+    let silent = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let silent = silent.local_addr().unwrap().to_string();
+    let ended = run(home.path(), &["dht", "ping", &silent, "--timeout", "1s"]);
+    assert_eq!(ended.status.code(), Some(3), "{}", stderr(&ended));
+    let said = stderr(&ended);
+    assert!(said.contains("is a DHT node listening there"), "{said}");
+    assert!(!said.contains("bootstrap"), "{said}");
+}
+
+#[test]
 fn a_read_only_node_answers_nobody() {
     let home = tempfile::tempdir().unwrap();
     let (_node, address) = start_node_with(home.path(), "none", &["--read-only"]);

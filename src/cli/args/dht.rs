@@ -1,6 +1,5 @@
 //! What a user may type after `trackless dht`.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -17,9 +16,9 @@ use crate::id::{InfoHash, NodeId};
 pub(crate) enum DhtCommand {
     /// Ask one node whether it is there
     Ping {
-        /// Its address
-        #[arg(value_name = "IP:PORT")]
-        address: SocketAddr,
+        /// Its address; of a name that has several, an IPv4 address if there is one
+        #[arg(value_name = "HOST:PORT", value_parser = units::host_and_port)]
+        node: (String, u16),
         /// Flags of the operation.
         #[command(flatten)]
         flags: DhtFlags,

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use super::key::load_or_make;
 use super::value;
 use crate::cli::args::{DhtCommand, PutArgs};
-use crate::cli::print::{Exit, Failure};
+use crate::cli::print::{Exit, Failure, escape};
 use crate::dht::item::{immutable_target, mutable_target};
 use crate::dht::{Config, Item, PeerKind, PeerPort, PutOptions, SecretKey};
 use crate::id::{ID_LENGTH, InfoHash, NodeId};
@@ -83,15 +83,30 @@ impl Signing {
     }
 }
 
+/// The address of a host: an IPv4 address if it has one, as most nodes have.
+async fn address_of((host, port): &(String, u16)) -> Result<SocketAddr, Failure> {
+    let hint = "is the name right, and does this machine have a name server?";
+    let found = tokio::net::lookup_host((host.as_str(), *port)).await;
+    let found: Vec<SocketAddr> = found
+        .map_err(|error| {
+            let what = format!("cannot find the address of {}", escape(host));
+            Failure::because(what, &error).hint(hint)
+        })?
+        .collect();
+    let ipv4 = found.iter().find(|address| address.is_ipv4());
+    let unknown = || Failure::new(format!("{} has no address", escape(host))).hint(hint);
+    ipv4.or(found.first()).copied().ok_or_else(unknown)
+}
+
 impl Operation {
-    /// What a command means. Reads the value and the key that it names.
+    /// What a command means. Reads the value and the key that it names, and finds the address of a host.
     ///
     /// # Errors
     ///
-    /// The flags make no sense together, or value or key cannot be had.
-    pub(super) fn of(command: DhtCommand) -> Result<Self, Failure> {
+    /// The flags make no sense together, or value, key or address cannot be had.
+    pub(super) async fn of(command: DhtCommand) -> Result<Self, Failure> {
         Ok(match command {
-            DhtCommand::Ping { address, .. } => Self::Ping(address),
+            DhtCommand::Ping { node, .. } => Self::Ping(address_of(&node).await?),
             DhtCommand::FindNode { target, .. } => Self::FindNode(target),
             DhtCommand::GetPeers { info_hash, .. } => Self::GetPeers(info_hash),
             DhtCommand::Announce {
@@ -114,6 +129,14 @@ impl Operation {
             } => Self::Get(Sought::new(target, key, salt.unwrap_or_default())?),
             DhtCommand::Put(args) => Self::Put(Box::new(Put::of(*args)?)),
         })
+    }
+
+    /// What to do when nobody answers.
+    pub(super) const fn hint_on_silence(&self) -> &'static str {
+        match self {
+            Self::Ping(_) => "is a DHT node listening there, and is UDP let through?",
+            _ => "is the bootstrap node up, and is UDP let through? try `trackless dht ping` on it",
+        }
     }
 
     /// Starts the lookup. `newest` is the version of a mutable item that is stored now.

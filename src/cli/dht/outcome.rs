@@ -20,10 +20,6 @@ use crate::krpc::ContactInfo;
 use crate::metainfo::mutable_link::named_torrent;
 use crate::net::dht::{DhtStatus, Lookup};
 
-/// What to do when no bootstrap node answers.
-const DEAD_BOOTSTRAP: &str =
-    "is the bootstrap node up, and is UDP let through? try `trackless dht ping` on it";
-
 /// What is known of an operation so far.
 #[derive(Default)]
 pub(super) struct Outcome {
@@ -222,10 +218,7 @@ impl Outcome {
         if let Some((code, text)) = &self.last_error {
             return Failure::new(format!("the node answered with error {code}: {text}"));
         }
-        let hint = match operation {
-            Operation::Ping(_) => "is a DHT node listening there, and is UDP let through?",
-            _ => DEAD_BOOTSTRAP,
-        };
+        let hint = operation.hint_on_silence();
         let why = self.bootstrap_text().unwrap_or_else(|| {
             let queries = report.queries.max(self.steps);
             format!("{} sent", count(u64::from(queries), "query"))
@@ -274,6 +267,7 @@ impl Outcome {
     /// How far it came.
     pub(super) fn so_far(&self, operation: &Operation) -> String {
         let found = match operation {
+            Operation::Ping(_) if self.answered == 0 => return "no answer".to_owned(),
             Operation::Sample(_) => format!("{} told", torrents(self.samples.len())),
             Operation::Get(_) if self.item.is_some() => "the item was found".to_owned(),
             Operation::Get(_) => "the item was not found yet".to_owned(),
@@ -295,7 +289,7 @@ impl Outcome {
         let message = format!("gave up after {}: {so_far}", duration(timeout));
         Failure::new(message)
             .hint(if self.answered == 0 {
-                DEAD_BOOTSTRAP
+                operation.hint_on_silence()
             } else {
                 "give it more time with --timeout"
             })
