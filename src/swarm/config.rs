@@ -63,8 +63,8 @@ pub struct Config {
     pub unchoke_slots: usize,
     /// Unfinished disk jobs at most. Default 1,024. Channels to and from the disk must hold as many.
     pub disk_jobs_max: usize,
-    /// Bytes in unfinished writes at most. Default 8 MiB. Beyond it no block is asked for and reading
-    /// from peers pauses.
+    /// Bytes in unfinished writes at most. Default 4 MiB: enough to keep a disk busy, and the system has
+    /// room of its own. Beyond it no block is asked for and reading from peers pauses.
     pub disk_bytes_max: usize,
     /// First wait before an address that failed is dialled again. Default 60 s; doubles each time.
     pub reconnect_min: Duration,
@@ -89,7 +89,7 @@ impl Config {
             addresses_max: 3_000,
             unchoke_slots: 8,
             disk_jobs_max: 1_024,
-            disk_bytes_max: 8 << 20,
+            disk_bytes_max: 4 << 20,
             reconnect_min: Duration::from_secs(60),
             connection: peer::Config::default(),
         }
