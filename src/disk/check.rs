@@ -8,6 +8,7 @@
 //! missing, the download goes beside it and is compared at the end. A file that was changed under
 //! our eyes is adopted only if nothing that is in it is wrong.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -450,9 +451,15 @@ impl Check {
             let mut progress = self.storage.progress();
             progress.on_checked(geometry, &checked, &have, &self.known)
         };
+        // A neighbour that is in doubt has a check of its own.
+        let slices = self.pieces.iter().flat_map(|&piece| files.slices(piece));
+        let concerned: BTreeSet<usize> = slices
+            .map(|slice| slice.file)
+            .filter(|&file| !files.marks.is_doubted(file))
+            .collect();
         let complete: Vec<_> = complete
             .into_iter()
-            .filter(|file| changed.binary_search(file).is_ok())
+            .filter(|file| concerned.contains(file))
             .collect();
         durable::finish(&self.storage, &complete)?;
         Ok(Completion::FilesChecked { checked, have })

@@ -35,12 +35,8 @@ pub(super) fn sync(storage: &Shared) -> Result<Completion, DiskError> {
     }
     let mut last = LastFolder::default();
     let mut stamps = BTreeMap::new();
-    let mut changed = Vec::new();
-    for &file in &unsynced.files {
+    for &file in unsynced.files.union(&unsynced.named) {
         let is_changed = storage.files.is_changed(&mut last, file);
-        if is_changed {
-            changed.push(file);
-        }
         // What somebody changed is not ours to write to; a stamp would say that it is, next time.
         let is_ours = !is_changed && storage.files.place(file) != Place::Foreign;
         let stamp = storage.files.marks.stamp(file).filter(|_| is_ours);
@@ -53,8 +49,21 @@ pub(super) fn sync(storage: &Shared) -> Result<Completion, DiskError> {
         .progress()
         .on_synced(geometry, &unsynced.pieces, stamps);
     storage.changed.notify_one();
+    // Those too that an earlier sync saw, for which nobody may have waited.
+    let all = 0..storage.files.count();
+    let changed = all
+        .filter(|&file| storage.files.marks.is_doubted(file))
+        .collect();
     let pieces = unsynced.pieces;
     Ok(Completion::Synced { pieces, changed })
+}
+
+/// Whether something of ours is not there any more.
+const fn is_gone(failed: &DiskError) -> bool {
+    matches!(
+        failed.kind,
+        DiskErrorKind::Missing | DiskErrorKind::Occupied
+    )
 }
 
 fn sync_all(storage: &Shared, unsynced: &Unsynced) -> Result<(), DiskError> {
@@ -67,7 +76,10 @@ fn sync_all(storage: &Shared, unsynced: &Unsynced) -> Result<(), DiskError> {
     for &file in &unsynced.files {
         let is_done = done.is_some() && files.marks.device(file) == done;
         if !files.is_pad(file) && !is_done {
-            files.sync(file)?;
+            match files.sync(file) {
+                Err(failed) if is_gone(&failed) => files.marks.doubt(file),
+                synced => synced?,
+            }
         }
     }
     let mut folders: BTreeSet<&[String]> = BTreeSet::new();
@@ -77,7 +89,12 @@ fn sync_all(storage: &Shared, unsynced: &Unsynced) -> Result<(), DiskError> {
     }
     // The deepest first: a name leads to something durable.
     for components in folders.iter().rev() {
-        files.open_folder(components, Access::Read)?.sync()?;
+        let folder = files.open_folder(components, Access::Read);
+        match folder.and_then(|folder| folder.sync()) {
+            // The files in it are found to have changed.
+            Err(failed) if is_gone(&failed) => {}
+            synced => synced?,
+        }
     }
     if !folders.is_empty() && !storage.root_synced.swap(true, Ordering::Relaxed) {
         sync_parent(files.root());
@@ -138,15 +155,19 @@ pub(super) fn inspect(storage: &Shared) -> Vec<usize> {
     changed
 }
 
-/// Gives names to files that are complete and wanted.
+/// Gives names to files that are complete and wanted. One that cannot get its name keeps none from the
+/// others; then the first failure is given.
 pub(super) fn finish(storage: &Shared, complete: &[usize]) -> Result<(), DiskError> {
+    let mut result = Ok(());
     for &file in complete {
         if storage.files.is_wanted(file) && storage.files.place(file) != Place::Final {
-            storage.files.finish(file)?;
-            storage.progress().on_named(file);
+            match storage.files.finish(file) {
+                Ok(()) => storage.progress().on_named(file),
+                Err(failed) => result = result.and(Err(failed)),
+            }
         }
     }
-    Ok(())
+    result
 }
 
 /// Makes wanted files that have no content.

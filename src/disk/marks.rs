@@ -51,6 +51,8 @@ pub(super) struct Before {
     writes: u64,
     /// So long it was at least.
     length: u64,
+    /// It was there.
+    is_known: bool,
 }
 
 /// Marks of all files of one torrent.
@@ -121,6 +123,7 @@ impl Marks {
                     .known
                     .map_or(0, |known| known.stamp.size)
                     .max(mark.reach),
+                is_known: mark.known.is_some(),
             })
     }
 
@@ -131,9 +134,10 @@ impl Marks {
         let (Some(known), Some(status)) = (mark.known, now) else {
             let Some(status) = now else {
                 // Gone, unless it was never there.
-                return match mark.known {
-                    Some(_) => Verdict::Changed,
-                    None => Verdict::New,
+                return if mark.known.is_some() && before.is_known {
+                    Verdict::Changed
+                } else {
+                    Verdict::New
                 };
             };
             mark.see(before, status);
@@ -259,7 +263,8 @@ mod tests {
                 marks.compare(0, Before::default(), status(10, 5, 7)),
                 Verdict::New
             );
-            assert_eq!(marks.compare(0, Before::default(), now), verdict, "{now:?}");
+            let before = marks.before_look(0);
+            assert_eq!(marks.compare(0, before, now), verdict, "{now:?}");
         }
     }
 
@@ -327,6 +332,17 @@ mod tests {
         assert_eq!(marks.compare(0, before, status(30, 6, 7)), Verdict::Same);
         let before = marks.before_look(0);
         assert_eq!(marks.compare(0, before, status(29, 6, 7)), Verdict::Changed);
+    }
+
+    #[test]
+    fn a_file_that_came_while_it_was_looked_for_did_not_go() {
+        let marks = Marks::new(1, &BTreeMap::new());
+        let before = marks.before_look(0);
+        let other = marks.before_look(0);
+        assert_eq!(marks.compare(0, other, status(0, 5, 7)), Verdict::New);
+        assert_eq!(marks.compare(0, before, None), Verdict::New);
+        let before = marks.before_look(0);
+        assert_eq!(marks.compare(0, before, None), Verdict::Changed);
     }
 
     #[test]

@@ -228,6 +228,58 @@ fn a_sync_tells_of_a_file_that_was_cut_and_that_gets_no_name_before_it_was_check
 }
 
 #[test]
+fn what_an_earlier_sync_saw_is_told_by_the_next_one() {
+    let (mut bench, files) = complete();
+    bench.sync().unwrap();
+    let file = fs::File::options().write(true).open(bench.path("a"));
+    file.unwrap().set_len(40_000).unwrap();
+    // As after a sync that nobody waited for.
+    bench.storage.shared.files.marks.doubt(0);
+    let Completion::Synced { changed, .. } = bench.run(Job::Sync) else {
+        panic!("it was not synced");
+    };
+    assert_eq!(changed, [0]);
+    assert_eq!(bench.check_files(&[0]), (vec![0, 1, 2], vec![0]));
+    bench.download();
+    bench.assert_complete(&files);
+}
+
+#[test]
+fn a_folder_that_is_gone_fails_no_sync_and_is_told_as_a_change() {
+    let files = [file("d/a", 3 * PIECE_LENGTH), file("d/b", 2 * PIECE_LENGTH)];
+    let mut bench = Bench::new(&files);
+    bench.download();
+    fs::remove_dir_all(bench.path("d")).unwrap();
+    let Completion::Synced { changed, .. } = bench.run(Job::Sync) else {
+        panic!("it was not synced");
+    };
+    assert_eq!(changed, [0, 1]);
+    assert_eq!(bench.storage.resume().pieces.count(), 0);
+    assert_eq!(bench.check_files(&[0, 1]), (vec![0, 1, 2, 3, 4], vec![]));
+    bench.download();
+    bench.sync().unwrap();
+    bench.assert_complete(&files);
+}
+
+#[test]
+fn a_file_in_doubt_keeps_its_neighbours_from_no_name() {
+    let files = [file("a", 100), file("b", 200), file("c", 300)];
+    let mut bench = Bench::new(&files);
+    assert_eq!(bench.check(), Ok(vec![]));
+    bench.write_blocks(0);
+    bench.storage.shared.files.marks.doubt(0);
+    let verify = Job::Verify {
+        piece: bench.piece(0),
+        blocks: false,
+    };
+    assert!(matches!(bench.run(verify), Completion::Failed { .. }));
+    assert!(bench.path("b").is_file() && bench.path("c").is_file());
+    assert!(!bench.path("a").exists());
+    assert_eq!(bench.check_files(&[0]), (vec![0], vec![0]));
+    bench.assert_complete(&files);
+}
+
+#[test]
 fn a_file_that_was_removed_is_fetched_again() {
     let (mut bench, files) = complete();
     fs::remove_file(bench.path("a")).unwrap();

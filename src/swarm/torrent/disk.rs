@@ -154,7 +154,9 @@ impl Torrent {
     /// If that is everything, the torrent is complete.
     fn synced(&mut self, job: JobId, changed: Vec<usize>) {
         self.disk_works();
-        self.check_files(changed);
+        if !changed.is_empty() {
+            return self.changed_before_sync(changed);
+        }
         let complete = self
             .pieces
             .as_ref()
@@ -170,6 +172,17 @@ impl Torrent {
             }
             self.update_wants();
         }
+    }
+
+    /// Files changed before they were synced: they are checked, and synced again after that. Whoever goes
+    /// on changing them does not keep us busy: what comes soon after another look waits for the next one.
+    fn changed_before_sync(&mut self, changed: Vec<usize>) {
+        if self.now < self.watch.next_inspection {
+            self.watch.lost = true;
+            return;
+        }
+        self.watch.next_inspection = self.now + INSPECT_EVERY;
+        self.check_files(changed);
     }
 
     /// A job could not be done.
