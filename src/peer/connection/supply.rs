@@ -93,7 +93,7 @@ impl Connection {
         };
         insert(&mut torrent.deferred, &torrent.have, piece);
         if is_fast {
-            let most = torrent.may_decline(piece);
+            let most = torrent.declines_left(piece);
             let dropped = self.uploads.cancel_piece(piece, most);
             torrent.note_declined(piece, dropped.len());
             self.reject_all(dropped);
@@ -179,7 +179,7 @@ impl Connection {
 
 impl Torrent {
     /// How many requests for a deferred piece are rejected now: in all as many as it has blocks.
-    fn may_decline(&self, piece: PieceIndex) -> usize {
+    fn declines_left(&self, piece: PieceIndex) -> usize {
         let mut last = self.declined_last.iter();
         let declined = last.find(|(last, _)| *last == piece);
         let declined = declined.map_or(0, |(_, declined)| *declined);

@@ -261,6 +261,10 @@ impl Torrent {
         let mut freed = Vec::new();
         for (&id, peer) in &mut self.connections {
             let patience = &mut peer.patience;
+            // What it asked for besides was sent since it said something last.
+            if peer.connection.is_asked() && !peer.connection.is_served() {
+                patience.since.get_or_insert(self.now);
+            }
             let waited = patience.since.map(|since| self.now.saturating_since(since));
             if let Some(waited) = waited.filter(|waited| *waited >= WAIT_MAX) {
                 patience.since = None;
