@@ -38,7 +38,9 @@ pub(super) async fn run(command: DhtCommand, global: Global) -> Result<Exit, Fai
         _ => way_in(&flags.way_in)?,
     };
     let every = command.repeats_after();
+    let started = tokio::time::Instant::now();
     let mut operation = tokio::select! {
+        biased;
         operation = Operation::of(command) => operation?,
         () = tokio::time::sleep(flags.timeout) => {
             let message = format!("gave up after {}: a name was not looked up", duration(flags.timeout));
@@ -50,7 +52,7 @@ pub(super) async fn run(command: DhtCommand, global: Global) -> Result<Exit, Fai
     let task = Task {
         node: &node,
         global: &global,
-        timeout: flags.timeout,
+        timeout: flags.timeout.saturating_sub(started.elapsed()),
     };
     let first = task.run(&operation, stop.as_mut(), Turn::First).await;
     let ended = match (first.result, every) {

@@ -140,6 +140,8 @@ async fn serve(
     };
     for one in &mut all {
         one.finish();
+    }
+    for one in &all {
         one.tell_sent(&each);
     }
     crowd.tell_sent(&all);

@@ -406,7 +406,7 @@ fn words_for(command: &Command, path: &[String]) -> Vec<OsString> {
         words.push(
             match value_name_of_positional(arg) {
                 "HASH" | "ID" => "0123456789abcdef0123456789abcdef01234567",
-                "IP:PORT" => "127.0.0.1:1",
+                "IP:PORT" | "HOST:PORT" => "127.0.0.1:1",
                 "SHELL" => "bash",
                 _ => "x",
             }
