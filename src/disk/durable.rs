@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::atomic::Ordering;
 
-use super::files::Place;
+use super::files::{Files, Place};
 use super::open::{Access, Folder, LastFolder};
 use super::progress::Unsynced;
 use super::{Completion, DiskError, DiskErrorKind, Shared};
@@ -50,12 +50,14 @@ pub(super) fn sync(storage: &Shared) -> Result<Completion, DiskError> {
         .on_synced(geometry, &unsynced.pieces, stamps);
     storage.changed.notify_one();
     // Those too that an earlier sync saw, for which nobody may have waited.
-    let all = 0..storage.files.count();
-    let changed = all
-        .filter(|&file| storage.files.marks.is_doubted(file))
-        .collect();
+    let changed = in_doubt(&storage.files).collect();
     let pieces = unsynced.pieces;
     Ok(Completion::Synced { pieces, changed })
+}
+
+/// Files that were changed and not checked since.
+fn in_doubt(files: &Files) -> impl Iterator<Item = usize> {
+    (0..files.count()).filter(|&file| files.marks.is_doubted(file))
 }
 
 /// Whether something of ours is not there any more.
@@ -138,7 +140,7 @@ pub(super) fn inspect(storage: &Shared) -> Vec<usize> {
     let window = (0..count.min(INSPECT_MAX)).map(|step| (first + step) % count);
     let mut chosen: BTreeSet<usize> = window.collect();
     chosen.extend(files.open_files());
-    chosen.extend((0..count).filter(|&file| files.marks.is_doubted(file)));
+    chosen.extend(in_doubt(files));
     let mut last = LastFolder::default();
     let changed: Vec<usize> = chosen
         .into_iter()

@@ -100,7 +100,7 @@ pub enum Completion {
     Synced {
         /// Pieces verified before.
         pieces: Vec<PieceIndex>,
-        /// Files among those written that are not what they should be, as in [`Self::Inspected`].
+        /// Files that are not what they should be, as in [`Self::Inspected`], whoever noticed it.
         changed: Vec<usize>,
     },
     /// failed
