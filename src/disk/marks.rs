@@ -248,6 +248,14 @@ mod tests {
         })
     }
 
+    /// A file of ten bytes was seen.
+    fn seen() -> Marks {
+        let marks = Marks::new(1, &BTreeMap::new());
+        let verdict = marks.compare(0, Before::default(), status(10, 5, 7));
+        assert_eq!(verdict, Verdict::New);
+        marks
+    }
+
     #[test]
     fn a_file_is_the_same_only_if_nothing_of_it_changed() {
         for (now, verdict) in [
@@ -270,11 +278,7 @@ mod tests {
 
     #[test]
     fn our_own_writes_explain_growth_and_time_but_no_other_file() {
-        let marks = Marks::new(1, &BTreeMap::new());
-        assert_eq!(
-            marks.compare(0, Before::default(), status(10, 5, 7)),
-            Verdict::New
-        );
+        let marks = seen();
         let before = marks.before_look(0);
         marks.begin_write(0);
         assert_eq!(marks.compare(0, before, status(12, 6, 7)), Verdict::Same);
@@ -293,11 +297,7 @@ mod tests {
 
     #[test]
     fn a_file_is_never_shorter_than_our_writes_made_it() {
-        let marks = Marks::new(1, &BTreeMap::new());
-        assert_eq!(
-            marks.compare(0, Before::default(), status(10, 5, 7)),
-            Verdict::New
-        );
+        let marks = seen();
         assert_eq!(marks.reach(0), 10);
         for end in [30, 20] {
             marks.begin_write(0);
@@ -316,11 +316,7 @@ mod tests {
 
     #[test]
     fn a_look_that_took_longer_than_a_write_and_another_look_is_no_change() {
-        let marks = Marks::new(1, &BTreeMap::new());
-        assert_eq!(
-            marks.compare(0, Before::default(), status(10, 5, 7)),
-            Verdict::New
-        );
+        let marks = seen();
         let (before, seen) = (marks.before_look(0), status(10, 5, 7));
         marks.begin_write(0);
         marks.end_write(0, 30);

@@ -39,6 +39,20 @@ fn assert_not_written(bench: &mut Bench, somebodys: &[u8]) {
     assert!(fs::read(bench.path("a")).unwrap() == somebodys);
 }
 
+/// A piece that completes a file is not verified, because somebody changed the file.
+#[track_caller]
+fn assert_gets_no_name(bench: &mut Bench, piece: u32) {
+    let verify = Job::Verify {
+        piece: bench.piece(piece),
+        blocks: false,
+    };
+    let done = bench.run(verify);
+    let Completion::Failed { error } = done else {
+        panic!("{done:?}");
+    };
+    assert_eq!(error.kind, DiskErrorKind::Changed);
+}
+
 /// What an earlier run left.
 fn knowing(resume: Resume) -> Options {
     Options {
@@ -184,14 +198,7 @@ fn a_file_that_was_cut_after_its_end_was_written_gets_no_name() {
     }
     cut(&bench, 2 * PIECE_LENGTH);
     bench.write_blocks(2);
-    let verify = Job::Verify {
-        piece: bench.piece(2),
-        blocks: false,
-    };
-    let Completion::Failed { error } = bench.run(verify) else {
-        panic!("it got its name");
-    };
-    assert_eq!(error.kind, DiskErrorKind::Changed);
+    assert_gets_no_name(&mut bench, 2);
     assert_eq!(bench.check_files(&[0]), (vec![0, 1, 2, 3], vec![0, 1, 2]));
     bench.download();
     bench.assert_complete(&files);
@@ -213,14 +220,7 @@ fn a_sync_tells_of_a_file_that_was_cut_and_that_gets_no_name_before_it_was_check
     assert_eq!(changed, [0]);
     // The last piece makes the file as long as it should be.
     bench.write_blocks(3);
-    let verify = Job::Verify {
-        piece: bench.piece(3),
-        blocks: false,
-    };
-    let Completion::Failed { error } = bench.run(verify) else {
-        panic!("it got its name");
-    };
-    assert_eq!(error.kind, DiskErrorKind::Changed);
+    assert_gets_no_name(&mut bench, 3);
     assert_eq!(bench.check_files(&[0]), (vec![0, 1, 2, 3], vec![0, 3]));
     bench.download();
     assert_eq!(bench.sync(), Ok(vec![0, 3, 1, 2]));
@@ -268,11 +268,7 @@ fn a_file_in_doubt_keeps_its_neighbours_from_no_name() {
     assert_eq!(bench.check(), Ok(vec![]));
     bench.write_blocks(0);
     bench.storage.shared.files.marks.doubt(0);
-    let verify = Job::Verify {
-        piece: bench.piece(0),
-        blocks: false,
-    };
-    assert!(matches!(bench.run(verify), Completion::Failed { .. }));
+    assert_gets_no_name(&mut bench, 0);
     assert!(bench.path("b").is_file() && bench.path("c").is_file());
     assert!(!bench.path("a").exists());
     assert_eq!(bench.check_files(&[0]), (vec![0], vec![0]));
